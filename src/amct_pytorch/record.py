@@ -1,0 +1,170 @@
+"""Plans and records: frozen values without a model in them, validated when built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
+
+from amct_pytorch.errors import RecordError
+from amct_pytorch.report import Summary
+
+
+class Axis(NamedTuple):
+    """One dimension of one parameter or buffer, by its name in the model.
+
+    The per-group dimension of a grouped convolution's weight (dimension 1) counts logically, from 0 to the channels
+    of all its groups: the `Removal` on it then has a `size` that is a multiple of the dimension's own.
+    """
+
+    tensor: str
+    axis: int
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What goes on one axis: its length before the cut, and the sorted indices that are removed."""
+
+    size: int
+    removed: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if list(self.removed) != sorted(set(self.removed)):
+            raise RecordError(f"removed indices must be sorted and distinct, got {self.removed[:20]}")
+        if self.removed and not 0 <= self.removed[0] <= self.removed[-1] < self.size:
+            raise RecordError(
+                f"removed indices must lie in 0 .. {self.size - 1}, got {self.removed[0]} .. {self.removed[-1]}"
+            )
+        if len(self.removed) >= self.size:
+            raise RecordError(f"at least one of {self.size} channels must stay")
+
+
+class Setting(NamedTuple):
+    """A size that a module keeps in an attribute, for instance `("blocks.0.attn", "num_heads")`.
+
+    `path` may go through items and further attributes: `normalized_shape[0]`, `config.num_attention_heads`.
+    """
+
+    module: str
+    path: str
+
+
+class Change(NamedTuple):
+    """The value of a `Setting` before the cut and after it."""
+
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Node:
+    """One layer in a group, in AMCT's words.
+
+    `type` is an ONNX operator name (`Conv`, `ConvTranspose`, `Gemm`, `MatMul`, `BatchNormalization`); `begin` .. `end` is
+    the range of the layer's axis that the group speaks of; `removed` are absolute indices on that axis.
+    `groups` is the number of groups of a grouped, not depthwise, convolution, else None.
+    """
+
+    name: str
+    type: str
+    begin: int
+    end: int
+    removed: tuple[int, ...] = ()
+    groups: int | None = None
+
+
+@dataclass(frozen=True)
+class PruneGroup:
+    """One AMCT `prune_record`: layers that lose output channels, and layers that lose matching channels with them."""
+
+    producers: tuple[Node, ...] = ()
+    consumers: tuple[Node, ...] = ()
+
+
+@dataclass(frozen=True)
+class ChannelPlan:
+    """Which channels go: per axis the removed indices, and the module attributes to set. Shapes are those before the cut."""
+
+    removals: Mapping[Axis, Removal] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    settings: Mapping[Setting, Change] = field(default_factory=dict)
+    groups: tuple[PruneGroup, ...] = ()
+    summary: Summary = field(default_factory=Summary, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("removals", "shapes", "settings"):
+            object.__setattr__(self, name, MappingProxyType(dict(sorted(getattr(self, name).items()))))
+        for axis in self.removals:
+            if axis.tensor not in self.shapes:
+                raise RecordError(
+                    f"the plan removes channels of {axis.tensor!r} without stating the shape it was made for"
+                )
+
+    def report(self) -> str:
+        """What goes, what stays and why, as text."""
+        return self.summary.text()
+
+    def __reduce__(self) -> tuple[object, ...]:  # a mapping proxy cannot be pickled or copied
+        return ChannelPlan, (dict(self.removals), dict(self.shapes), dict(self.settings), self.groups, self.summary)
+
+
+@dataclass(frozen=True)
+class NmLayer:
+    """The 2:4 sparsity of one parameter of one layer.
+
+    `axis` is the input-channel axis; `mask` holds one bit per weight in C order, most significant bit first, 1 = kept
+    (None: not chosen yet).
+    """
+
+    name: str
+    parameter: str
+    axis: int
+    update_freq: int
+    shape: tuple[int, ...]
+    mask: bytes | None
+
+
+@dataclass(frozen=True)
+class NmPlan:
+    """Which weights are zero in a 2:4 sparse model, and how their gradients go."""
+
+    layers: tuple[NmLayer, ...] = ()
+    gradients: str = "kept"
+    summary: Summary = field(default_factory=Summary, compare=False)
+
+    def report(self) -> str:
+        """Which layers are sparse, which are not and why, as text."""
+        return self.summary.text()
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What our own channel records say beyond AMCT's nodes: removals that no node states, shapes and settings."""
+
+    version: int = 1
+    removals: Mapping[Axis, Removal] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    settings: Mapping[Setting, Change] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SelectiveMask:
+    """One AMCT `selective_prune` entry. `mask` is packed as in `NmLayer`; `update_freq` and `axis` are ours, None in AMCT's."""
+
+    name: str
+    shape: tuple[int, ...]
+    mask: bytes | None
+    update_freq: int | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a record file says, independent of any model."""
+
+    groups: tuple[PruneGroup, ...] = ()
+    facts: Facts | None = None
+    selective: tuple[SelectiveMask, ...] = ()
+    gradients: str | None = None
+    quantization: bytes = b""  # AMCT's quantization entries, serialized; they survive a round trip
+    source: str = ""
