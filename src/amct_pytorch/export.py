@@ -1,0 +1,241 @@
+"""ONNX export."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
+
+from amct_pytorch.errors import ModelError
+from amct_pytorch.files import atomic_write
+from amct_pytorch.inputs import as_arguments, map_tensors, named_leaves
+from amct_pytorch.wrappers import unwrap
+
+SUFFIXES = ("_deploy_model.onnx", "_fake_quant_model.onnx")
+_LARGEST = 2**31 - 1  # bytes: protobuf's limit for one message
+
+
+def export_onnx(
+    model: nn.Module,
+    prefix: str | os.PathLike[str],
+    input_data: Any,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    dynamic_axes: Mapping[str, Any] | None = None,
+    opset: int = 17,
+) -> None:
+    """Write `<prefix>_deploy_model.onnx` and `<prefix>_fake_quant_model.onnx`: the same bytes, mode 640.
+
+    A copy is exported, in eval mode; the model itself, its mode, buffers and the random state stay as they are.
+    Tensors in `input_data` are the graph's inputs, in their order; all else in it is constant. Inputs that
+    `input_names` does not name are called after forward's parameters. `dynamic_axes` maps names of inputs and
+    outputs to `{axis: name}` or to a list of axes.
+
+    Raises ModelError, and leaves existing files as they are, where the model cannot be copied, run or exported.
+    """
+    plain = _plain_copy(model).eval()
+    _check_size(plain)
+    call = _FlatCall(plain, input_data)
+    names = _input_names(call.names, input_names)
+    axes = _named_axes(dynamic_axes or {})
+    data = _exported(call, names, list(output_names or []), axes, opset)
+    _check_dynamic(onnx.load_from_string(data), axes)
+    for suffix in SUFFIXES:
+        atomic_write(os.fspath(prefix) + suffix, data, 0o640)
+
+
+class _FlatCall(nn.Module):
+    """The model as a function of its input tensors alone: the exporter turns numbers and flags into tensors otherwise.
+
+    It stands in for the model with the model's own parameters and submodules, so names in the graph stay theirs.
+    """
+
+    def __init__(self, model: nn.Module, input_data: Any) -> None:
+        super().__init__()
+        self._parameters, self._buffers, self._modules = model._parameters, model._buffers, model._modules
+        self._non_persistent_buffers_set = model._non_persistent_buffers_set
+        self.training = False
+        self.target = (model,)  # in a tuple, so that it does not become a submodule
+        self.args, self.kwargs = map_tensors(as_arguments(input_data), lambda tensor: tensor.detach().clone())
+        named = named_leaves(_by_parameter(model, self.args, self.kwargs), "")
+        inputs = {name[1:]: leaf for name, leaf in named if isinstance(leaf, torch.Tensor)}
+        self.names, self.tensors = tuple(inputs), tuple(inputs.values())
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        remaining = iter(tensors)
+        args, kwargs = map_tensors((self.args, self.kwargs), lambda _: next(remaining))
+        try:
+            outputs = self.target[0](*args, **kwargs)
+        except Exception as error:
+            raise ModelError(
+                f"the forward pass of {type(self.target[0]).__qualname__} failed while it was traced for ONNX: "
+                f"{type(error).__name__}: {error}. Check that model.eval() runs on this input_data"
+            ) from error
+        return tuple(_tensor(leaf, name) for name, leaf in named_leaves(outputs, "output") if leaf is not None)
+
+
+def _plain_copy(model: nn.Module) -> nn.Module:
+    """A private copy of the model, without wrappers."""
+    model = unwrap(model)
+    # What a forward pass left behind with a gradient history (old-style weight_norm does it) refuses to be copied.
+    memo = {
+        id(leaf): leaf.detach().clone()
+        for module in model.modules()
+        for _, leaf in named_leaves(vars(module), "")
+        if isinstance(leaf, torch.Tensor) and not leaf.is_leaf
+    }
+    try:
+        plain = copy.deepcopy(model, memo)
+    except Exception as error:
+        raise ModelError(
+            f"{type(model).__qualname__} cannot be copied: {type(error).__name__}: {error}. "
+            "Everything in it must survive copy.deepcopy; keep what does not outside the model"
+        ) from error
+    for module in plain.modules():
+        for name, child in module._modules.items():
+            if child is not None:
+                module._modules[name] = unwrap(child)
+    return plain
+
+
+def _check_size(model: nn.Module) -> None:
+    tensors = [*model.parameters(), *model.buffers()]
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if size > _LARGEST:
+        raise ModelError(
+            f"the model holds {size / 2**30:.1f} GiB of weights and one ONNX file at most 2 GiB: save a copy in half "
+            "precision, or call torch.onnx.export, which can put the weights beside the graph"
+        )
+    if any(tensor.is_meta for tensor in tensors):
+        raise ModelError("the model has parameters or buffers on the meta device, without values: load its weights")
+
+
+def _by_parameter(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments by the names of forward's parameters, in the order in which they are passed."""
+    signature = inspect.signature(model.forward)
+    try:
+        return {**signature.bind_partial(*args).arguments, **kwargs}
+    except TypeError as error:
+        raise ModelError(f"input_data does not fit forward{signature}: {error}") from error
+
+
+def _tensor(leaf: Any, name: str) -> torch.Tensor:
+    if isinstance(leaf, torch.Tensor):
+        return leaf
+    raise ModelError(
+        f"the model's {name} is of type {type(leaf).__qualname__}, which ONNX has no output for: return tensors, or "
+        "lists, tuples and dicts of them (transformers models: pass use_cache=False in a dict of inputs)"
+    )
+
+
+def _input_names(defaults: Sequence[str], given: Sequence[str] | None) -> list[str]:
+    given = list(given or [])
+    if len(given) > len(defaults):
+        raise ModelError(
+            f"input_names has {len(given)} names and input_data {len(defaults)} tensors ({', '.join(defaults)})"
+        )
+    names = given + list(defaults[len(given) :])
+    if len(set(names)) < len(names):
+        raise ModelError(f"every input needs a name of its own, got {names}")
+    return names
+
+
+def _named_axes(dynamic_axes: Mapping[str, Any]) -> dict[str, dict[int, str]]:
+    """Both forms as `{name: {axis: axis name}}`; axes of a list are named as torch.onnx names them."""
+    named: dict[str, dict[int, str]] = {}
+    for name, axes in dynamic_axes.items():
+        if not isinstance(axes, Mapping):
+            axes = {axis: f"{name}_dynamic_axes_{i}" for i, axis in enumerate(axes, 1)}
+        for axis, axis_name in axes.items():
+            if not isinstance(axis, int) or axis < 0 or not isinstance(axis_name, str):
+                raise ModelError(
+                    f"dynamic_axes[{name!r}] must be axes, counted from 0, as [0, 2] or {{0: 'batch'}}, "
+                    f"got {dynamic_axes[name]!r}"
+                )
+        named[name] = dict(axes)
+    return named
+
+
+def _exported(
+    call: _FlatCall, input_names: list[str], output_names: list[str], axes: dict[str, dict[int, str]], opset: int
+) -> bytes:
+    model = type(call.target[0]).__qualname__
+    try:
+        with tempfile.TemporaryDirectory() as folder, _unchanged_state(call), _passed_on_warnings():
+            file = os.path.join(folder, "model.onnx")
+            torch.onnx.export(
+                call,
+                call.tensors,
+                file,
+                input_names=input_names,
+                output_names=output_names,
+                dynamic_axes=axes,
+                opset_version=opset,
+                dynamo=False,
+            )
+            onnx.checker.check_model(file)
+            return Path(file).read_bytes()
+    except (ModelError, Warning):
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{model} cannot be written as ONNX opset {opset}: {type(error).__name__}: {error}. If this opset lacks an "
+            "operation, a later one may have it (opset=18), or forward must say it with other operations"
+        ) from error
+
+
+@contextmanager
+def _unchanged_state(call: _FlatCall) -> Iterator[None]:
+    """Keeps the random state, and turns off nn.TransformerEncoderLayer's fused inference, unknown to ONNX."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    devices = sorted({tensor.device.index for tensor in call.parameters() if tensor.is_cuda})
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
+@contextmanager
+def _passed_on_warnings() -> Iterator[None]:
+    """Gives the exporter's warnings to the caller when it is done, so that none can stop it half way.
+
+    Its announcements of its own retirement are left out: nobody who calls us can act on them.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.onnx|amct_pytorch\.export")
+        yield
+    for warning in caught:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def _check_dynamic(graph_of: onnx.ModelProto, axes: dict[str, dict[int, str]]) -> None:
+    """Raises ModelError where the graph lacks a name or an axis that was asked for."""
+    dims = {
+        value.name: [dim.dim_param for dim in value.type.tensor_type.shape.dim]
+        for value in [*graph_of.graph.input, *graph_of.graph.output]
+    }
+    for name, wanted in axes.items():
+        if name not in dims:
+            raise ModelError(
+                f"dynamic_axes names {name!r}; the inputs and outputs are {', '.join(dims)} "
+                "(input_names and output_names give them others)"
+            )
+        for axis, axis_name in wanted.items():
+            if axis >= len(dims[name]) or dims[name][axis] != axis_name:
+                raise ModelError(
+                    f"dynamic_axes[{name!r}] asks for axis {axis} as {axis_name!r}; {name} has {len(dims[name])} "
+                    f"axes, the dynamic ones {[dim for dim in dims[name] if dim]}"
+                )

@@ -1,0 +1,34 @@
+"""What people put around a model: DataParallel, DistributedDataParallel, torch.compile."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from amct_pytorch.errors import ModelError
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside its wrappers, or the model itself."""
+    inner = _inside(model)
+    while inner is not None:
+        model, inner = inner, _inside(inner)
+    return model
+
+
+def refuse_wrapped(model: nn.Module, call: str) -> None:
+    """Raises ModelError if `model` is wrapped: `call` makes a new model, and a wrapper belongs around that one."""
+    if _inside(model) is None:
+        return
+    inner = "model._orig_mod" if "_orig_mod" in model._modules else "model.module"
+    raise ModelError(
+        f"{call} makes a new model and cannot take one inside {type(model).__qualname__}: "
+        f"pass {inner}, and wrap the model that {call} returns"
+    )
+
+
+def _inside(model: nn.Module) -> nn.Module | None:
+    if isinstance(model, (DataParallel, DistributedDataParallel)):
+        return model.module
+    # torch.compile's wrapper is told by its one submodule: importing its class takes a second
+    return model._modules.get("_orig_mod")
