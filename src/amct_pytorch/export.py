@@ -211,11 +211,12 @@ def _unchanged_state(call: _FlatCall) -> Iterator[None]:
 def _passed_on_warnings() -> Iterator[None]:
     """Gives the exporter's warnings to the caller when it is done, so that none can stop it half way.
 
-    Its announcements of its own retirement are left out: nobody who calls us can act on them.
+    Two kinds are left out: announcements of its own retirement, and guesses at names that `_check_dynamic` checks.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.onnx|amct_pytorch\.export")
+        warnings.filterwarnings("ignore", message="Provided key .* for dynamic axes", category=UserWarning)
         yield
     for warning in caught:
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
