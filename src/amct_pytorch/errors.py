@@ -1,4 +1,4 @@
-"""The errors and the warning that this package raises: few kinds, each message names what is wrong and how to mend it."""
+"""The errors and the warning of this package: few kinds, each message names what is wrong and how to mend it."""
 
 
 class AmctError(Exception):
@@ -26,6 +26,10 @@ class CheckpointKeyError(CheckpointError, KeyError):
 
     def __str__(self) -> str:  # KeyError would show the message quoted
         return str(self.args[0])
+
+
+class WriteError(AmctError, OSError):
+    """A file cannot be written; what was there before is still there."""
 
 
 class AmctWarning(UserWarning):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -61,8 +62,9 @@ class Change(NamedTuple):
 class Node:
     """One layer in a group, in AMCT's words.
 
-    `type` is an ONNX operator name (`Conv`, `ConvTranspose`, `Gemm`, `MatMul`, `BatchNormalization`); `begin` .. `end` is
-    the range of the layer's axis that the group speaks of; `removed` are absolute indices on that axis.
+    `type` is an ONNX operator name (`Conv`, `ConvTranspose`, `Gemm`, `MatMul`, `BatchNormalization`), "" if not stated;
+    `begin` .. `end` is the range of the layer's axis that the group speaks of, `end` excluded; `removed` are absolute
+    indices on that axis.
     `groups` is the number of groups of a grouped, not depthwise, convolution, else None.
     """
 
@@ -72,6 +74,19 @@ class Node:
     end: int
     removed: tuple[int, ...] = ()
     groups: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.begin <= self.end:
+            raise RecordError(f"begin and end must be 0 <= begin <= end, got begin {self.begin} and end {self.end}")
+        if list(self.removed) != sorted(set(self.removed)):
+            raise RecordError(f"removed indices must be sorted and distinct, got {self.removed[:20]}")
+        if self.removed and not self.begin <= self.removed[0] <= self.removed[-1] < self.end:
+            raise RecordError(
+                f"removed indices must lie in begin .. end - 1 = {self.begin} .. {self.end - 1}, "
+                f"got {self.removed[0]} .. {self.removed[-1]}"
+            )
+        if self.groups is not None and self.groups < 1:
+            raise RecordError(f"a convolution has at least 1 group, got {self.groups}")
 
 
 @dataclass(frozen=True)
@@ -84,7 +99,7 @@ class PruneGroup:
 
 @dataclass(frozen=True)
 class ChannelPlan:
-    """Which channels go: per axis the removed indices, and the module attributes to set. Shapes are those before the cut."""
+    """Which channels go: per axis the removed indices; the module attributes to set; the shapes before the cut."""
 
     removals: Mapping[Axis, Removal] = field(default_factory=dict)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -150,12 +165,20 @@ class Facts:
 
 @dataclass(frozen=True)
 class SelectiveMask:
-    """One AMCT `selective_prune` entry. `mask` is packed as in `NmLayer`; `update_freq` and `axis` are ours, None in AMCT's."""
+    """One AMCT `selective_prune` entry. `mask` is packed as in `NmLayer`; `update_freq` is ours, None in AMCT's."""
 
     name: str
     shape: tuple[int, ...]
     mask: bytes | None
     update_freq: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.shape or min(self.shape) < 1:
+            raise RecordError(f"the shape of a mask has positive sizes, got {self.shape}")
+        if self.mask is not None:
+            _check_mask(self.mask, math.prod(self.shape))
+        if self.update_freq is not None and self.update_freq < 0:
+            raise RecordError(f"update_freq must be 0 or more, got {self.update_freq}")
 
 
 @dataclass(frozen=True)
@@ -167,4 +190,11 @@ class Record:
     selective: tuple[SelectiveMask, ...] = ()
     gradients: str | None = None
     quantization: bytes = b""  # AMCT's quantization entries, serialized; they survive a round trip
-    source: str = ""
+    source: str = field(default="", compare=False)  # the file it was read from, for messages
+
+
+def _check_mask(mask: bytes, bits: int) -> None:
+    if len(mask) != -(-bits // 8):
+        raise RecordError(f"a mask of {bits} weights takes {-(-bits // 8)} bytes, got {len(mask)}")
+    if bits % 8 and mask[-1] & (0xFF >> bits % 8):
+        raise RecordError(f"a mask of {bits} weights has bits set beyond them")

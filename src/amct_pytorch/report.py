@@ -36,4 +36,36 @@ class Summary:
 
     def text(self) -> str:
         """A short table: group, layers, channels before and after; parameters and MACs; one line per reason."""
-        raise NotImplementedError
+        lines = _table(self.groups) if self.groups else ["no group of channels"]
+        for name, counts in (("parameters", self.parameters), ("MACs", self.macs)):
+            if counts and counts[0]:
+                before, after = counts
+                lines.append(f"{name:<10}  {before:,} -> {after:,} ({after / before:.1%})")
+        return "\n".join((*lines, *_reasons(self.left), *(f"note: {note}" for note in self.notes)))
+
+
+def _table(groups: tuple[GroupSummary, ...]) -> list[str]:
+    rows = [("group", "layers", "channels")]
+    for number, group in enumerate(groups, 1):
+        rows.append((str(number), _few(group.layers), f"{group.before} -> {group.after}"))
+    first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
+    return [f"{row[0]:>{first}}  {row[1]:<{second}}  {row[2]}" for row in rows]
+
+
+def _reasons(left: tuple[Left, ...]) -> list[str]:
+    """One line per distinct reason, the one that keeps the most channels first."""
+    merged: dict[str, list[Left]] = {}
+    for entry in left:
+        merged.setdefault(entry.reason, []).append(entry)
+    counts = {reason: sum(entry.channels for entry in entries) for reason, entries in merged.items()}
+    lines = []
+    for reason in sorted(merged, key=lambda reason: -counts[reason]):
+        modules = tuple(dict.fromkeys(entry.module for entry in merged[reason] if entry.module))
+        where = f" ({_few(modules)})" if modules else ""
+        channels = "channel stays" if counts[reason] == 1 else "channels stay"
+        lines.append(f"{counts[reason]:,} {channels}: {reason}{where}")
+    return lines
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,215 @@
+"""What to make sparse, how, and where: frozen values, validated when built, and their resolution per layer."""
+
+from __future__ import annotations
+
+import difflib
+import struct
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from numbers import Real
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from amct_pytorch.errors import AmctWarning, ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+GRADIENTS = ("kept", "straight_through", "sr_ste")
+
+
+@dataclass(frozen=True)
+class ChannelSparsity:
+    """Remove a share of the output channels.
+
+    `prune_ratio` is the share that goes, in (0, 1), rounded to float32 as the text format does. With
+    `ascend_optimized` the number of channels kept is rounded up to a multiple of 16. Anything else is a `ConfigError`.
+    """
+
+    prune_ratio: float
+    ascend_optimized: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prune_ratio", _ratio(self.prune_ratio))
+        if not isinstance(self.ascend_optimized, bool):
+            raise ConfigError(f"ascend_optimized: expected True or False, got {self.ascend_optimized!r}")
+
+
+@dataclass(frozen=True)
+class NmSparsity:
+    """Make 2 of every 4 consecutive weights along the input channels zero (`M4N2`).
+
+    `update_freq` is in batches: 0 chooses the weights once, k > 0 anew at training batches 0, k, 2k, ... It must fit an
+    unsigned 32-bit integer, else `ConfigError`.
+    """
+
+    update_freq: int = 0
+
+    def __post_init__(self) -> None:
+        freq = self.update_freq
+        if not isinstance(freq, int) or isinstance(freq, bool) or not 0 <= freq < 2**32:
+            raise ConfigError(
+                f"update_freq: expected a whole number of batches from 0 to {2**32 - 1}, got {_short(freq)}; "
+                "0 chooses the weights once, 1 anew in every batch"
+            )
+
+
+Sparsity = ChannelSparsity | NmSparsity
+
+
+@dataclass(frozen=True)
+class SparsityConfig:
+    """Which layers become sparse, and how: all channel sparsity or all 2:4, never both.
+
+    `sparsity` holds for every layer that nothing else speaks of; None leaves those whole. `override_layers` goes by
+    layer name, `override_types` by the class name of the layer or of a base. A layer in `skip_layers`, or whose class
+    or a base is in `skip_types`, stays whole, whatever else is said of it. `gradients`, for 2:4 alone: "kept" (to the
+    weights that are kept), "straight_through" (to all), "sr_ste" (to all, the others decay; Zhou et al. 2021).
+    `source` is the file that the config was read from, for messages; it does not count in comparisons.
+
+    Anything else is a `ConfigError` when the config is built.
+    """
+
+    sparsity: Sparsity | None = None
+    skip_layers: tuple[str, ...] = ()
+    skip_types: tuple[str, ...] = ()
+    override_layers: Mapping[str, Sparsity] = field(default_factory=dict)
+    override_types: Mapping[str, Sparsity] = field(default_factory=dict)
+    gradients: str = "kept"
+    source: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("skip_layers", "skip_types"):
+            object.__setattr__(self, name, _names(name, getattr(self, name)))
+        for name in ("override_layers", "override_types"):
+            object.__setattr__(self, name, _overrides(name, getattr(self, name)))
+        _check_kinds(self._all())
+        if self.gradients not in GRADIENTS:
+            raise ConfigError(f"gradients: expected one of {', '.join(GRADIENTS)}, got {self.gradients!r}")
+        if self.gradients != "kept" and self.kind == "channel":
+            raise ConfigError(
+                f"gradients: {self.gradients!r} has a meaning for 2:4 sparsity only, and this config asks for channel "
+                "sparsity; leave gradients (in a file: sparse_gradients) out"
+            )
+
+    @property
+    def kind(self) -> str:
+        """`"channel"` or `"2:4"`."""
+        return "channel" if isinstance(next(iter(self._all().values())), ChannelSparsity) else "2:4"
+
+    def for_layer(self, name: str, layer: nn.Module) -> Sparsity | None:
+        """What is asked of one layer, None where it is to stay whole: skips, then name, then type, then the rest."""
+        types = [base.__name__ for base in type(layer).__mro__]  # the nearest class first
+        if name in self.skip_layers or not set(types).isdisjoint(self.skip_types):
+            return None
+        if name in self.override_layers:
+            return self.override_layers[name]
+        return next((self.override_types[kind] for kind in types if kind in self.override_types), self.sparsity)
+
+    def check_layers(self, model: nn.Module) -> None:
+        """Compare the names in the config with a model's.
+
+        A layer name that the model lacks is a `ConfigError`, with the nearest that it has; a type that no layer has is
+        an `AmctWarning`.
+        """
+        layers = dict(model.named_modules(remove_duplicate=False))
+        for where, names in (("skip_layers", self.skip_layers), ("override_layers", self.override_layers)):
+            for name in names:
+                if name not in layers:
+                    raise ConfigError(self._prefix() + _no_layer(where, name, list(layers)))
+        types = {base.__name__ for layer in layers.values() for base in type(layer).__mro__}
+        absent = sorted({*self.skip_types, *self.override_types} - types)
+        if absent:
+            warnings.warn(
+                f"{self._prefix()}no layer of the model is a {' or a '.join(absent)}: what the config says of "
+                f"{'this type' if len(absent) == 1 else 'these types'} has no effect (a type is a class name: Conv2d)",
+                AmctWarning,
+                stacklevel=2,
+            )
+
+    def _all(self) -> dict[str, Sparsity]:
+        everywhere = {} if self.sparsity is None else {"sparsity": self.sparsity}
+        by_layer = {f"override_layers[{name!r}]": value for name, value in self.override_layers.items()}
+        by_type = {f"override_types[{name!r}]": value for name, value in self.override_types.items()}
+        return everywhere | by_layer | by_type
+
+    def _prefix(self) -> str:
+        return f"{self.source}: " if self.source else ""
+
+    def __reduce__(self) -> tuple[object, ...]:  # a mapping proxy cannot be pickled or copied
+        overrides = (dict(self.override_layers), dict(self.override_types))
+        return SparsityConfig, (
+            self.sparsity,
+            self.skip_layers,
+            self.skip_types,
+            *overrides,
+            self.gradients,
+            self.source,
+        )
+
+
+def _ratio(value: object) -> float:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise ConfigError(f"prune_ratio: expected a number between 0 and 1, got {_short(value)}")
+    if 0 < value < 1:  # False for NaN
+        rounded: float = struct.unpack("f", struct.pack("f", float(value)))[0]
+        if 0 < rounded < 1:
+            return rounded
+    raise ConfigError(
+        f"prune_ratio: expected a number between 0 and 1 (both excluded), got {_short(value)}; it is the share of "
+        "channels that goes: 0.3 removes 30 %. To leave a layer whole, skip it"
+    )
+
+
+def _names(where: str, names: object) -> tuple[str, ...]:
+    if isinstance(names, str) or not isinstance(names, (tuple, list, set, frozenset)):
+        raise ConfigError(
+            f"{where}: expected a tuple of names, got {_short(names)}; write ({_short(names)},) for one name"
+        )
+    for name in names:
+        if not isinstance(name, str):
+            raise ConfigError(f"{where}: expected names as strings, got {_short(name)}")
+    return tuple(sorted(set(names)))
+
+
+def _overrides(where: str, overrides: object) -> Mapping[str, Sparsity]:
+    if not isinstance(overrides, Mapping):
+        raise ConfigError(f"{where}: expected a mapping of names to sparsities, got {_short(overrides)}")
+    for name in overrides:
+        if not isinstance(name, str):
+            raise ConfigError(f"{where}: expected names as strings, got {_short(name)}")
+    return MappingProxyType(dict(sorted(overrides.items())))
+
+
+def _check_kinds(sparsities: Mapping[str, Sparsity]) -> None:
+    if not sparsities:
+        raise ConfigError(
+            "the config asks for no sparsity; give `sparsity`, or an override (in a file: prune_config with a "
+            "filter_pruner or an n_out_of_m_pruner)"
+        )
+    for where, value in sparsities.items():
+        if not isinstance(value, (ChannelSparsity, NmSparsity)):
+            raise ConfigError(f"{where}: expected a ChannelSparsity or an NmSparsity, got {_short(value)}")
+    channel = [where for where, value in sparsities.items() if isinstance(value, ChannelSparsity)]
+    nm = [where for where, value in sparsities.items() if isinstance(value, NmSparsity)]
+    if channel and nm:
+        raise ConfigError(
+            f"one config has one kind of sparsity, this one has both: channels ({_few(channel)}) and 2:4 ({_few(nm)}); "
+            "write two configs and two calls, or leave one kind out"
+        )
+
+
+def _no_layer(where: str, name: str, layers: list[str]) -> str:
+    near = difflib.get_close_matches(name, layers, n=3, cutoff=0.5)
+    remedy = f"the nearest that it has: {', '.join(near)}" if near else "names are those of model.named_modules()"
+    return f"{where}: the model has no layer {name!r}; {remedy}"
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
