@@ -134,7 +134,7 @@ def _tensor(leaf: Any, name: str) -> torch.Tensor:
         return leaf
     raise ModelError(
         f"the model's {name} is of type {type(leaf).__qualname__}, which ONNX has no output for: return tensors, or "
-        "lists, tuples and dicts of them (transformers models: pass use_cache=False in a dict of inputs)"
+        "lists, tuples and dicts of them (a cache of keys and values can mostly be turned off: use_cache=False)"
     )
 
 

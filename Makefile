@@ -1,0 +1,56 @@
+# make demo   train, prune, retrain and export a digit network; ends in a table (needs no network once installed)
+# make test   formatting, lint, types, all tests
+# Everything is installed into .venv, again whenever pyproject.toml changes. PYTHON chooses the interpreter.
+
+PYTHON ?= python3
+BIN := .venv/bin
+CODE := src tests examples benchmarks
+
+# The versions that demo and tests run with. torchvision, from which some tests take models, is only right beside its torch.
+TORCH := torch==2.13.0
+TORCHVISION := torchvision==0.28.0
+
+export OMP_NUM_THREADS ?= 2
+export HF_HUB_OFFLINE := 1
+
+.PHONY: demo test lint types unit bench clean
+
+demo: .venv/demo.installed
+	$(BIN)/python examples/digits/demo.py demo-output
+
+test: lint types unit
+
+lint: .venv/test.installed
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+
+types: .venv/test.installed
+	$(BIN)/mypy
+
+# Two processes with one thread each: faster than one with two, and no test depends on the number of cores.
+unit: .venv/test.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# Writes docs/benchmarks.md.
+bench: .venv/bench.installed
+	for program in benchmarks/*.py; do OMP_NUM_THREADS=1 $(BIN)/python $$program || exit 1; done
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+.venv/demo.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet $(TORCH) -e '.[demo]'
+	touch $@
+
+.venv/test.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet --no-deps $(TORCHVISION)
+	$(BIN)/pip install --quiet $(TORCH) -e '.[demo,test]'
+	touch $@
+
+.venv/bench.installed: .venv/test.installed
+	$(BIN)/pip install --quiet $(TORCH) -e '.[benchmark]'
+	touch $@
+
+clean:
+	rm -rf .venv demo-output
