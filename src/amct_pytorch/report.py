@@ -40,7 +40,7 @@ class Summary:
         for name, counts in (("parameters", self.parameters), ("MACs", self.macs)):
             if counts and counts[0]:
                 before, after = counts
-                lines.append(f"{name:<10}  {before:,} -> {after:,} ({after / before:.1%})")
+                lines.append(f"{name:<10}  {before:,} -> {after:,} ({100 * after / before:.1f} %)")
         return "\n".join((*lines, *_reasons(self.left), *(f"note: {note}" for note in self.notes)))
 
 
@@ -48,8 +48,8 @@ def _table(groups: tuple[GroupSummary, ...]) -> list[str]:
     rows = [("group", "layers", "channels")]
     for number, group in enumerate(groups, 1):
         rows.append((str(number), _few(group.layers), f"{group.before} -> {group.after}"))
-    first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
-    return [f"{row[0]:>{first}}  {row[1]:<{second}}  {row[2]}" for row in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return [f"{row[0]:>{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}" for row in rows]
 
 
 def _reasons(left: tuple[Left, ...]) -> list[str]:

@@ -23,13 +23,19 @@ from contextlib import contextmanager
 from typing import Any
 
 from google.protobuf import text_format
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from amct_pytorch import record_text
 from amct_pytorch.config import GRADIENTS, ChannelSparsity, NmSparsity, Sparsity, SparsityConfig
 from amct_pytorch.errors import AmctError, AmctWarning, ConfigError, RecordError
 from amct_pytorch.files import Path, atomic_write, read_text
-from amct_pytorch.proto import POOL
+from amct_pytorch.proto import (
+    POOL,
+    basic_info_pb2,
+    retrain_config_pytorch_pb2,
+    scale_offset_record_pytorch_pb2,
+)
 from amct_pytorch.proto.basic_info_pb2 import AttrProto
 from amct_pytorch.proto.retrain_config_pytorch_pb2 import M4N2, AMCTRetrainConfig, PruneConfig
 from amct_pytorch.proto.scale_offset_record_pytorch_pb2 import PruneNode, PruneRecord, ScaleOffsetRecord
@@ -51,6 +57,7 @@ def read_config(config: Path | SparsityConfig) -> SparsityConfig:
     text = read_text(config, "config_defination", ConfigError)
     source = str(config)
     message = AMCTRetrainConfig()
+    _check_escapes(text, source, ConfigError)
     _parse(text, message, source, ConfigError)
     found = _config(message, source, text)
     unused = _quantization_fields(message)
@@ -160,6 +167,7 @@ def read_record(path: Path) -> Record:
     text = read_text(path, "record_file", RecordError)
     source = str(path)
     message = ScaleOffsetRecord()
+    _check_escapes(text, source, RecordError)
     if not _parse_lifted(text, message):
         _parse(text, message, source, RecordError)
     with _named(source, RecordError):
@@ -328,10 +336,29 @@ _OTHER = {
     "AMCTRetrainConfig": set(ScaleOffsetRecord.DESCRIPTOR.fields_by_name),
     "ScaleOffsetRecord": set(AMCTRetrainConfig.DESCRIPTOR.fields_by_name),
 }
+_KINDS = {
+    FieldDescriptor.TYPE_FLOAT: "a number",
+    FieldDescriptor.TYPE_INT64: "a whole number",
+    FieldDescriptor.TYPE_INT32: "a whole number",
+    FieldDescriptor.TYPE_UINT32: f"a whole number from 0 to {2**32 - 1}",
+    FieldDescriptor.TYPE_BOOL: "true or false",
+    FieldDescriptor.TYPE_STRING: "text in quotes",
+    FieldDescriptor.TYPE_BYTES: "text in quotes",
+    FieldDescriptor.TYPE_MESSAGE: "fields in braces",
+}
+# What stands after a field of a name, whatever message it is in.
+_EXPECTED = {
+    field.name: _KINDS[field.type]
+    for file in (retrain_config_pytorch_pb2, scale_offset_record_pytorch_pb2, basic_info_pb2)
+    for descriptor in file.DESCRIPTOR.message_types_by_name.values()
+    for field in descriptor.fields
+    if field.type in _KINDS
+}
 # A string, a comment, a run of `ints: <number>`, or `ints` in any other spelling.
 _INTS = re.compile(rf"{_TOKEN}|#[^\n]*|(\b{_ONE_INT}(?:\s+{_ONE_INT})*)|ints")
 _NUMBER = re.compile("-?[0-9]+")
 _COMMENT = re.compile(rf"{_TOKEN}|#[^\n]*")
+_BAD_ESCAPE = re.compile(r"""(?<!\\)(?:\\\\)*(\\(?:[^\\'"abfnrtvxuUN0-7]|[4-7][0-7]{2}))""")
 _BAD_RATIO = r"prune_ratio\s*:\s*([^\s,;}>]+)"
 
 
@@ -346,7 +373,6 @@ def _parse_lifted(text: str, message: ScaleOffsetRecord) -> bool:
     try:
         text_format.Parse(lifted[0], message)
     except text_format.ParseError:  # the plain way says where: lines and columns have moved here
-        message.Clear()
         return False
     for entry in message.prune_record:
         for node in (*entry.producer, *entry.consumer, entry.selective_prune):
@@ -377,16 +403,28 @@ def _lift(text: str) -> tuple[str, list[list[int]]] | None:
 
 
 def _parse(text: str, message: Message, source: str, error: type[AmctError]) -> None:
-    """Parse text into an empty message; an `error` names line, column, field, and what was expected."""
+    """Parse text into a message; an `error` names line, column, field, and what was expected."""
+    message.Clear()
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as cause:
         line, column = cause.GetLine() or 1, cause.GetColumn() or 1
         where = f"{source}:{line}:{column}"
         raise error(f"{where}: {_explain(str(cause), text.split(chr(10))[line - 1], column, message)}") from cause
-    missing = message.FindInitializationErrors()  # type: ignore[attr-defined]  # the stubs lack it
+    missing: list[str] = message.FindInitializationErrors()  # type: ignore[attr-defined]  # the stubs lack it
     if missing:
-        raise error(f"{source}: a required field is missing: {', '.join(missing)}")
+        raise error(f"{source}: a field that must be given is missing; add {', '.join(missing)}")
+
+
+def _check_escapes(text: str, source: str, error: type[AmctError]) -> None:
+    """Refuse escapes that protobuf's parser takes or not, or with a warning, depending on Python's version."""
+    if "\\" not in text:
+        return
+    for match in _COMMENT.finditer(text):
+        bad = _BAD_ESCAPE.search(match[1] or "")
+        if bad:
+            line = text.count("\n", 0, match.start()) + 1
+            raise error(f"{source}:{line}: {bad[1]} is no escape in {_short(match[1])}; write two backslashes for one")
 
 
 def _explain(cause: str, line: str, column: int, message: Message) -> str:
@@ -400,10 +438,15 @@ def _explain(cause: str, line: str, column: int, message: Message) -> str:
         return f"the field {match[1]!r} is given twice; give it once"
     if match := re.match(r'Field "(\w+)" is specified along with field "(\w+)"', reason):
         return f"both {match[2]!r} and {match[1]!r} are given; give one of them (one config has one kind of sparsity)"
+    if reason == 'Expected "}".':
+        return "the text ends before a brace is closed"
+    field = _field(line, column)
     if match := re.match(r'Enum type "([\w.]+)" has no value (?:named|with number) (.*)\.$', reason):
         names = [value.name for value in POOL.FindEnumTypeByName(match[1]).values]
-        return f"{_field(line, column)}: expected one of {', '.join(names)}, got {_short(match[2])}"
-    return f"{_field(line, column)}: {_short(reason)}"
+        return f"field {field!r}: expected one of {', '.join(names)}, got {_short(match[2])}"
+    if field in _EXPECTED:
+        return f"field {field!r}: expected {_EXPECTED[field]} ({_short(reason)})"
+    return f"{_short(reason)} (in {_short(line.strip())!r})"
 
 
 def _unknown_field(kind: str, name: str, message: Message) -> str:
@@ -420,9 +463,9 @@ def _unknown_field(kind: str, name: str, message: Message) -> str:
 
 
 def _field(line: str, column: int) -> str:
-    """The field whose value stands at a column, for a message."""
+    """The field whose value stands at a column, or nothing."""
     names = re.findall(r"[A-Za-z_]\w*(?=\s*:)", line[: column - 1])
-    return f"field {names[-1]!r}" if names else f"at {line[column - 1 :].strip()[:40]!r}"
+    return names[-1] if names else ""
 
 
 def _line(text: str, pattern: str, which: int = 0, bad: Any = None) -> str:

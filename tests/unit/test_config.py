@@ -1,0 +1,152 @@
+"""Config values: validation, precedence per layer, names that the model lacks."""
+
+import copy
+import pickle
+import struct
+import warnings
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from amct_pytorch.config import ChannelSparsity, NmSparsity, SparsityConfig
+from amct_pytorch.errors import AmctWarning, ConfigError
+
+HALF, FIFTH, THIRD = ChannelSparsity(0.5), ChannelSparsity(0.2), ChannelSparsity(0.3)
+
+
+class MyConv(nn.Conv2d):
+    pass
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3)
+        self.conv2 = MyConv(8, 8, 3)
+        self.fc = nn.Linear(8, 2)
+
+
+def asked(config: SparsityConfig) -> dict[str, object]:
+    return {name: config.for_layer(name, layer) for name, layer in Net().named_children()}
+
+
+@pytest.mark.parametrize("ratio", [0, 1, -0.1, 1.5, 0.0, 1.0, float("nan"), float("inf"), 1e300, 1e-60, 1 - 1e-12])
+def test_a_ratio_outside_0_and_1_is_refused_as_float32_sees_it(ratio: float) -> None:
+    with pytest.raises(ConfigError, match=r"prune_ratio.*between 0 and 1"):
+        ChannelSparsity(ratio)
+
+
+@pytest.mark.parametrize("ratio", ["0.5", None, True, 0.5j, [0.5]])
+def test_a_ratio_that_is_no_number_is_refused(ratio: object) -> None:
+    with pytest.raises(ConfigError, match=r"prune_ratio: expected a number"):
+        ChannelSparsity(ratio)  # type: ignore[arg-type]
+
+
+def test_the_ratio_is_the_float32_nearest_to_it() -> None:
+    assert ChannelSparsity(0.3).prune_ratio == 10066330 / 2**25  # 0.300000011920929
+    assert ChannelSparsity(0.5).prune_ratio == 0.5
+
+
+@given(st.floats(min_value=1e-30, max_value=0.999))
+def test_rounding_the_ratio_again_changes_nothing(ratio: float) -> None:
+    once = ChannelSparsity(ratio).prune_ratio
+    assert struct.pack("f", once) == struct.pack("f", ratio)
+    assert ChannelSparsity(once).prune_ratio == once
+
+
+@pytest.mark.parametrize("freq", [-1, 2**32, 1.0, True, "1", None])
+def test_update_freq_is_an_unsigned_32_bit_number(freq: object) -> None:
+    with pytest.raises(ConfigError, match=r"update_freq"):
+        NmSparsity(freq)  # type: ignore[arg-type]
+    assert NmSparsity(2**32 - 1).update_freq == 2**32 - 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "no sparsity"),
+        ({"skip_layers": ("fc",)}, "no sparsity"),
+        ({"sparsity": HALF, "override_layers": {"fc": NmSparsity()}}, r"both.*sparsity.*override_layers\['fc'\]"),
+        ({"override_types": {"Linear": NmSparsity(), "Conv2d": HALF}}, "both"),
+        ({"sparsity": 0.5}, "sparsity: expected a ChannelSparsity"),
+        ({"override_layers": {"fc": None}}, r"override_layers\['fc'\]: expected a ChannelSparsity"),
+        ({"sparsity": HALF, "override_layers": [("fc", HALF)]}, "override_layers: expected a mapping"),
+        ({"sparsity": HALF, "override_types": {nn.Linear: HALF}}, "override_types: expected names as strings"),
+        ({"sparsity": HALF, "skip_layers": "fc"}, r"skip_layers: expected a tuple of names, got 'fc'; write \('fc',\)"),
+        ({"sparsity": HALF, "skip_types": (nn.Linear,)}, "skip_types: expected names as strings"),
+        ({"sparsity": NmSparsity(), "gradients": "all"}, "gradients: expected one of kept, straight_through, sr_ste"),
+        ({"sparsity": HALF, "gradients": "sr_ste"}, "gradients: 'sr_ste' has a meaning for 2:4 sparsity only"),
+        ({"sparsity": ChannelSparsity(0.5), "gradients": None}, "gradients: expected one of"),
+    ],
+)
+def test_a_config_that_says_nothing_sound_is_refused(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SparsityConfig(**arguments)  # type: ignore[arg-type]
+
+
+def test_ascend_optimized_is_a_bool() -> None:
+    with pytest.raises(ConfigError, match="ascend_optimized: expected True or False, got 1"):
+        ChannelSparsity(0.5, 1)  # type: ignore[arg-type]
+
+
+def test_kind() -> None:
+    assert SparsityConfig(HALF).kind == "channel"
+    assert SparsityConfig(override_layers={"fc": NmSparsity(3)}, gradients="sr_ste").kind == "2:4"
+
+
+def test_layer_name_before_layer_type_before_the_rest() -> None:
+    config = SparsityConfig(HALF, override_layers={"conv2": FIFTH}, override_types={"Conv2d": THIRD, "MyConv": HALF})
+    assert asked(config) == {"conv1": THIRD, "conv2": FIFTH, "fc": HALF}
+
+
+def test_the_nearest_class_counts() -> None:
+    config = SparsityConfig(HALF, override_types={"MyConv": FIFTH, "Conv2d": THIRD})
+    assert asked(config) == {"conv1": THIRD, "conv2": FIFTH, "fc": HALF}
+    assert asked(SparsityConfig(HALF, override_types={"Conv2d": THIRD})) == {"conv1": THIRD, "conv2": THIRD, "fc": HALF}
+
+
+def test_a_skipped_layer_stays_whole_whatever_else_is_said() -> None:
+    config = SparsityConfig(HALF, ("conv1", "fc"), override_layers={"fc": FIFTH})
+    assert asked(config) == {"conv1": None, "conv2": HALF, "fc": None}
+    config = SparsityConfig(HALF, skip_types=("Conv2d",), override_layers={"conv2": FIFTH})
+    assert asked(config) == {"conv1": None, "conv2": None, "fc": HALF}
+    assert asked(SparsityConfig(override_layers={"fc": FIFTH})) == {"conv1": None, "conv2": None, "fc": FIFTH}
+
+
+def test_an_unknown_layer_name_is_an_error_with_the_nearest_names() -> None:
+    with pytest.raises(ConfigError, match=r"net.cfg: skip_layers: the model has no layer 'conv3'; .*conv\d, conv\d"):
+        SparsityConfig(HALF, ("conv3",), source="net.cfg").check_layers(Net())
+    with pytest.raises(ConfigError, match=r"override_layers: the model has no layer 'zzz'; .*named_modules"):
+        SparsityConfig(override_layers={"zzz": HALF}).check_layers(Net())
+
+
+def test_a_type_that_no_layer_has_is_a_warning() -> None:
+    config = SparsityConfig(HALF, skip_types=("GRU", "Conv2d"), override_types={"Bilinear": HALF})
+    with pytest.warns(AmctWarning, match="no layer of the model is a Bilinear or a GRU"):
+        config.check_layers(Net())
+
+
+def test_names_that_the_model_has_pass_both_names_of_a_shared_layer_too() -> None:
+    net = Net()
+    net.shared = net.fc
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SparsityConfig(HALF, ("shared", "fc"), ("Linear",), {"conv1": HALF}, {"MyConv": HALF}).check_layers(net)
+
+
+def test_a_config_is_a_value() -> None:
+    config = SparsityConfig(HALF, ("b", "a", "b"), ("Linear",), {"x": FIFTH, "c": HALF}, {"Conv2d": HALF}, source="f")
+    assert config.skip_layers == ("a", "b")
+    assert config == SparsityConfig(HALF, ["a", "b"], ("Linear",), {"c": HALF, "x": FIFTH}, {"Conv2d": HALF})
+    assert config != SparsityConfig(HALF, ("a",), ("Linear",), {"c": HALF, "x": FIFTH}, {"Conv2d": HALF})
+    for twin in (copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
+        assert twin == config
+        assert twin.source == "f"
+    with pytest.raises(TypeError):
+        config.override_layers["y"] = HALF  # type: ignore[index]
+    mine = {"x": FIFTH}
+    held = SparsityConfig(override_layers=mine)
+    mine.clear()
+    assert held.override_layers == {"x": FIFTH}
