@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "analyse": {"errors", "report", "inputs", "wrappers", "record"},
     "select": {"errors", "report", "inputs", "config", "record", "analyse"},
     "apply": {"errors", "report", "config", "record"},
-    "check": {"errors", "report", "inputs", "record", "analyse", "apply"},
+    "check": {"errors", "report", "inputs", "config", "record", "analyse", "select", "apply"},
     "export": {"errors", "files", "inputs", "wrappers", "apply"},
 }
 TOP = {"api", "__init__"}  # these may import everything
