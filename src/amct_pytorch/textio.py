@@ -72,7 +72,7 @@ def write_config(config: SparsityConfig, path: Path) -> None:
     """Write a config as text that `read_config` turns into an equal one. Equal configs give equal bytes."""
     try:
         message = _config_message(config)
-    except UnicodeEncodeError as cause:
+    except ValueError as cause:  # protobuf refuses text that is no UTF-8
         raise ConfigError(f"{path}: a name in the config cannot be written as UTF-8: {cause}") from cause
     atomic_write(path, text_format.MessageToString(message, as_utf8=True).encode())
 
@@ -354,8 +354,8 @@ _EXPECTED = {
     for field in descriptor.fields
     if field.type in _KINDS
 }
-# A string, a comment, a run of `ints: <number>`, or `ints` in any other spelling.
-_INTS = re.compile(rf"{_TOKEN}|#[^\n]*|(\b{_ONE_INT}(?:\s+{_ONE_INT})*)|ints")
+# A string, a comment, a run of `ints: <number>`; what forbids lifting: `ints` in another spelling, a quote left open.
+_INTS = re.compile(rf"{_TOKEN}|#[^\n]*|(\b{_ONE_INT}(?:\s+{_ONE_INT})*)|(ints|[\"'])")
 _NUMBER = re.compile("-?[0-9]+")
 _COMMENT = re.compile(rf"{_TOKEN}|#[^\n]*")
 _BAD_ESCAPE = re.compile(r"""(?<!\\)(?:\\\\)*(\\(?:[^\\'"abfnrtvxuUN0-7]|[4-7][0-7]{2}))""")
@@ -385,12 +385,12 @@ def _parse_lifted(text: str, message: ScaleOffsetRecord) -> bool:
 
 
 def _lift(text: str) -> tuple[str, list[list[int]]] | None:
-    """The text with every run as `ints: <its number>`, and the runs; None where an `ints` is spelt in another way."""
+    """The text with every run as `ints: <its number>`, and the runs; None where that might change the meaning."""
     pieces: list[str] = []
     runs: list[list[int]] = []
     end = 0
     for match in _INTS.finditer(text):
-        if match[0] == "ints":
+        if match[3]:
             return None
         if match[2] is None:
             continue

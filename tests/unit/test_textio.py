@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from google.protobuf import text_format
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from amct_pytorch import textio
@@ -770,6 +770,7 @@ PIECES = st.sampled_from(
 
 @settings(max_examples=500, deadline=None)
 @given(st.lists(PIECES, max_size=12), st.sampled_from([" ", "", "\n"]))
+@example(['"', "ints\n:\n5", '"'], " ")  # lifted, the quotes would stand on one line
 def test_lifted_integers_parse_to_the_same_message(pieces: list[str], between: str) -> None:
     text = f'prune_record {{ producer {{ name: "n" attr {{ {between.join(pieces)} }} }} }}'
     lifted = ScaleOffsetRecord()
