@@ -14,7 +14,7 @@ HEAD = 16  # bytes that tell the kinds of files apart
 
 
 def read_text(path: Path, argument: str, error: type[AmctError]) -> str:
-    """The text of a UTF-8 file, line ends as `\\n`, without a byte order mark.
+    """The text of a UTF-8 file, without a byte order mark.
 
     `argument` is the parameter of the public functions that the path was given for. What cannot be read, and what is
     plainly another kind of file (a checkpoint, an ONNX model), is an `error` that names the path, the argument, and
@@ -95,7 +95,7 @@ def _recognise(head: bytes, size: int) -> str | None:
 
 def _decode(name: str, argument: str, data: bytes, error: type[AmctError]) -> str:
     try:
-        return data.decode("utf-8-sig").replace("\r\n", "\n")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as cause:
         line = data.count(b"\n", 0, cause.start) + 1
         raise error(
