@@ -459,6 +459,7 @@ MALFORMED_RECORDS = {
         r"must lie in .* 4 \.\. 8, got 3",
     ),
     "no groups": (node("c", RANGE + attr("group", "INT", "i: 0")), r"at least 1 group, got 0"),
+    "an unknown escape": (node("a\\d"), r":1: \\d is no escape in \"a\\d\"; write two backslashes"),
     "unknown field": (
         "\nprune_record { producers { } }",
         r":2:16: unknown field 'producers'; did you mean 'producer'\?",
