@@ -8,8 +8,13 @@ from typing import Any
 
 from torch import nn
 
+from amct_pytorch.apply.resolve import check_kind, resolve
+from amct_pytorch.apply.shrink import cut_shapes, shrink
+from amct_pytorch.checkpoint import expected, fill, fitting, read_state_dict
 from amct_pytorch.config import SparsityConfig
 from amct_pytorch.export import export_onnx
+from amct_pytorch.textio import read_config, read_record
+from amct_pytorch.wrappers import refuse_wrapped
 
 Path = str | os.PathLike[str]
 
@@ -28,7 +33,28 @@ def restore_prune_retrain_model(
     pth_file: Path,
     state_dict_name: str | None = None,
 ) -> nn.Module:
-    raise NotImplementedError
+    """Build the sparse model again from its record and a checkpoint, without analysis and without a forward pass.
+
+    `model`: the original, dense model; its values do not matter, and it stays as it is. Parameters on meta are allowed:
+    then the dense model is never in memory. `input_data`: not used. `record_file`: what create_prune_retrain_model
+    wrote, or AMCT did. `config_defination`: its kind of sparsity has to be the record's. `pth_file`: a checkpoint of
+    the sparse model, tensors saved by torch.save, or safetensors; `state_dict_name`: the key of the state dict in it,
+    None if the file is one.
+
+    Returns the sparse model with the checkpoint's values, in the mode, and on the device and with the dtypes, of
+    `model`. Raises ConfigError, RecordError, CheckpointError (CheckpointKeyError, a KeyError too, for a wrong
+    `state_dict_name`) or ModelError, before anything is built, where a file cannot be read or does not fit.
+    """
+    refuse_wrapped(model, "restore_prune_retrain_model")
+    config = read_config(config_defination)
+    record = read_record(record_file)
+    check_kind(record, config)
+    plan = resolve(record, model)
+    wanted = expected(model, cut_shapes(model, plan))
+    state = fitting(read_state_dict(pth_file, state_dict_name), wanted, pth_file)
+    small = shrink(model, plan, without_values=set(wanted.names.values()))
+    fill(small, state, pth_file)
+    return small
 
 
 def save_prune_retrain_model(

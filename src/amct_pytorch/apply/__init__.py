@@ -1,0 +1,1 @@
+"""Plan to model: the cut, and what records mean for a model."""

@@ -1,0 +1,206 @@
+"""What a record means for a model, and what of a plan is to be recorded."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from torch import nn
+
+from amct_pytorch.apply.names import first_names, named_tensors
+from amct_pytorch.apply.shrink import carried_plan, cut_shapes
+from amct_pytorch.apply.sizes import Convolution
+from amct_pytorch.config import SparsityConfig
+from amct_pytorch.errors import ModelError, RecordError
+from amct_pytorch.record import Axis, ChannelPlan, Facts, Node, PruneGroup, Record, Removal
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+# The class that an ONNX operator's layer must be of; other operators have no weights that a record cuts.
+_LAYERS: dict[str, type[nn.Module]] = {
+    "Conv": Convolution,
+    "ConvTranspose": Convolution,
+    "Gemm": nn.Linear,
+    "MatMul": nn.Linear,
+    "BatchNormalization": nn.modules.batchnorm._BatchNorm,
+}
+
+
+class _Cut(NamedTuple):
+    """One axis that a node speaks of, and its length before the cut, over all groups of a convolution."""
+
+    tensor: str
+    axis: int
+    size: int
+
+
+def resolve(record: Record, model: nn.Module) -> ChannelPlan:
+    """The plan that a channel record states for a model: AMCT's nodes as tensors and axes, and our facts.
+
+    Raises RecordError where the record does not fit the model (another architecture, another width), naming what
+    differs; ModelError where the model is sparse already.
+    """
+    prefix = f"{record.source}: " if record.source else ""
+    if carried_plan(model) is not None:
+        raise ModelError(
+            f"{prefix}the model is sparse already; a record tells what goes of the original, dense model: pass that one"
+        )
+    facts = record.facts or Facts()
+    try:
+        _check_facts(facts, model)
+        stated = node_removals(record.groups, model)
+        for axis, removal in facts.removals.items():
+            _check_agree(axis, stated.get(axis), removal)
+        removals = {**stated, **facts.removals}
+        tensors = named_tensors(model)
+        shapes = {axis.tensor: tuple(tensors[axis.tensor].shape) for axis in stated}
+        plan = ChannelPlan(removals, {**shapes, **facts.shapes}, facts.settings, record.groups)
+        cut_shapes(model, plan)
+    except RecordError as cause:
+        raise RecordError(f"{prefix}{cause}") from cause
+    return plan
+
+
+def check_kind(record: Record, config: SparsityConfig) -> None:
+    """Raise RecordError where a record is not of the config's kind of sparsity; one without any entry is of both."""
+    kinds = {"channel": bool(record.groups or record.facts), "2:4": bool(record.selective)}
+    of_record = [kind for kind, states in kinds.items() if states]
+    if of_record and of_record != [config.kind]:
+        raise RecordError(
+            f"{record.source or 'the record'} is a record of {' and '.join(of_record)} sparsity, and "
+            f"{config.source or 'the config'} asks for {config.kind} sparsity; give the two that belong together"
+        )
+
+
+def to_record(plan: ChannelPlan, model: nn.Module) -> Record:
+    """The record of a plan: AMCT's nodes as they are, and as facts what they do not state.
+
+    `model` is the one that the plan was made for, or one cut by it. Raises RecordError where a node states something
+    else than the plan does.
+    """
+    first = first_names(model)
+    removals = {Axis(first[axis.tensor], axis.axis): removal for axis, removal in plan.removals.items()}
+    stated = _node_removals(plan.groups, model, {first[name]: shape for name, shape in plan.shapes.items()}, removals)
+    for axis, removal in stated.items():
+        if axis not in removals:
+            raise RecordError(f"{axis.tensor}, axis {axis.axis}: a node removes channels there, the plan does not")
+        _check_agree(axis, removal, removals[axis])
+    unstated = {axis: removal for axis, removal in removals.items() if stated.get(axis) != removal}
+    shapes = {first[name]: shape for name, shape in plan.shapes.items()}
+    return Record(plan.groups, Facts(removals=unstated, shapes=shapes, settings=plan.settings))
+
+
+def node_removals(groups: Collection[PruneGroup], model: nn.Module) -> dict[Axis, Removal]:
+    """What AMCT's nodes remove, by tensor and axis; tensors by their first name.
+
+    A producer loses output channels with their biases; a consumer input channels, a depthwise convolution and a batch
+    normalization all that they hold of a channel. Several nodes of one layer add up. Raises RecordError.
+    """
+    return _node_removals(groups, model, {}, {})
+
+
+def _node_removals(
+    groups: Collection[PruneGroup], model: nn.Module, shapes: Shapes, removals: Mapping[Axis, Removal]
+) -> dict[Axis, Removal]:
+    """`shapes` and `removals`: of a plan that the model may have been cut by."""
+    layers = dict(model.named_modules(remove_duplicate=False))
+    first = first_names(model)
+    tensors = named_tensors(model)
+    before = {name: shapes.get(first[name], tuple(tensor.shape)) for name, tensor in tensors.items()}
+    found: dict[Axis, set[int]] = {}
+    sizes: dict[Axis, int] = {}
+    for group in groups:
+        for produces, nodes in ((True, group.producers), (False, group.consumers)):
+            for node in nodes:
+                layer = _layer(node, layers)
+                for name, axis, size in () if layer is None else _cuts(node, layer, produces, before, removals):
+                    key = Axis(first[name], axis)
+                    sizes[key] = size
+                    found.setdefault(key, set()).update(node.removed)
+    return {axis: Removal(sizes[axis], tuple(sorted(removed))) for axis, removed in found.items() if removed}
+
+
+def _layer(node: Node, layers: Mapping[str, nn.Module]) -> nn.Module | None:
+    """The layer that a node names; None for an operation without weights, which needs no cut."""
+    layer = layers.get(node.name)
+    kind = _LAYERS.get(node.type)
+    if layer is None:
+        if node.type and kind is None:
+            return None
+        near = difflib.get_close_matches(node.name, list(layers), n=3, cutoff=0.5)
+        remedy = f"the nearest that it has: {', '.join(near)}" if near else "names are those of model.named_modules()"
+        raise RecordError(f"the record is of another architecture: the model has no layer {node.name!r}; {remedy}")
+    if kind is None:
+        kind = next((kind for kind in _LAYERS.values() if isinstance(layer, kind)), None)
+        if kind is None and not [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]:
+            return None
+    transposed = {"Conv": False, "ConvTranspose": True}.get(node.type)
+    if kind is None or not isinstance(layer, kind) or (transposed is not None and layer.transposed is not transposed):
+        raise RecordError(
+            f"the record is of another architecture: it has {node.name!r} as {node.type or 'a layer with channels'}, "
+            f"in the model it is a {type(layer).__qualname__}"
+        )
+    return layer
+
+
+def _cuts(node: Node, layer: nn.Module, produces: bool, before: Shapes, removals: Mapping[Axis, Removal]) -> list[_Cut]:
+    """The axes that a node of a layer speaks of: that of its weight first."""
+    weight, bias, *statistics = (
+        f"{node.name}.{name}".lstrip(".") for name in ("weight", "bias", "running_mean", "running_var")
+    )
+    if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        cuts = [_Cut(name, 0, before[name][0]) for name in (weight, bias, *statistics) if name in before]
+    elif weight not in before:
+        raise RecordError(
+            f"{node.name!r} computes its weight (a parametrization), and the record states channels of the weight "
+            "itself; restore it onto the model that it was made for, or remove the parametrization"
+        )
+    else:
+        depthwise = isinstance(layer, Convolution) and not produces and _goes_with_input(node, layer)
+        transposed = isinstance(layer, Convolution) and layer.transposed
+        axis = 0 if depthwise or produces is not transposed else 1
+        cuts = [_Cut(weight, axis, _length(layer, weight, axis, before, removals))]
+        if (produces or depthwise) and before.get(bias) == (cuts[0].size,):
+            cuts.append(_Cut(bias, 0, cuts[0].size))
+    if cuts and node.end > cuts[0].size:
+        raise RecordError(
+            f"the record is of another width: {node.name!r} has {cuts[0].size} channels there, and the record speaks "
+            f"of {node.begin} to {node.end}"
+        )
+    return cuts
+
+
+def _goes_with_input(node: Node, layer: Convolution) -> bool:
+    """Whether a convolution is depthwise, or was: one that was cut to a single channel looks like any other."""
+    return layer.groups == layer.in_channels and (layer.groups > 1 or node.end > 1)
+
+
+def _length(layer: nn.Module, weight: str, axis: int, before: Shapes, removals: Mapping[Axis, Removal]) -> int:
+    """The channels on an axis of a weight, over all groups of a convolution."""
+    if axis == 1 and Axis(weight, 1) in removals:
+        return removals[Axis(weight, 1)].size
+    return before[weight][axis] * (layer.groups if axis == 1 and isinstance(layer, Convolution) else 1)
+
+
+def _check_facts(facts: Facts, model: nn.Module) -> None:
+    """Raise RecordError where the model is not of the shapes that the record was made for."""
+    tensors = named_tensors(model)
+    for name, shape in facts.shapes.items():
+        if name not in tensors:
+            near = difflib.get_close_matches(name, list(tensors), n=3, cutoff=0.5)
+            remedy = f"; the nearest that it has: {', '.join(near)}" if near else ""
+            raise RecordError(f"the record is of another architecture: the model has no {name!r}{remedy}")
+        if tuple(tensors[name].shape) != shape:
+            raise RecordError(
+                f"the record is of another width: {name!r} has shape {tuple(tensors[name].shape)} in the model, "
+                f"{shape} in the record"
+            )
+
+
+def _check_agree(axis: Axis, stated: Removal | None, planned: Removal) -> None:
+    """Raise RecordError where the nodes remove of an axis what the whole does not."""
+    if stated is not None and (stated.size != planned.size or not set(stated.removed) <= set(planned.removed)):
+        raise RecordError(
+            f"{axis.tensor}, axis {axis.axis}: AMCT's nodes remove other channels than the facts beside them"
+        )

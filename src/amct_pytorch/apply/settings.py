@@ -1,0 +1,134 @@
+"""Sizes that user code keeps in attributes, items and configuration objects: finding them by path, setting them."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import re
+import types
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from amct_pytorch.errors import RecordError
+from amct_pytorch.record import Change, Setting
+
+_STEP = re.compile(r"\.?([^\W\d]\w*)|\[(\d+)\]|\['(.*?)'\]")
+# What a path may not lead through: nothing in there is the model's alone.
+_CODE = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
+
+
+class _Item(str):
+    """The key of an item, as a path spells it; a plain `str` is the name of an attribute."""
+
+
+Step = int | str
+
+
+def check(model: nn.Module, settings: Mapping[Setting, Change]) -> None:
+    """Raise RecordError where an attribute is not there, or has neither of the two values it may have."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for setting, change in settings.items():
+        value: Any = _module(modules, setting)
+        for step in _steps(setting):
+            value = _get(value, step, setting)
+        _check_value(value, setting, change)
+
+
+def apply(model: nn.Module, settings: Mapping[Setting, Change], original: nn.Module | None) -> None:
+    """Set the attributes; what the model still shares with `original`, the model it is a copy of, is copied first."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    originals = {} if original is None else dict(original.named_modules(remove_duplicate=False))
+    for setting, change in settings.items():
+        _set(_module(modules, setting), originals.get(setting.module), _steps(setting), setting, change)
+
+
+def _set(owner: Any, original: Any, steps: list[Step], setting: Setting, change: Change) -> Any:
+    """`owner` with the value at the end of the steps replaced: itself, changed in place, or a tuple built anew."""
+    step, rest = steps[0], steps[1:]
+    item = _get(owner, step, setting)
+    if not rest:
+        _check_value(item, setting, change)
+        return _put(owner, step, change.after)
+    shared = None if original is None else _get(original, step, setting)
+    if item is shared or _is_of_class(owner, step):
+        item = copy.copy(item)
+    return _put(owner, step, _set(item, shared, rest, setting, change))
+
+
+def _is_of_class(owner: Any, step: Step) -> bool:
+    """Whether an attribute belongs to the class, and so to all its objects."""
+    if isinstance(step, (_Item, int)):
+        return False
+    return step not in getattr(owner, "__dict__", {}) and hasattr(type(owner), step)
+
+
+def _get(owner: Any, step: Step, setting: Setting) -> Any:
+    if isinstance(owner, _CODE) or (type(step) is str and step.startswith("__")):
+        raise RecordError(f"{_name(setting)} leads into {owner!r:.80}, which is no size of this model alone")
+    try:
+        if isinstance(step, (_Item, int)):
+            return owner[_key(owner, step)]
+        return getattr(owner, step)
+    except (AttributeError, LookupError, TypeError) as cause:
+        raise RecordError(
+            f"{_name(setting)}: {type(owner).__qualname__} has no {step!r}; the record is of another model"
+        ) from cause
+
+
+def _put(owner: Any, step: Step, value: Any) -> Any:
+    if isinstance(owner, tuple):
+        items = dict(enumerate(owner))
+        items[owner._fields.index(step) if isinstance(step, str) else step] = value  # type: ignore[attr-defined]
+        return type(owner)(*items.values()) if hasattr(owner, "_fields") else type(owner)(items.values())
+    if isinstance(step, (_Item, int)):
+        owner[_key(owner, step)] = value
+    elif dataclasses.is_dataclass(owner):
+        object.__setattr__(owner, step, value)  # it may be frozen
+    elif getattr(owner, step) is not value:
+        setattr(owner, step, value)
+    return owner
+
+
+def _key(owner: Any, step: _Item | int) -> Any:
+    """The key of an item: a path does not tell the number 3 from the text "3"."""
+    if isinstance(step, _Item) and step not in owner:
+        return next((key for key in owner if str(key) == step), step)
+    return step
+
+
+def _check_value(value: Any, setting: Setting, change: Change) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value not in change:
+        raise RecordError(
+            f"{_name(setting)} is {value!r:.80}, and the record changes it from {change.before} to {change.after}: "
+            "it was made for another model"
+        )
+
+
+def _module(modules: Mapping[str, nn.Module], setting: Setting) -> nn.Module:
+    if setting.module not in modules:
+        raise RecordError(f"{_name(setting)}: the model has no such module; the record is of another model")
+    return modules[setting.module]
+
+
+def _steps(setting: Setting) -> list[Step]:
+    steps: list[Step] = []
+    position = 0
+    while position < len(setting.path):
+        match = _STEP.match(setting.path, position)
+        if match is None:
+            break
+        name, index, key = match.groups()
+        steps.append(name if name is not None else int(index) if index is not None else _Item(key))
+        position = match.end()
+    if not steps or position < len(setting.path) or not setting.path[0].isidentifier():
+        raise RecordError(
+            f"the path {setting.path!r} of a setting of module {setting.module!r} cannot be read; expected "
+            "attribute, attribute[0], attribute['key'], attribute.attribute"
+        )
+    return steps
+
+
+def _name(setting: Setting) -> str:
+    return f"attribute {setting.path!r} of module {setting.module!r}"

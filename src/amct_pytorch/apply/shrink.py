@@ -1,0 +1,206 @@
+"""The cut: a plan becomes a smaller copy of the model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from amct_pytorch.apply.compose import compose
+from amct_pytorch.apply.cut import cut_shape, cut_tensor, empty_cut
+from amct_pytorch.apply.names import named_tensors
+from amct_pytorch.apply.sizes import apply_sizes, check_sizes
+from amct_pytorch.errors import ModelError, RecordError
+from amct_pytorch.record import ChannelPlan, Removal
+
+__all__ = ["apply_sizes", "carried_plan", "compose", "cut_shape", "cut_shapes", "cut_tensor", "shrink"]
+
+_PLAN = "_sparsity_plan"  # the attribute of the root module that holds the plan it was cut by
+
+
+def shrink(model: nn.Module, plan: ChannelPlan, without_values: Collection[str] = ()) -> nn.Module:
+    """A copy of the model without the channels that the plan removes; the model stays as it is.
+
+    The copy shares no tensor with the model. Names, ties, parametrizations, mode, device, dtype, `requires_grad`, order
+    of strides, hooks of modules and attributes stay; gradients and hooks of tensors do not come along. It carries the
+    plan, composed with the one that the model carries, if any.
+
+    Tensors named in `without_values` only get memory, on the CPU if they are on meta: a checkpoint will fill them.
+
+    Raises RecordError where the plan does not fit the model, ModelError where the model cannot be copied.
+    """
+    cut_shapes(model, plan)
+    carried = carried_plan(model)
+    composed = plan if carried is None else compose(carried, plan)
+    tensors = named_tensors(model)
+    _check_tensors(tensors)
+    with torch.inference_mode(False), torch.no_grad():
+        memo = _new_tensors(tensors, plan, set(without_values))
+        small = _copy(model, memo)
+    _check_copy(small, tensors, memo)
+    apply_sizes(small, plan, model)
+    for module in small.modules():  # a part's own plan ends here: the part was cut again
+        vars(module).pop(_PLAN, None)
+    vars(small)[_PLAN] = composed
+    return small
+
+
+def carried_plan(model: nn.Module) -> ChannelPlan | None:
+    """The plan by which a model was cut, told of the original; None for a model that was not."""
+    plan = vars(model).get(_PLAN)
+    return plan if isinstance(plan, ChannelPlan) else None
+
+
+def cut_shapes(model: nn.Module, plan: ChannelPlan) -> dict[str, tuple[int, ...]]:
+    """The shape after the cut of every parameter and buffer, by each of its names.
+
+    Raises RecordError where the plan does not fit the model: missing tensors or attributes, other shapes or values,
+    groups of a convolution that would keep unequal numbers.
+    """
+    tensors = named_tensors(model)
+    _check_shapes(tensors, plan)
+    by_tensor = _removals(tensors, plan)
+    shapes = {}
+    for name, tensor in tensors.items():
+        try:
+            shapes[name] = cut_shape(tuple(tensor.shape), by_tensor.get(id(tensor), {}))
+        except RecordError as cause:
+            raise RecordError(f"{name}: {cause}") from cause
+    check_sizes(model, plan)
+    return shapes
+
+
+def _check_shapes(tensors: Mapping[str, torch.Tensor], plan: ChannelPlan) -> None:
+    different = [
+        f"{name} is {tuple(tensors[name].shape)}, not {shape}" if name in tensors else f"{name} is missing"
+        for name, shape in plan.shapes.items()
+        if name not in tensors or tuple(tensors[name].shape) != shape
+    ]
+    if different:
+        raise RecordError(
+            f"the plan was made for another model; {len(different)} of its {len(plan.shapes)} tensors differ: "
+            + "; ".join(different[:3])
+        )
+
+
+def _removals(tensors: Mapping[str, torch.Tensor], plan: ChannelPlan) -> dict[int, dict[int, Removal]]:
+    """What goes, by the identity of the tensor and axis."""
+    found: dict[int, dict[int, Removal]] = {}
+    for axis, removal in plan.removals.items():
+        of_tensor = found.setdefault(id(tensors[axis.tensor]), {})
+        if of_tensor.setdefault(axis.axis, removal) != removal:
+            raise RecordError(f"{axis.tensor}, axis {axis.axis}: under another name of this tensor other channels go")
+    return found
+
+
+def _check_tensors(tensors: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if is_lazy(tensor):
+            raise ModelError(f"{name} has no shape yet: run the model once before")
+        if not tensor.is_leaf:
+            raise ModelError(
+                f"{name} cannot be copied: it was computed from tensors that require gradients; store it detached, "
+                "or compute it under torch.no_grad()"
+            )
+
+
+def _new_tensors(tensors: Mapping[str, torch.Tensor], plan: ChannelPlan, without_values: set[str]) -> dict[int, Any]:
+    """For the identity of every tensor of the model the one that takes its place; all exist before any is bound."""
+    by_tensor = _removals(tensors, plan)
+    memory_only = {id(tensors[name]) for name in without_values}
+    data: dict[tuple[Any, ...], torch.Tensor] = {}
+    new: dict[int, Any] = {}
+    for tensor in tensors.values():
+        if id(tensor) in new:
+            continue
+        removals = by_tensor.get(id(tensor), {})
+        key = _memory(tensor, removals)
+        if key not in data:  # two parameters may be one memory
+            if id(tensor) in memory_only:
+                device = torch.device("cpu") if tensor.is_meta else tensor.device
+                data[key] = empty_cut(tensor.detach(), removals, device)
+            else:
+                data[key] = cut_tensor(tensor, removals)
+        new[id(tensor)] = _wrapped(data[key], tensor)
+    for tensor in tensors.values():  # all are known now: attributes may refer to any of them
+        _copy_attributes(tensor, new)
+    return new
+
+
+def _memory(tensor: torch.Tensor, removals: Mapping[int, Removal]) -> tuple[Any, ...]:
+    """Equal for tensors that are the same memory seen the same way."""
+    if tensor.is_meta or tensor.layout != torch.strided or type(tensor.data) is not torch.Tensor or not tensor.numel():
+        return (id(tensor),)
+    gone = tuple((axis, id(removal)) for axis, removal in sorted(removals.items()))
+    return tensor.data_ptr(), tensor.device, tensor.dtype, tensor.shape, tensor.stride(), gone
+
+
+def _wrapped(data: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+    """`data` as a parameter or buffer of the old one's class."""
+    if not isinstance(old, nn.Parameter):
+        return data.requires_grad_(old.requires_grad)
+    if type(data) is torch.Tensor and issubclass(type(old), nn.Parameter):
+        return torch.Tensor._make_subclass(type(old), data, old.requires_grad)
+    return nn.Parameter(data, old.requires_grad)  # a tensor subclass that only counts as a parameter
+
+
+def _copy_attributes(old: torch.Tensor, memo: dict[int, Any]) -> None:
+    """What user code has hung on a parameter or buffer; tensors there are state, as gradients are, and stay behind."""
+    new = memo[id(old)]
+    if type(new.data) is torch.Tensor and not vars(new):
+        attributes = {name: value for name, value in vars(old).items() if not isinstance(value, torch.Tensor)}
+        vars(new).update(copy.deepcopy(attributes, memo))
+
+
+def _copy(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    try:
+        return copy.deepcopy(model, dict(memo))
+    except Exception as cause:
+        _name_culprit(model, memo)
+        raise ModelError(
+            f"{type(model).__qualname__} cannot be copied: {type(cause).__name__}: {cause}. Everything in a model must "
+            "survive copy.deepcopy"
+        ) from cause
+
+
+def _name_culprit(model: nn.Module, memo: Mapping[int, Any]) -> None:
+    """Raise ModelError for the first attribute that cannot be copied by itself."""
+    keep = {id(module): module for module in model.modules()}
+    for name, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            if attribute in ("_parameters", "_buffers", "_modules"):
+                continue
+            try:
+                copy.deepcopy(value, {**memo, **keep})
+            except Exception as cause:
+                raise ModelError(
+                    f"the model cannot be copied: attribute {attribute!r} of {type(module).__qualname__} {name!r} is a "
+                    f"{type(value).__qualname__} that copy.deepcopy refuses ({type(cause).__name__}: "
+                    f"{str(cause)[:120]}). {_remedy(value)}"
+                ) from cause
+
+
+def _remedy(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return (
+            "A tensor with a gradient history: torch.nn.utils.weight_norm and spectral_norm leave one (use those of "
+            "torch.nn.utils.parametrizations), and caches that were filled with gradients enabled do (run the model "
+            "under torch.no_grad(), or clear them)"
+        )
+    return "Keep it outside the model, or give its class a __deepcopy__; of a scripted function keep the plain one"
+
+
+def _check_copy(small: nn.Module, tensors: Mapping[str, torch.Tensor], memo: Mapping[int, Any]) -> None:
+    """Raise ModelError where a class that copies itself in its own way did not take the new tensors."""
+    copies = named_tensors(small)
+    for name, tensor in tensors.items():
+        found = copies.get(name)
+        if found is None or found is tensor or found.shape != memo[id(tensor)].shape:
+            raise ModelError(
+                f"{name} could not be replaced by a smaller one: the class of its module copies itself in its own way "
+                "(a scripted module does)"
+            )

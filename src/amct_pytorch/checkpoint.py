@@ -1,0 +1,269 @@
+"""Checkpoints: reading them without running what may be in them, comparing them with a model, filling the model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
+
+from amct_pytorch.errors import CheckpointError, CheckpointKeyError, ModelError
+
+Path = str | os.PathLike[str]
+Shape = tuple[int, ...]
+StateDict = dict[str, Any]
+
+_PREFIXES = ("module.", "_orig_mod.")  # of DataParallel, DistributedDataParallel; of torch.compile
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the state dict of a model has to hold.
+
+    `shapes`: of each key, None where it holds no tensor, or one that is computed when it is asked for. `before`: the
+    shapes of the dense model, where the model is still to be cut. `names`: the parameter or buffer of each key. `tied`:
+    keys that are one tensor. `meta`: tensors without values that no checkpoint has, by name.
+    """
+
+    shapes: Mapping[str, Shape | None]
+    before: Mapping[str, Shape | None]
+    names: Mapping[str, str]
+    tied: tuple[tuple[str, ...], ...]
+    meta: tuple[str, ...]
+
+
+def load_checkpoint(model: nn.Module, path: Path, state_dict_name: str | None = None) -> None:
+    """Fill a model with a checkpoint: a `.pth` of tensors, or safetensors.
+
+    `state_dict_name` is the key of the state dict in the file, None if the file is one. Prefixes that DataParallel,
+    DistributedDataParallel and torch.compile put before all keys are taken off. Keys and shapes have to be those of the
+    model, whose device and dtype stay.
+
+    Raises CheckpointError, before anything is changed, for what cannot be read safely or does not fit;
+    CheckpointKeyError, a KeyError too, where the file has no such key.
+    """
+    fill(model, fitting(read_state_dict(path, state_dict_name), expected(model), path), path)
+
+
+def read_state_dict(path: Path, state_dict_name: str | None = None) -> StateDict:
+    """The state dict in a checkpoint, on the CPU, with its keys as they are. Nothing in the file is executed.
+
+    Raises CheckpointError, and CheckpointKeyError where the file has no `state_dict_name`.
+    """
+    name = _name(path)
+    content = _read(name)
+    if state_dict_name is not None:
+        content = _entry(content, name, state_dict_name)
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise CheckpointError(
+            f"{name}: expected a state dict, names to tensors, got {_kind(content)}; save model.state_dict()"
+        )
+    nested = [key for key, value in content.items() if isinstance(value, dict) and _has_tensors(value)]
+    if nested and not _has_tensors(content):
+        raise CheckpointError(
+            f"{name}: no tensors at the top of {_where(state_dict_name)}, which has {_few(content)}; they seem to be "
+            f"under {nested[0]!r}: "
+            + (f"give state_dict_name={nested[0]!r}" if state_dict_name is None else "save them flat")
+        )
+    return content
+
+
+def expected(model: nn.Module, shapes: Mapping[str, Shape] | None = None) -> Expected:
+    """What a checkpoint of a model has to hold, `shapes` being those that its parameters and buffers will have."""
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    name_of = {id(tensor): name for name, tensor in reversed(named)}
+    state = model.state_dict(keep_vars=True)
+    names = {key: name_of[id(value)] for key, value in state.items() if id(value) in name_of}
+    keys_of: dict[str, list[str]] = {}
+    for key, name in names.items():
+        keys_of.setdefault(name, []).append(key)
+    before = {key: tuple(state[key].shape) if key in names else None for key in state}
+    return Expected(
+        shapes={key: (shapes or {}).get(names.get(key, ""), shape) for key, shape in before.items()},
+        before=before,
+        names=names,
+        tied=tuple(tuple(keys) for keys in keys_of.values() if len(keys) > 1),
+        meta=tuple(name for name, tensor in named if tensor.is_meta and name_of[id(tensor)] not in keys_of),
+    )
+
+
+def fitting(state: StateDict, wanted: Expected, path: Path) -> StateDict:
+    """The state dict with the keys that a model expects.
+
+    Raises CheckpointError where keys or shapes differ, ModelError where the model has tensors on meta that the
+    checkpoint has no values for.
+    """
+    name = _name(path)
+    if wanted.meta:
+        raise ModelError(
+            f"the model has buffers on the meta device that are not in its state dict, so that no checkpoint has their "
+            f"values: {_few(wanted.meta)}; make these on the CPU, with their values, before the model is restored"
+        )
+    _strip_prefixes(state, wanted.shapes)
+    _complete_ties(state, wanted, name)
+    missing = [key for key in wanted.shapes if key not in state]
+    unexpected = [key for key in state if key not in wanted.shapes]
+    different = [
+        f"{key} is {_described(state[key])}, expected {shape}"
+        for key, shape in wanted.shapes.items()
+        if shape is not None and key in state and (not _is_tensor(state[key]) or tuple(state[key].shape) != shape)
+    ]
+    if missing or unexpected or different:
+        raise CheckpointError(
+            f"{name}: {_diagnosis(state, wanted, missing, unexpected)}"
+            + _listed("missing", missing)
+            + _listed("unexpected", unexpected)
+            + _listed("of another shape", different)
+        )
+    return state
+
+
+def fill(model: nn.Module, state: StateDict, path: Path) -> None:
+    """Copy the values of a fitting state dict into a model's tensors."""
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as cause:  # what the model itself has to say of it, in a hook
+        raise CheckpointError(f"{_name(path)}: does not fit the model: {cause}") from cause
+
+
+def _strip_prefixes(state: StateDict, keys: Iterable[str]) -> None:
+    wanted = set(keys)
+    while state and state.keys() != wanted:
+        prefix = next((prefix for prefix in _PREFIXES if all(key.startswith(prefix) for key in state)), None)
+        if prefix is None:
+            return
+        consume_prefix_in_state_dict_if_present(state, prefix)
+
+
+def _complete_ties(state: StateDict, wanted: Expected, name: str) -> None:
+    """Give each key of a tied tensor its values: some formats keep only one."""
+    for keys in wanted.tied:
+        present = [key for key in keys if _is_tensor(state.get(key))]
+        for key in present[1:]:
+            one, other = state[present[0]], state[key]
+            if one.data_ptr() != other.data_ptr() and not torch.equal(one, other):
+                raise CheckpointError(
+                    f"{name}: {present[0]!r} and {key!r} are one tensor in the model, and have different values in the "
+                    "checkpoint: it was saved from a model where they were two"
+                )
+        if present:
+            state.update({key: state[present[0]] for key in keys if key not in state})
+
+
+def _diagnosis(state: StateDict, wanted: Expected, missing: list[str], unexpected: list[str]) -> str:
+    found = {key: tuple(value.shape) if _is_tensor(value) else None for key, value in state.items()}
+    is_dense = all(shape is None or found.get(key) == shape for key, shape in wanted.before.items())
+    if wanted.before != wanted.shapes and is_dense:
+        return (
+            "this is a checkpoint of the dense model; give the one that was saved from the sparse model, as "
+            "create_prune_retrain_model returned it"
+        )
+    if not missing and not unexpected:
+        return "the names are those of the model, the shapes are not: it belongs to another record"
+    if len(missing) == len(wanted.shapes):
+        return "this is a checkpoint of another model: no name is the same"
+    return "does not fit the model"
+
+
+def _read(name: str) -> Any:
+    head, size = _head(name)
+    if not size:
+        raise CheckpointError(f"{name}: the file is empty")
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
+        return _read_safetensors(name)
+    if head[:4] != b"PK\x03\x04" and head[:1] != b"\x80":
+        raise CheckpointError(f"{name}: {_other_kind(head)}")
+    try:
+        # Mapped into memory, so that only what is used is read; torch's older format cannot be.
+        return torch.load(name, map_location="cpu", weights_only=True, mmap=head[:4] == b"PK\x03\x04")
+    except Exception as cause:
+        raise CheckpointError(f"{name}: {_refusal(cause)}") from cause
+
+
+def _read_safetensors(name: str) -> StateDict:
+    from safetensors.torch import load_file  # not every restore needs it
+
+    try:
+        return dict(load_file(name))
+    except Exception as cause:
+        raise CheckpointError(f"{name}: this safetensors file is damaged: {cause}") from cause
+
+
+def _head(name: str) -> tuple[bytes, int]:
+    try:
+        with open(name, "rb") as file:
+            return file.read(4096), os.fstat(file.fileno()).st_size
+    except IsADirectoryError as cause:
+        raise CheckpointError(f"{name}: pth_file is a directory; give the checkpoint itself") from cause
+    except FileNotFoundError as cause:
+        raise CheckpointError(f"{name}: pth_file names no file; the path is relative to {os.getcwd()}") from cause
+    except (OSError, ValueError) as cause:  # ValueError: a null character in the path
+        raise CheckpointError(f"{name!r}: pth_file cannot be read: {cause}") from cause
+
+
+def _other_kind(head: bytes) -> str:
+    text = head.decode("utf-8", "replace")
+    if "prune_record" in text or "producer" in text:
+        return "this seems to be a record; are record_file and pth_file swapped?"
+    if "prune" in text:
+        return "this seems to be a config; are config_defination and pth_file swapped?"
+    return "this is no checkpoint; expected a file that torch.save made of tensors, or safetensors"
+
+
+def _refusal(cause: Exception) -> str:
+    reason = str(cause).split("\n\n")[0][:300]
+    if "weights_only" in str(cause) or "Unsupported" in str(cause):
+        return (
+            f"the file holds more than tensors, which could run code when read ({type(cause).__name__}: {reason}); "
+            "save only tensors: torch.save({'state_dict': model.state_dict()}, path)"
+        )
+    return f"the checkpoint is damaged or incomplete ({type(cause).__name__}: {reason})"
+
+
+def _entry(content: Any, name: str, key: str) -> Any:
+    if isinstance(content, dict) and key in content and not _is_tensor(content[key]):
+        return content[key]
+    keys = list(content) if isinstance(content, dict) else []
+    remedy = f"it has {_few(keys)}" if keys else f"it holds {_kind(content)}"
+    if isinstance(content, dict) and _has_tensors(content):
+        remedy = f"its tensors are at the top ({_few(keys)}): leave state_dict_name out"
+    raise CheckpointKeyError(f"{name}: no state dict under state_dict_name={key!r}; {remedy}")
+
+
+def _name(path: Path) -> str:
+    if not isinstance(path, (str, os.PathLike)):
+        raise CheckpointError(f"pth_file: expected the path of a checkpoint, got a {type(path).__name__}")
+    return os.fspath(path)
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor)
+
+
+def _has_tensors(content: Mapping[Any, Any]) -> bool:
+    return any(_is_tensor(value) for value in content.values())
+
+
+def _described(value: Any) -> str:
+    return str(tuple(value.shape)) if _is_tensor(value) else f"a {type(value).__name__}"
+
+
+def _kind(content: Any) -> str:
+    return "a dict with keys that are no names" if isinstance(content, dict) else f"a {type(content).__qualname__}"
+
+
+def _where(state_dict_name: str | None) -> str:
+    return "the file" if state_dict_name is None else repr(state_dict_name)
+
+
+def _few(names: Iterable[Any]) -> str:
+    shown = list(map(repr, names))
+    return ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")
+
+
+def _listed(what: str, items: list[str]) -> str:
+    return f"; {len(items)} {what}: {', '.join(items[:3])}{', ...' if len(items) > 3 else ''}" if items else ""
