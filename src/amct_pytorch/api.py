@@ -2,27 +2,93 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
-from amct_pytorch.apply.resolve import check_kind, resolve
-from amct_pytorch.apply.shrink import cut_shapes, shrink
+from amct_pytorch.analyse.capture import Rule, operation_name
+from amct_pytorch.analyse.run import Options, analyse
+from amct_pytorch.apply.nm import plan_nm, refuse_sparse, sparsify
+from amct_pytorch.apply.resolve import check_kind, resolve, to_record
+from amct_pytorch.apply.shrink import carried_plan, cut_shapes, shrink
+from amct_pytorch.check import check
 from amct_pytorch.checkpoint import expected, fill, fitting, read_state_dict
 from amct_pytorch.config import SparsityConfig
+from amct_pytorch.errors import AmctWarning
 from amct_pytorch.export import export_onnx
-from amct_pytorch.textio import read_config, read_record
+from amct_pytorch.inputs import as_arguments
+from amct_pytorch.record import NmPlan, Plan, Record
+from amct_pytorch.textio import read_config, read_record, write_record
 from amct_pytorch.wrappers import refuse_wrapped
+
+_log = logging.getLogger("amct_pytorch")
 
 Path = str | os.PathLike[str]
 
 
+def plan(
+    model: nn.Module,
+    input_data: Any,
+    config: Path | SparsityConfig,
+    *,
+    rules: Mapping[Any, Rule] | None = None,
+    opaque: Sequence[nn.Module | type[nn.Module]] = (),
+) -> Plan:
+    """What would be made sparse: a preview that writes and changes nothing, and that `apply` cannot fail on.
+
+    `input_data`: a tensor, a tuple of arguments or a dict of keyword arguments, with any nesting inside. `rules`: teaches
+    the analysis operations of your own, `{torch.ops.mine.op: rule}` (see docs/analysis.md). `opaque`: modules or classes of
+    modules to leave whole.
+
+    Raises ConfigError for a config that the model does not fit, ModelError where the model cannot be copied, run or scored.
+    """
+    settings = read_config(config)
+    refuse_wrapped(model, "plan")
+    settings.check_layers(model)
+    if settings.kind == "2:4":
+        return plan_nm(model, settings)
+    refuse_sparse(model)
+    arguments = as_arguments(input_data)
+    options = Options({operation_name(op): rule for op, rule in (rules or {}).items()}, tuple(opaque))
+    facts = analyse(model, arguments, options)
+    return check(facts, settings, model, arguments, options)
+
+
+def apply(model: nn.Module, plan: Plan) -> nn.Module:
+    """A new model, sparse as the plan says; the model stays as it is. No analysis, no forward pass.
+
+    Raises RecordError where the plan does not fit the model, ModelError where the model cannot be copied.
+    """
+    return sparsify(model, plan) if isinstance(plan, NmPlan) else shrink(model, plan)
+
+
 def create_prune_retrain_model(
-    model: nn.Module, input_data: Any, config_defination: Path | SparsityConfig, record_file: Path
+    model: nn.Module,
+    input_data: Any,
+    config_defination: Path | SparsityConfig,
+    record_file: Path,
+    *,
+    rules: Mapping[Any, Rule] | None = None,
+    opaque: Sequence[nn.Module | type[nn.Module]] = (),
 ) -> nn.Module:
-    raise NotImplementedError
+    """Make a sparse copy of a model, ready for retraining, and write the record from which it can be restored.
+
+    The copy has the model's class, mode, device, dtype, `requires_grad` and hooks, and shares no tensor with it; the model
+    itself stays as it is. Hooks run on a copy while the model is analysed: they may be part of what it computes.
+    A model that create or restore made can be pruned again: the new record speaks of the original, dense model.
+
+    Arguments and errors are those of `plan`; WriteError where the record cannot be written. Where nothing can go, an
+    AmctWarning gives the reasons, and the copy is not pruned.
+    """
+    chosen = plan(model, input_data, config_defination, rules=rules, opaque=opaque)
+    sparse = apply(model, chosen)
+    write_record(_record(sparse, chosen), record_file)
+    _announce(chosen)
+    return sparse
 
 
 def restore_prune_retrain_model(
@@ -82,3 +148,17 @@ def save_prune_retrain_model(
     where a file cannot be written.
     """
     export_onnx(model, save_path, input_data, input_names, output_names, dynamic_axes, opset)
+
+
+def _record(sparse: nn.Module, chosen: Plan) -> Record:
+    """The record of a plan; that of a model that was pruned before speaks of the original."""
+    if isinstance(chosen, NmPlan):
+        raise NotImplementedError
+    return to_record(carried_plan(sparse) or chosen, sparse)
+
+
+def _announce(chosen: Plan) -> None:
+    report = chosen.report()
+    _log.info("%s", report)
+    if not isinstance(chosen, NmPlan) and not chosen.removals:
+        warnings.warn(f"nothing is pruned:\n{report}", AmctWarning, stacklevel=3)

@@ -201,3 +201,6 @@ def _check_mask(mask: bytes, bits: int) -> None:
         raise RecordError(f"a mask of {bits} weights takes {-(-bits // 8)} bytes, got {len(mask)}")
     if bits % 8 and mask[-1] & (0xFF >> bits % 8):
         raise RecordError(f"a mask of {bits} weights has bits set beyond them")
+
+
+Plan = ChannelPlan | NmPlan

@@ -1,0 +1,43 @@
+"""Structured sparsity of PyTorch models, with retraining: channels and 2:4."""
+
+from amct_pytorch.api import (
+    apply,
+    create_prune_retrain_model,
+    plan,
+    restore_prune_retrain_model,
+    save_prune_retrain_model,
+)
+from amct_pytorch.config import ChannelSparsity, NmSparsity, SparsityConfig
+from amct_pytorch.errors import (
+    AmctError,
+    AmctWarning,
+    CheckpointError,
+    CheckpointKeyError,
+    ConfigError,
+    ModelError,
+    RecordError,
+    WriteError,
+)
+from amct_pytorch.record import ChannelPlan, NmPlan, Plan
+
+__all__ = [
+    "AmctError",
+    "AmctWarning",
+    "ChannelPlan",
+    "ChannelSparsity",
+    "CheckpointError",
+    "CheckpointKeyError",
+    "ConfigError",
+    "ModelError",
+    "NmPlan",
+    "NmSparsity",
+    "Plan",
+    "RecordError",
+    "SparsityConfig",
+    "WriteError",
+    "apply",
+    "create_prune_retrain_model",
+    "plan",
+    "restore_prune_retrain_model",
+    "save_prune_retrain_model",
+]

@@ -1,0 +1,1 @@
+"""Model -> facts: which channels can go together, and why the others cannot. Changes nothing."""

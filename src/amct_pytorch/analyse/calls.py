@@ -1,0 +1,381 @@
+"""The calls of user code that take or give sizes: what those sizes have to become.
+
+A size with an origin gives an equation; a literal on a labelled dim means that the dim keeps its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+
+from amct_pytorch.analyse import labels as lb
+from amct_pytorch.analyse.capture import Capture, Piece
+from amct_pytorch.analyse.sizes import Dim, Expression, Size, attributes, origin
+
+LITERAL = "a size in user code without an origin"
+Handler = Callable[["SizeMode", Any, tuple[Any, ...], dict[str, Any]], Any]
+
+
+class SizeMode(TorchFunctionMode):
+    """Gives sizes to those who ask for shapes, and sees them arrive."""
+
+    def __init__(self, capture: Capture) -> None:
+        super().__init__()
+        self.capture = capture
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        handler = HANDLERS.get(func)
+        self.capture.inside = True
+        try:
+            if handler is not None:
+                return handler(self, func, args, kwargs or {})
+            out = func(*args, **(kwargs or {}))
+        finally:
+            self.capture.inside = False
+        if self.capture.pieces:
+            self.settle_pieces()
+        return out
+
+    def settle_pieces(self) -> None:
+        """Parts that no size of the user's says: their dims keep their size."""
+        pieces, self.capture.pieces = self.capture.pieces, []
+        for p in pieces:
+            self.drop(p, "a part is taken by a number")
+
+    def drop(self, piece: Piece, text: str) -> None:
+        self.capture.fix(piece.factor, [piece.dim], text)
+        self.capture.fix_dim(piece.out, piece.dim, text)
+
+    # what handlers use
+
+    def sized(self, tensor: torch.Tensor, dim: int, size: Any) -> None:
+        """`size` says how long a dim of `tensor` is."""
+        dim %= max(tensor.ndim, 1)
+        factor = self.capture.varying(tensor, dim)
+        if not isinstance(size, int) or size == -1:
+            return
+        expression = origin(size)
+        if factor is None:
+            if isinstance(size, Size) and attributes(expression):
+                self.capture.equate(expression, int(size))
+        elif isinstance(expression, int):
+            self.capture.fix_dim(tensor, dim, LITERAL)
+        else:
+            self.capture.equate(expression, Dim(factor, dim))
+
+    def spread(self, out: torch.Tensor, dim: int, size: Any, new: bool = False) -> None:
+        """A dim of equal elements, made out of a size: it has the labels that the size counts.
+
+        Where an attribute gives the size of a `new` tensor, it gets labels of its own, which are tied to what they meet.
+        """
+        expression = origin(size) if isinstance(size, int) else -1
+        if isinstance(expression, Dim) and self.capture.varying(out, dim) is None and out.shape[dim] > 1:
+            factor = expression.factor
+            if factor.size == factor.shape[expression.dim]:
+                self._add(out, lb.place(factor.ravel(), dim, out.ndim))
+        elif isinstance(size, Size) and out.shape[dim] > 1:
+            if new and attributes(expression) and self.capture.varying(out, dim) is None:
+                self._add(out, lb.place(self.capture.labels.fresh(out.shape[dim]), dim, out.ndim))
+            self.sized(out, dim, size)
+
+    def _add(self, out: torch.Tensor, factor: lb.Factor) -> None:
+        info = self.capture.info(out)
+        if info is not None:
+            info.factors.append(factor)
+
+
+def shape(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """x.shape, x.size(), x.size(dim)"""
+    found = func(*args, **kwargs)
+    factors = mode.capture.factors(args[0])
+    if not factors:
+        return found
+    if isinstance(found, int):
+        dim = (args[1] if len(args) > 1 else kwargs["dim"]) % args[0].ndim
+        return _size(mode, factors, dim, found)
+    return torch.Size([_size(mode, factors, d, n) for d, n in enumerate(found)])
+
+
+def _size(mode: SizeMode, factors: Sequence[lb.Factor], dim: int, value: int) -> int:
+    for f in factors:
+        if f.shape[dim] > 1:
+            return Size(value, Dim(f, dim), mode.capture.compared)
+    return value
+
+
+def _sizes(args: tuple[Any, ...], kwargs: dict[str, Any], name: str, at: int = 1) -> Sequence[Any]:
+    if name in kwargs:
+        value: Any = kwargs[name]
+    else:
+        value = args[at:] if not (len(args) == at + 1 and isinstance(args[at], (tuple, list))) else args[at]
+    return value if isinstance(value, (tuple, list)) else (value,)
+
+
+def view(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    out = func(*args, **kwargs)
+    sizes = _sizes(args, kwargs, "shape" if "shape" in kwargs else "size")
+    if len(sizes) == out.ndim:
+        for d, size in enumerate(sizes):
+            mode.sized(out, d, size)
+    return out
+
+
+def unflatten(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    out = func(*args, **kwargs)
+    dim = (args[1] if len(args) > 1 else kwargs["dim"]) % args[0].ndim
+    for i, size in enumerate(args[2] if len(args) > 2 else kwargs["sizes"]):
+        mode.sized(out, dim + i, size)
+    return out
+
+
+def expand(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    out = func(*args, **kwargs)
+    sizes = _sizes(args, kwargs, "size")
+    if len(sizes) == out.ndim:
+        for d, size in enumerate(sizes):
+            at = d - out.ndim + args[0].ndim
+            if at >= 0 and args[0].shape[at] == out.shape[d]:
+                mode.sized(out, d, size)
+            else:
+                mode.spread(out, d, size)
+    return out
+
+
+def expand_as(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    out = func(*args, **kwargs)
+    like = args[1] if len(args) > 1 else kwargs["other"]
+    for d, size in enumerate(shape(mode, torch.Tensor.size, (like,), {})):
+        mode.spread(out, d, size)
+    return out
+
+
+def repeat(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    out = func(*args, **kwargs)
+    times = _sizes(args, kwargs, "repeats" if "repeats" in kwargs else "dims")
+    lag = out.ndim - args[0].ndim
+    for d, n in enumerate(times):
+        if d < lag or args[0].shape[d - lag] == 1:
+            mode.spread(out, d, n)
+    return out
+
+
+def factory(at: int) -> Handler:
+    """zeros, ones, full, empty: (sizes...); of a tensor: x.new_zeros(sizes...)"""
+
+    def handle(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        out = func(*args, **kwargs)
+        plain = [a for a in args[at:] if isinstance(a, (int, tuple, list, torch.Size))]
+        sizes = plain[0] if plain and not isinstance(plain[0], int) else kwargs.get("size", plain)
+        for d, size in enumerate(sizes if len(sizes) == out.ndim else ()):
+            mode.spread(out, d, size, new=True)
+        return out
+
+    return handle
+
+
+def pieces(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """split(x, size or sizes, dim): parts of one size lose equally many."""
+    out = func(*args, **kwargs)
+    taken, mode.capture.pieces = mode.capture.pieces, []
+    sizes = args[1] if len(args) > 1 else next(v for k, v in kwargs.items() if k.startswith("split"))
+    stated = list(sizes) if isinstance(sizes, (tuple, list)) else [sizes] * len(out)
+    same: dict[int, list[lb.Factor]] = {}
+    for p in taken:
+        i = next(i for i, o in enumerate(out) if o is p.out)
+        part = _part(p)
+        expression = origin(stated[i])
+        if isinstance(expression, int) or part.shape[p.dim] != int(stated[i]):
+            mode.drop(p, LITERAL)
+            continue
+        mode.capture.equate(expression, Dim(part, p.dim))
+        same.setdefault(int(stated[i]), []).append(part)
+    for parts in same.values():
+        _balance(mode, parts)
+    return out
+
+
+def chunk(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Equal parts stay equal."""
+    out = func(*args, **kwargs)
+    taken, mode.capture.pieces = mode.capture.pieces, []
+    asked = args[1] if len(args) > 1 else kwargs["chunks"]
+    even = len({tuple(o.shape) for o in out}) == 1 and len(out) == int(asked)
+    if isinstance(asked, Size) and attributes(asked.origin):
+        mode.capture.equate(asked.origin, int(asked))
+    if even:
+        _balance(mode, [_part(p) for p in taken])
+    else:
+        for p in taken:
+            mode.drop(p, "unequal parts are taken of it")
+    return out
+
+
+def _part(piece: Piece) -> lb.Factor:
+    f = piece.factor
+    return f[tuple(slice(piece.start, piece.stop) if d == piece.dim else slice(None) for d in range(f.ndim))]
+
+
+def _balance(mode: SizeMode, parts: Sequence[lb.Factor]) -> None:
+    if parts and len({p.shape for p in parts}) == 1 and parts[0].size == max(parts[0].shape):
+        mode.capture.labels.balance(np.stack([p.ravel() for p in parts]))
+
+
+def getitem(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """x[..., a:b]: the bounds count the channels before them."""
+    x, key = args
+    out = func(*args, **kwargs)
+    if mode.capture.pieces:
+        taken, mode.capture.pieces = mode.capture.pieces, []
+        bounds = _bounds(key, x.ndim)
+        for p in taken:
+            if p.dim in bounds:
+                _bounded(mode, p, *bounds[p.dim], p.factor.shape[p.dim])
+            else:
+                mode.drop(p, LITERAL)
+    return out
+
+
+def _bounds(key: Any, ndim: int) -> dict[int, tuple[Any, Any]]:
+    """The bounds of the slices of an index, by the dim of what they are applied to (indices by number take dims away)."""
+    items = key if isinstance(key, tuple) else (key,)
+    used = sum(1 for k in items if k is not None and k is not Ellipsis)
+    bounds: dict[int, tuple[Any, Any]] = {}
+    at = 0
+    for k in items:
+        if k is Ellipsis:
+            at += ndim - used
+        elif isinstance(k, slice):
+            bounds[at] = (k.start, k.stop)
+            at += 1
+        elif k is None or not isinstance(k, int) or isinstance(k, bool):
+            at += 1
+    return bounds
+
+
+def _bounded(mode: SizeMode, piece: Piece, low: Any, high: Any, whole: int) -> None:
+    expressions: list[tuple[Expression, int]] = []
+    for bound in (low, high):
+        if bound is None or (isinstance(bound, int) and int(bound) in (0, whole) and not isinstance(bound, Size)):
+            continue
+        if not isinstance(bound, Size):
+            mode.drop(piece, LITERAL)
+            return
+        at = int(bound)
+        expressions.append((origin(bound), at if at >= 0 else whole + at))
+        if at < 0:
+            mode.drop(piece, "a part is counted from the end")
+            return
+    f = piece.factor
+    for expression, at in expressions:
+        before = f[tuple(slice(0, at) if d == piece.dim else slice(None) for d in range(f.ndim))]
+        mode.capture.equate(expression, Dim(before, piece.dim) if at > 1 else at)
+    length = piece.stop - piece.start
+    if f.size == whole and length and whole % length == 0 and piece.start % length == 0:
+        mode.capture.labels.balance(f.reshape(-1, length))
+
+
+def narrow(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """x.narrow(dim, start, length)"""
+    out = func(*args, **kwargs)
+    taken, mode.capture.pieces = mode.capture.pieces, []
+    start = args[2] if len(args) > 2 else kwargs["start"]
+    length = args[3] if len(args) > 3 else kwargs["length"]
+    for p in taken:
+        if isinstance(start, int) and isinstance(length, int):
+            _bounded(mode, p, start, start + length, p.factor.shape[p.dim])
+        else:
+            mode.drop(p, LITERAL)
+    return out
+
+
+def normalized(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """layer_norm(x, shape) and rms_norm"""
+    out = func(*args, **kwargs)
+    sizes = args[1] if len(args) > 1 else kwargs["normalized_shape"]
+    sizes = sizes if isinstance(sizes, (tuple, list)) else (sizes,)
+    for i, size in enumerate(reversed(sizes)):
+        mode.sized(args[0] if args else kwargs["input"], -1 - i, size)
+    return out
+
+
+def grouped(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Convolutions: the groups of a depthwise one count its channels, those of others stay."""
+    out = func(*args, **kwargs)
+    groups = args[6] if len(args) > 6 else kwargs.get("groups", 1)
+    if type(groups) is int and groups == 1:
+        return out
+    x = args[0]
+    if x.shape[1 if x.ndim == args[1].ndim else 0] == int(groups):
+        mode.sized(x, 1 if x.ndim == args[1].ndim else 0, groups)
+    elif isinstance(groups, Size):
+        mode.capture.equate(groups.origin, int(groups))
+    return out
+
+
+def group_normalized(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    out = func(*args, **kwargs)
+    groups = args[1] if len(args) > 1 else kwargs["num_groups"]
+    if isinstance(groups, Size):
+        mode.capture.equate(groups.origin, int(groups))
+    return out
+
+
+def multi_head(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """multi_head_attention_forward: heads, head size and the width of the query belong together.
+
+    (query, key, value, embed_dim, heads, in_proj_weight, in_proj_bias, ...): embed_dim is the query's width and the rows of each
+    projection; its heads keep their size.
+    """
+    capture = mode.capture
+    query, embed, heads = args[0], args[3], args[4]
+    stated = {name: capture.factors(t) for name, t in (("packed", args[5]), ("q", kwargs.get("q_proj_weight")))}
+    out = func(*args, **kwargs)
+    capture.pieces.clear()
+    rows = next((f.ravel() for fs in stated.values() for f in fs if f.shape[0] > 1), None)
+    width = capture.varying(query, query.ndim - 1)
+    mode.sized(query, query.ndim - 1, embed)
+    if rows is None:
+        if width is not None:
+            capture.fix(width, [query.ndim - 1], "the projections of its attention stay whole")
+        return out
+    projections = rows.reshape(-1, int(embed)) if args[5] is not None else rows.reshape(1, -1)
+    by_head = projections.reshape(len(projections), int(heads), -1)
+    if width is None or width.size != int(embed):
+        capture.freeze(rows, "the width of its attention's query stays")
+        return out
+    capture.labels.tie(by_head, by_head[:, :, :1])  # whole heads
+    capture.labels.balance(np.concatenate([width.reshape(1, -1), projections]))
+    if isinstance(heads, Size):
+        capture.equate(heads.origin, Dim(by_head[:1, :, 0], 1))
+    elif int(heads) > 1:
+        capture.freeze(rows, LITERAL)
+    return out
+
+
+_T = torch.Tensor
+HANDLERS: dict[Any, Handler] = {
+    _T.shape.__get__: shape,  # type: ignore[attr-defined]
+    _T.size: shape,
+    **{f: view for f in (_T.view, _T.reshape, torch.reshape)},
+    **{f: unflatten for f in (_T.unflatten, torch.unflatten)},
+    **{f: expand for f in (_T.expand, _T.broadcast_to, torch.broadcast_to)},
+    _T.expand_as: expand_as,
+    **{f: repeat for f in (_T.repeat, _T.tile, torch.tile)},
+    **{f: factory(0) for f in (torch.zeros, torch.ones, torch.full, torch.empty)},
+    **{f: factory(1) for f in (_T.new_zeros, _T.new_ones, _T.new_full, _T.new_empty)},
+    **{f: pieces for f in (_T.split, torch.split, _T.split_with_sizes, torch.split_with_sizes)},
+    **{f: chunk for f in (_T.chunk, torch.chunk)},
+    _T.__getitem__: getitem,
+    **{f: narrow for f in (_T.narrow, torch.narrow)},
+    **{f: normalized for f in (F.layer_norm, torch.layer_norm, F.rms_norm, torch.rms_norm)},
+    **{f: group_normalized for f in (F.group_norm, torch.group_norm)},
+    **{f: grouped for f in (F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)},
+    F.multi_head_attention_forward: multi_head,
+}

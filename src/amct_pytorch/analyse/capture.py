@@ -1,0 +1,400 @@
+"""One pass over a model: every operation, with the labels of what goes in and out.
+
+Two modes lie over the forward pass. `Capture` sees the operations and lets labels ride along, by the rules of `rules/`;
+`SizeMode` sees the calls of user code that take or give sizes. Nothing of the model's own is changed: it is a copy that runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from amct_pytorch.analyse import labels as lb
+from amct_pytorch.analyse.labels import Factor, Labels, Reason
+from amct_pytorch.analyse.sizes import Dim, Equation, Expression
+from amct_pytorch.errors import ModelError
+
+_TORCH = os.path.join(os.path.dirname(torch.__file__), "")
+_HERE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
+_MARK = "_channel_labels"
+
+
+class Info:
+    """What is known of one tensor: its factors; whether it comes from parameters alone; labels that its values depend on."""
+
+    __slots__ = ("factors", "indices", "static")
+
+    def __init__(self, factors: list[Factor], static: bool = False, indices: tuple[Factor, ...] = ()) -> None:
+        self.factors = factors
+        self.static = static
+        self.indices = indices
+
+
+class Call(NamedTuple):
+    """One operation: the function, its arguments and what it returned."""
+
+    func: Any
+    name: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    out: Any
+    shapes: tuple[tuple[int, ...], ...] = ()  # of the tensors among the arguments, before the call
+
+    def arg(self, index: int, name: str, default: Any = None) -> Any:
+        return self.args[index] if len(self.args) > index else self.kwargs.get(name, default)
+
+
+class Logged(NamedTuple):
+    """An operation as the trace check compares it: by its name, its scalars, and what it gives."""
+
+    name: str
+    scalars: tuple[Any, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    outs: tuple[Info, ...]
+    ins: tuple[Info, ...]
+    shapes_in: tuple[tuple[int, ...], ...]
+
+
+class Piece(NamedTuple):
+    """A part of a labelled dim that an operation took out: it has to be said by what size."""
+
+    factor: Factor
+    dim: int
+    start: int
+    stop: int
+    out: torch.Tensor
+
+
+Rule = Callable[["Capture", Call], None]
+
+
+def flatten(value: Any) -> Iterator[Any]:
+    if isinstance(value, (tuple, list)):
+        for v in value:
+            yield from flatten(v)
+    elif isinstance(value, dict):
+        for v in value.values():
+            yield from flatten(v)
+    else:
+        yield value
+
+
+class Capture(TorchDispatchMode):
+    """Labels ride along one forward pass.
+
+    What rules use: `factors` and `put` read and write the labels of a tensor; `merge` is the rule of pointwise operations;
+    `freeze` and `fix` say that channels, or a dim of a joint factor, cannot shrink; `labels` ties and balances.
+    """
+
+    def __init__(self, labels: Labels, rules: Mapping[str, Rule], names: Mapping[int, str]) -> None:
+        super().__init__()
+        self.labels = labels
+        self.rules = rules
+        self.names = names
+        self.log: list[Logged] = []
+        self.equations: list[Equation] = []
+        self.pieces: list[Piece] = []
+        self.touched: set[str] = set()
+        self.parameters: dict[int, str] = {}
+        self.per_group: dict[int, Factor] = {}
+        self.inside = False  # a call of torch: what it compares is not the user's
+        self._marked: list[torch.Tensor] = []
+
+    # the labels of tensors
+
+    def info(self, tensor: Any) -> Info | None:
+        return getattr(tensor, _MARK, None)
+
+    def factors(self, tensor: Any) -> list[Factor]:
+        found = getattr(tensor, _MARK, None)
+        return found.factors if found is not None else []
+
+    def put(self, tensor: Any, factors: Sequence[Factor], static: bool = False) -> None:
+        """Give a tensor its labels."""
+        if isinstance(tensor, torch.Tensor):
+            info = Info([f for f in factors if f.size > 1], static)
+            setattr(tensor, _MARK, info)
+
+    def enter(self, name: str, tensor: torch.Tensor, factors: Sequence[Factor]) -> None:
+        """Give a parameter or buffer its labels, for this pass."""
+        self.put(tensor, factors, static=True)
+        self.parameters[id(tensor)] = name
+        self._marked.append(tensor)
+
+    def leave(self) -> None:
+        for tensor in self._marked:
+            delattr(tensor, _MARK)
+
+    # what is known of labels
+
+    def reason(self, text: str) -> Reason:
+        return Reason(text, *self.where())
+
+    def freeze(self, factor: Factor, text: str) -> None:
+        """These channels cannot go."""
+        self.labels.freeze(factor, self.reason(text))
+
+    def fix(self, factor: Factor, along: Sequence[int], text: str) -> Factor | None:
+        """The given dims keep their size: what remains of the factor, None where nothing does."""
+        varied = lb.dims(factor)
+        along = [d for d in varied if d in along]
+        if not along:
+            return factor
+        if len(along) == len(varied):
+            self.freeze(factor, text)
+            return None
+        row = lb.narrow(factor, along)
+        self.labels.tie(factor, row)
+        return row
+
+    def fixed(self, factors: Sequence[Factor], along: Sequence[int], text: str) -> list[Factor]:
+        kept = (self.fix(f, along, text) for f in factors)
+        return [f for f in kept if f is not None]
+
+    def fix_dim(self, tensor: torch.Tensor, dim: int, text: str) -> None:
+        """The same for a dim of a tensor that has its labels already."""
+        info = self.info(tensor)
+        if info is not None:
+            info.factors[:] = self.fixed(info.factors, [dim], text)
+
+    def logical(self, weight: Any) -> Factor | None:
+        """The labels of a grouped convolution's per-group axis, counted over all groups."""
+        return self.per_group.get(id(weight))
+
+    def varying(self, tensor: torch.Tensor, dim: int) -> Factor | None:
+        return next((f for f in self.factors(tensor) if f.shape[dim] > 1), None)
+
+    def equate(
+        self, left: Expression, right: Expression, text: str = "sizes in user code differ after the cut"
+    ) -> None:
+        if isinstance(left, int) and isinstance(right, int):
+            return
+        for a, b in ((left, right), (right, left)):
+            if isinstance(a, Dim) and isinstance(b, int):
+                self.fix(a.factor, [a.dim], "a size without an origin")
+                return
+        self.equations.append(Equation(left, right, self.reason(text)))
+
+    def compared(self, left: Expression, right: Expression) -> None:
+        """Two sizes were found equal in user code (an assert, a branch): they have to stay so."""
+        if not self.inside:
+            self.equate(left, right)
+
+    def where(self) -> tuple[str, str]:
+        """The path of the module that runs, and file and line of the user's code."""
+        module = line = ""
+        frame = sys._getframe(1)
+        while frame is not None and not (module and line):
+            code = frame.f_code
+            if not code.co_filename.startswith((_TORCH, _HERE)):
+                line = line or f"{code.co_filename}:{frame.f_lineno}"
+            if not module and code.co_argcount and not code.co_filename.startswith(_HERE):
+                owner = frame.f_locals.get(code.co_varnames[0])
+                if isinstance(owner, nn.Module):
+                    module = self.names.get(id(owner), "")
+            frame = frame.f_back  # type: ignore[assignment]
+        return module, line
+
+    # rules of many operations
+
+    def merge(self, operands: Sequence[tuple[torch.Tensor | None, Sequence[Factor]]], ndim: int) -> list[Factor]:
+        """The labels of a pointwise operation: those that meet are tied; those that meet an unlabelled dim are frozen.
+
+        Operands are aligned at their last dims. A tensor of None takes no part in the second.
+        """
+        out: list[Factor] = []
+        for _, factors in operands:
+            for f in factors:
+                self._join(out, f.reshape((1,) * (ndim - f.ndim) + f.shape) if f.ndim < ndim else f)
+        if len(operands) == 1:
+            return out
+        for tensor, factors in operands:
+            if tensor is None or not out:
+                continue
+            lag = ndim - tensor.ndim
+            covered = {d + ndim - f.ndim for f in factors for d in lb.dims(f)}
+            bare = [
+                d + lag
+                for d in range(tensor.ndim)
+                if tensor.shape[d] > 1 and d + lag not in covered and tensor.stride(d) != 0
+            ]
+            if bare:
+                out = self.fixed(out, bare, "its channels meet a tensor that does not depend on them")
+        return out
+
+    def _join(self, out: list[Factor], f: Factor) -> None:
+        if f.size <= 1:
+            return
+        mine = set(lb.dims(f))
+        for i, o in enumerate(out):
+            theirs = set(lb.dims(o))
+            if not mine & theirs:
+                continue
+            if mine == theirs:
+                self.labels.tie(o, f)
+            elif mine < theirs:
+                self.labels.partial.append((o, f))
+            elif theirs < mine:
+                self.labels.partial.append((f, o))
+                del out[i]
+                self._join(out, f)
+            else:
+                del out[i]
+                a, b = (self.fix(x, sorted(y), "") for x, y in ((o, theirs - mine), (f, mine - theirs)))
+                assert a is not None and b is not None
+                self.labels.tie(a, b)
+                self._join(out, a)
+            return
+        out.append(f)
+
+    def unknown(self, call: Call, text: str = "") -> None:
+        """Freeze all that reaches an operation."""
+        for t in flatten((call.args, call.kwargs)):
+            for f in self.factors(t):
+                self.freeze(f, text or f"no rule for the operation {call.name}")
+
+    # the pass
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        before = self._before(args, kwargs)
+        out = func(*args, **kwargs)
+        self.rule(func, args, kwargs, out, before)
+        return out
+
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[torch.Tensor, tuple[int, ...]]]:
+        return [(t, tuple(t.shape)) for t in flatten((args, kwargs)) if isinstance(t, torch.Tensor)]
+
+    def rule(
+        self,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        out: Any,
+        before: list[tuple[torch.Tensor, tuple[int, ...]]],
+    ) -> None:
+        name = func._schema.name
+        if name.startswith("prim::"):  # asks for a property, computes nothing
+            return
+        name = name.removeprefix("aten::")
+        call = Call(func, name, args, kwargs, out, tuple(s for _, s in before))
+        infos: list[Info] = []
+        labelled, static = False, True
+        for t, _ in before:
+            info = getattr(t, _MARK, None)
+            if info is None:
+                static = False
+                continue
+            infos.append(info)
+            if info.static and id(t) in self.parameters:
+                self.touched.add(self.parameters[id(t)])
+            labelled = labelled or bool(info.factors)
+            static = static and info.static
+            for f in info.indices:
+                self.freeze(f, f"indices of channels are used by {name}")
+        outs = [o for o in (out if isinstance(out, (tuple, list)) else (out,)) if isinstance(o, torch.Tensor)]
+        ins = tuple(Info(list(i.factors)) for i in infos)
+        if labelled:
+            self.rules.get(name, unknown)(self, call)
+        given = tuple(self._given(o, static and bool(infos)) for o in outs)
+        if name in COPIES:
+            return
+        self.log.append(
+            Logged(
+                "reshape" if name in RESHAPES else str(func),
+                _scalars(name, args, kwargs),
+                tuple(tuple(o.shape) for o in outs),
+                given,
+                ins,
+                tuple(s for _, s in before),
+            )
+        )
+
+    def _given(self, tensor: torch.Tensor, static: bool) -> Info:
+        info: Info | None = getattr(tensor, _MARK, None)
+        if info is None:
+            info = Info([])
+            setattr(tensor, _MARK, info)
+        info.static = static
+        return info
+
+    def outputs(self, value: Any) -> None:
+        """Network outputs keep their width."""
+        for t in tensors_of(value):
+            info = self.info(t)
+            for f in [*info.factors, *info.indices] if info is not None else ():
+                self.labels.freeze(f, Reason("it is an output of the network"))
+
+
+def operation_name(operation: Any) -> str:
+    """The name under which the table has an operation: `mine::op` of `torch.ops.mine.op`."""
+    name = operation if isinstance(operation, str) else getattr(operation, "_qualified_op_name", None)
+    if name is None and hasattr(operation, "_schema"):
+        name = operation._schema.name
+    if not isinstance(name, str):
+        raise ModelError(f"rules: expected an operation such as torch.ops.mine.op, got {operation!r}")
+    return name.removeprefix("aten::")
+
+
+def unknown(capture: Capture, call: Call) -> None:
+    capture.unknown(call)
+
+
+def tensors_of(value: Any) -> Iterator[torch.Tensor]:
+    """All tensors in lists, tuples, mappings and dataclasses. Other objects are the network's own state."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for v in value.values():
+            yield from tensors_of(v)
+    elif isinstance(value, (list, tuple, set)):
+        for v in value:
+            yield from tensors_of(v)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from tensors_of(getattr(value, field.name))
+
+
+# Whether a tensor is copied depends on its strides, not on what the network computes.
+COPIES = frozenset("clone contiguous alias detach lift_fresh".split())
+RESHAPES = frozenset("view _unsafe_view reshape _reshape_alias".split())
+# Operations whose scalars are sizes: their results' shapes and labels are compared instead.
+SIZED = frozenset(
+    "view _unsafe_view reshape _reshape_alias expand split split_with_sizes unsafe_split chunk slice zeros new_zeros empty ones "
+    "full arange narrow repeat native_group_norm native_layer_norm new_empty new_ones new_full empty_strided "
+    "_fused_rms_norm as_strided as_strided_ new_full randn rand new_empty_strided empty_permuted randint scalar_tensor_size".split()
+)
+
+
+def _scalars(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+    if name in SIZED:
+        return ()
+    if name == "convolution":
+        args = args[:8]  # the groups of a depthwise one are a size
+    return tuple(
+        int(v) if type(v) is not bool and isinstance(v, int) else v
+        for v in flatten((args, kwargs))
+        if not isinstance(v, torch.Tensor)
+    )
+
+
+def index(factor: Factor, dim: int, start: int, stop: int) -> Factor:
+    """The labels of a range of a dim."""
+    return factor[tuple(slice(start, stop) if d == dim else slice(None) for d in range(factor.ndim))]
+
+
+def unlabelled(labels: Labels, size: int, reason: Reason) -> Factor:
+    """Labels for channels that none has: they stay."""
+    fresh = labels.fresh(size)
+    labels.freeze(fresh, reason)
+    return np.asarray(fresh)

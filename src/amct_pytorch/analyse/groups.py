@@ -1,0 +1,190 @@
+"""Units, groups, and why the other channels are frozen."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from amct_pytorch.analyse.labels import Factor, Labels, Mask, Reason, settle
+from amct_pytorch.record import Axis
+
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units that are ranked against each other, or have to lose equal shares.
+
+    `classes`: units that touch the same axes; each class loses the same share of its units (one class, in most groups).
+    `producers`: the axes of the parameters that make these channels. `axes`: all axes that lose channels.
+    """
+
+    classes: tuple[Ids, ...]
+    producers: tuple[Axis, ...]
+    axes: tuple[Axis, ...]
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Channels that stay, of one component, and the first reason that was met."""
+
+    reason: Reason
+    axes: tuple[Axis, ...]
+    channels: int
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """The unit of every label, the groups of free units, and what is frozen."""
+
+    unit: Ids
+    groups: tuple[Group, ...]
+    frozen: tuple[Frozen, ...]
+
+
+def group(labels: Labels, untouched: Iterable[str]) -> Grouping:
+    """Units are the connected components of the ties; units that touch the same axes form a group."""
+    unit = settle(labels)
+    count = int(unit.max()) + 1 if len(unit) else 0
+    sizes = np.diff([*labels.starts, labels.count])
+    axis_of = np.repeat(np.arange(len(sizes)), sizes)
+    why = _reasons(labels, unit, axis_of, set(untouched))
+    rows = _rows(labels, unit, why)
+    groups = _groups(labels, unit, axis_of, why, rows, count)
+    return Grouping(unit, groups, _frozen(labels, unit, axis_of, why))
+
+
+def _reasons(labels: Labels, unit: Ids, axis_of: Ids, untouched: set[str]) -> dict[int, Reason]:
+    why: dict[int, Reason] = {}
+    for factor, reason in labels.frozen:
+        for u in np.unique(unit[factor]).tolist():
+            why.setdefault(u, reason)
+    for i, (axis, start) in enumerate(zip(labels.axes, labels.starts, strict=True)):
+        if axis.tensor in untouched:
+            stop = labels.starts[i + 1] if i + 1 < len(labels.starts) else labels.count
+            for u in np.unique(unit[start:stop]).tolist():
+                why.setdefault(u, Reason("no operation of the forward pass uses it"))
+    return why
+
+
+def _rows(labels: Labels, unit: Ids, why: dict[int, Reason]) -> list[Ids]:
+    """The units of the rows that have to lose equally many, where that does not follow from the ties."""
+    rows = [r for r in (unit[f] for f in labels.balanced) if not _same_rows(r)]
+    changed = True
+    while changed:
+        changed = False
+        for r in rows:
+            units = set(np.unique(r).tolist())
+            held = units & why.keys()
+            if held and len(held) < len(units):
+                reason = why[min(held)]
+                why.update((u, reason) for u in units - held)
+                changed = True
+    return rows
+
+
+def _same_rows(r: Ids) -> bool:
+    ordered = np.sort(r, axis=1)
+    return bool((ordered == ordered[:1]).all())
+
+
+def _groups(
+    labels: Labels, unit: Ids, axis_of: Ids, why: dict[int, Reason], rows: list[Ids], count: int
+) -> tuple[Group, ...]:
+    named = np.array([bool(a.tensor) for a in labels.axes])[axis_of] if labels.axes else np.zeros(0, np.bool_)
+    pairs = [np.stack([unit[named], axis_of[named]], 1)]
+    offset = len(labels.axes)
+    for k, r in enumerate(rows):
+        for i, row in enumerate(r):
+            pairs.append(np.stack([row, np.full(len(row), offset + i)], 1))
+        offset += len(rows[k])
+    touched, times = np.unique(np.concatenate(pairs), axis=0, return_counts=True)
+    signatures: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
+    starts = np.searchsorted(touched[:, 0], np.arange(count + 1))
+    columns, counts = touched[:, 1].tolist(), times.tolist()
+    for u in range(count):
+        a, b = starts[u], starts[u + 1]
+        if a < b and u not in why:
+            signatures[tuple(zip(columns[a:b], counts[a:b], strict=True))].append(u)
+    produced = _produced(labels)
+    found = []
+    for classes in _cohorts(list(signatures), rows, signatures):
+        axes = sorted({c for s in classes for c, _ in s if c < len(labels.axes)})
+        made = [i for i in axes if i in produced]
+        scored = all(any(c in produced for c, _ in s) for s in classes)
+        units = [signatures[s] for s in classes]
+        if not made or not scored:
+            for u in (u for us in units for u in us):
+                why.setdefault(u, Reason("no layer makes these channels"))
+            continue
+        found.append(
+            Group(
+                tuple(np.array(us) for us in units),
+                tuple(labels.axes[i] for i in made),
+                tuple(labels.axes[i] for i in axes),
+            )
+        )
+    return tuple(found)
+
+
+def _cohorts(
+    classes: list[tuple[tuple[int, int], ...]],
+    rows: list[Ids],
+    signatures: dict[tuple[tuple[int, int], ...], list[int]],
+) -> list[list[tuple[tuple[int, int], ...]]]:
+    """Classes that meet in rows that have to lose equally many belong together."""
+    parent = list(range(len(classes)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    of_unit = {u: i for i, s in enumerate(classes) for u in signatures[s]}
+    for r in rows:
+        met = sorted({of_unit[u] for u in np.unique(r).tolist() if u in of_unit})
+        for i in met[1:]:
+            parent[root(i)] = root(met[0])
+    together: dict[int, list[tuple[tuple[int, int], ...]]] = defaultdict(list)
+    for i, s in enumerate(classes):
+        together[root(i)].append(s)
+    return list(together.values())
+
+
+def _produced(labels: Labels) -> set[int]:
+    if not labels.produced:
+        return set()
+    ends = np.concatenate([f.ravel()[[0, -1]] for f in labels.produced])
+    return {int(i) for i in np.unique(labels.axis_ids(ends)) if labels.axes[i].tensor}
+
+
+def _frozen(labels: Labels, unit: Ids, axis_of: Ids, why: dict[int, Reason]) -> tuple[Frozen, ...]:
+    """What is frozen, by reason, of the axes that layers make."""
+    produced = _produced(labels)
+    held: dict[Reason, tuple[set[int], set[int]]] = defaultdict(lambda: (set(), set()))
+    for i in sorted(produced):
+        start = labels.starts[i]
+        stop = labels.starts[i + 1] if i + 1 < len(labels.starts) else labels.count
+        for u in unit[start:stop].tolist():
+            if u in why:
+                held[why[u]][0].add(i)
+                held[why[u]][1].add(u)
+    return tuple(
+        Frozen(reason, tuple(labels.axes[i] for i in sorted(axes)), len(units))
+        for reason, (axes, units) in held.items()
+    )
+
+
+def kept_labels(unit: Ids, removed_units: Iterable[int]) -> Mask:
+    gone = np.zeros(int(unit.max()) + 1 if len(unit) else 0, np.bool_)
+    gone[list(removed_units)] = True
+    return ~gone[unit] if len(unit) else gone
+
+
+def units_of(unit: Ids, factors: Iterable[Factor]) -> set[int]:
+    return {u for f in factors for u in np.unique(unit[f]).tolist()}

@@ -1,0 +1,232 @@
+"""Labels: integers that say which channels a tensor holds, and the ties between them.
+
+The labels of a tensor are a list of *factors*: integer arrays with the tensor's rank and size 1 along the dims that they do not
+depend on. No two factors of one tensor vary along the same dim. A factor that varies along several dims is *joint*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from amct_pytorch.record import Axis
+
+Factor = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why labels are frozen, and where: the module's path, and file and line of the user's code."""
+
+    text: str
+    module: str = ""
+    line: str = ""
+
+
+@dataclass
+class Labels:
+    """All labels that were handed out, and what is known of them."""
+
+    count: int = 0
+    axes: list[Axis] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    ties: list[tuple[Factor, Factor]] = field(default_factory=list)
+    seen: set[tuple[int, int]] = field(default_factory=set)
+    frozen: list[tuple[Factor, Reason]] = field(default_factory=list)
+    joints: list[Factor] = field(default_factory=list)
+    partial: list[tuple[Factor, Factor]] = field(default_factory=list)  # (over more dims, over some of them)
+    balanced: list[Factor] = field(default_factory=list)  # (rows, labels): every row loses equally many
+    produced: list[Factor] = field(default_factory=list)
+    made: list[Factor] = field(
+        default_factory=list
+    )  # labels of no parameter, in the order in which passes asked for them
+
+    def fresh(self, size: int, axis: Axis | None = None) -> Factor:
+        """New labels, one per channel of `axis` (None: of no parameter)."""
+        self.axes.append(axis or Axis("", 0))
+        self.starts.append(self.count)
+        self.count += size
+        labels = np.arange(self.count - size, self.count)
+        if axis is None:
+            self.made.append(labels)
+        return labels
+
+    def tie(self, a: Factor, b: Factor) -> None:
+        """Label i of `a` and label i of `b`, broadcast, go together."""
+        if a is not b and (id(a), id(b)) not in self.seen:
+            self.seen.add((id(a), id(b)))  # both stay alive in `ties`: their ids are not used again
+            self.ties.append((a, b))
+
+    def freeze(self, labels: Factor, reason: Reason) -> None:
+        self.frozen.append((labels, reason))
+
+    def balance(self, rows: Factor) -> None:
+        """Every row of `rows` (rows, channels) has to lose equally many channels."""
+        if rows.shape[0] > 1:
+            self.balanced.append(rows)
+
+    def axis_ids(self, labels: Factor) -> npt.NDArray[np.int64]:
+        """Which of `axes` each label belongs to."""
+        return np.searchsorted(np.asarray(self.starts), labels, side="right") - 1
+
+
+def dims(factor: Factor) -> tuple[int, ...]:
+    """The dims that a factor varies along."""
+    return tuple(d for d, n in enumerate(factor.shape) if n > 1)
+
+
+def place(labels: Factor, dim: int, ndim: int) -> Factor:
+    """A factor of rank `ndim` along one dim."""
+    return labels.reshape((1,) * dim + (-1,) + (1,) * (ndim - dim - 1))
+
+
+def narrow(factor: Factor, along: Iterable[int]) -> Factor:
+    """The factor at index 0 of the given dims."""
+    return factor[tuple(slice(0, 1) if d in set(along) else slice(None) for d in range(factor.ndim))]
+
+
+def constant(labels: npt.NDArray[np.int64], along: Iterable[int]) -> bool:
+    return bool((labels == narrow(labels, along)).all())
+
+
+def reduced(factor: Factor) -> Factor:
+    """The same factor, of size 1 along every dim where it is constant."""
+    for d in dims(factor):
+        if constant(factor, (d,)):
+            factor = narrow(factor, (d,))
+    return factor
+
+
+def blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[range, range]]:
+    """The finest runs of dims of two shapes of equal size that hold the same elements."""
+    found, i, j = [], 0, 0
+    while i < len(old) or j < len(new):
+        i0, j0 = i, j
+        a = b = 1
+        if i < len(old):
+            a, i = old[i], i + 1
+        if j < len(new):
+            b, j = new[j], j + 1
+        while a != b:
+            if a < b and i < len(old):
+                a, i = a * old[i], i + 1
+            elif j < len(new):
+                b, j = b * new[j], j + 1
+            else:
+                a, i = a * old[i], i + 1
+        found.append((range(i0, i), range(j0, j)))
+    return found
+
+
+def reshape(factor: Factor, old: Sequence[int], new: Sequence[int]) -> Factor:
+    """The labels of a tensor of shape `old` after it was given the shape `new`, without expanding more than needed."""
+    varied = set(dims(factor))
+    if not varied:
+        return np.zeros((1,) * len(new), np.int64)
+    wide, out, mixed = [1] * len(old), [1] * len(new), False
+    for before, after in blocks(old, new):
+        if varied.intersection(before):
+            for d in before:
+                wide[d] = old[d]
+            for d in after:
+                out[d] = new[d]
+            mixed |= sum(old[d] > 1 for d in before) > 1 or sum(new[d] > 1 for d in after) > 1
+    result = np.broadcast_to(factor, wide).reshape(out)
+    return reduced(result) if mixed else result
+
+
+def components(count: int, ties: Sequence[tuple[Factor, Factor]]) -> npt.NDArray[np.int64]:
+    """Which component each label is in, when tied labels are in one."""
+    pairs = [np.broadcast_arrays(a, b) for a, b in ties]
+    left = np.concatenate([a.ravel() for a, _ in pairs]) if pairs else np.zeros(0, np.int64)
+    right = np.concatenate([b.ravel() for _, b in pairs]) if pairs else np.zeros(0, np.int64)
+    graph = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(count, count))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
+
+
+def settle(labels: Labels) -> npt.NDArray[np.int64]:
+    """The component of each label, after every joint factor was given one dim along which it may shrink.
+
+    What remains of a tensor has to be a dense array. A joint factor allows that where its components differ along one dim only
+    (whole rows, or the same index in every row). Where it met a factor over some of its dims, those are the ones that shrink,
+    unless other operations decided already; where nothing decides, the last dim shrinks.
+    """
+    ties = list(labels.ties)
+    joints = _unique([f for f in labels.joints if len(dims(f)) > 1])
+    partial = list(labels.partial)
+    found = components(labels.count, ties)
+    while True:
+        done = len(ties)
+        partial = [p for p in partial if not _follow(labels, ties, found, *p)]
+        if len(ties) == done:
+            _default(ties, found, partial, joints)
+        if len(ties) == done:
+            return found
+        found = components(labels.count, ties)
+
+
+def _follow(
+    labels: Labels, ties: list[tuple[Factor, Factor]], found: npt.NDArray[np.int64], wide: Factor, part: Factor
+) -> bool:
+    """Where it is decided along which dims `wide` shrinks, tie `part` to it or freeze it; whether it is decided."""
+    shared = dims(part)
+    others = [d for d in dims(wide) if d not in shared]
+    if constant(found[wide], others):
+        ties.append((narrow(wide, others), part))
+        return True
+    if constant(found[wide], shared):
+        labels.freeze(part, Reason("shared by rows of which whole ones go"))
+        return True
+    return False
+
+
+def _default(
+    ties: list[tuple[Factor, Factor]],
+    found: npt.NDArray[np.int64],
+    partial: list[tuple[Factor, Factor]],
+    joints: list[Factor],
+) -> None:
+    """Decide where nothing else does: for all undecided factors that have no component in common with another."""
+    used: set[int] = set()
+    for wide, part in partial:
+        others = [d for d in dims(wide) if d not in dims(part)]
+        mine = set(found[wide].ravel().tolist()) | set(found[part].ravel().tolist())
+        if not mine & used:
+            used |= mine
+            ties.append((wide, narrow(wide, others)))
+    if partial:
+        return
+    for f in joints:
+        mine = set(found[f].ravel().tolist())
+        if not mine & used and not _decided(found[f]):
+            used |= mine
+            ties.append((f, narrow(f, dims(f)[:-1])))
+
+
+def _decided(found: npt.NDArray[np.int64]) -> bool:
+    varied = dims(found)
+    return any(constant(found, [d for d in varied if d != only]) for only in varied)
+
+
+def _unique(factors: list[Factor]) -> list[Factor]:
+    return list({(f.shape, f.tobytes()): f for f in factors}.values())
+
+
+def kept_along(keep: Mask, factor: Factor, dim: int) -> Mask:
+    """Which indices of a dim still hold something, where `keep` says which labels stay."""
+    others = tuple(d for d in range(factor.ndim) if d != dim)
+    return np.asarray(keep[factor].any(axis=others), np.bool_)
+
+
+def compact(keep: Mask, factor: Factor) -> Factor:
+    """The labels that stay, in their order."""
+    kept = keep[factor]
+    for d in dims(factor):
+        factor = factor.compress(kept.any(axis=tuple(e for e in range(factor.ndim) if e != d)), axis=d)
+    return factor

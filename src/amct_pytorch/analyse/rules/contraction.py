@@ -1,0 +1,256 @@
+"""Operations that sum over a dim of two tensors: a channel that went contributes nothing, so they are exact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from amct_pytorch.analyse import labels as lb
+from amct_pytorch.analyse.capture import Call, Capture, Rule
+from amct_pytorch.analyse.labels import Factor
+
+BARE = "its channels are summed with a tensor that does not depend on them"
+
+
+def contract(
+    capture: Capture, one: Sequence[Factor], dim: int, two: Sequence[Factor], other: int, shared: int = 0
+) -> tuple[list[Factor], list[Factor]]:
+    """Tie a dim of one tensor to a dim of another and sum over it; what is left of the factors of both.
+
+    The first `shared` dims of both are the same (batched products). The dims that were summed are of size 1 in the result.
+    """
+    a = next((f for f in one if f.shape[dim] > 1), None)
+    b = next((f for f in two if f.shape[other] > 1), None)
+    rest_a, rest_b = [f for f in one if f is not a], [f for f in two if f is not b]
+    if a is not None and b is not None:
+        capture.labels.tie(*_aligned(a, dim, b, other, shared))
+    for f, d, rest in ((a, dim, rest_a), (b, other, rest_b)):
+        if f is None:
+            continue
+        alone = a is None or b is None
+        if alone or len(lb.dims(f)) > 1:
+            row = capture.fix(f, [d], BARE)
+            rest += [row] if row is not None else []
+    return rest_a, rest_b
+
+
+def _aligned(a: Factor, dim: int, b: Factor, other: int, shared: int) -> tuple[Factor, Factor]:
+    if a.size == a.shape[dim] and b.size == b.shape[other]:
+        return a.ravel(), b.ravel()
+    first = [d for d in range(shared, a.ndim) if d != dim]
+    second = [d for d in range(shared, b.ndim) if d != other]
+    a = a.transpose([*range(shared), *first, dim])
+    b = b.transpose([*range(shared), *second, other])
+    return (
+        a.reshape((*a.shape[:-1], *[1] * len(second), a.shape[-1])),
+        b.reshape((*b.shape[:shared], *[1] * len(first), *b.shape[shared:])),
+    )
+
+
+def _produce(capture: Capture, weight: Any, factors: Sequence[Factor]) -> None:
+    info = capture.info(weight)
+    if info is not None and info.static:
+        capture.labels.produced += factors
+
+
+def matmul(capture: Capture, call: Call) -> None:
+    """mm, bmm, and with something added: (.., m, k) by (.., k, n)."""
+    added = "add" in call.name
+    bias, x, w = call.args[:3] if added else (None, *call.args[:2])
+    batch = x.ndim - 2
+    left, right = contract(capture, capture.factors(x), x.ndim - 1, capture.factors(w), batch, batch)
+    _produce(capture, w, [f for f in right if f.shape[-1] > 1])
+    _produce(capture, x, [f for f in left if f.shape[-2] > 1])
+    out = capture.merge([(_side(x, -1), left), (_side(w, -2), right)], call.out.ndim if batch else 2)
+    if bias is not None:
+        out = capture.merge([(call.out, out), (bias, capture.factors(bias))], call.out.ndim)
+    capture.put(call.out, out)
+
+
+def _side(t: torch.Tensor, dim: int) -> torch.Tensor:
+    return t.narrow(dim, 0, min(1, t.shape[dim]))
+
+
+def matrix_vector(capture: Capture, call: Call) -> None:
+    """mv, addmv, dot: a vector is a matrix of one column."""
+    added = "add" in call.name
+    bias, x, w = call.args[:3] if added else (None, *call.args[:2])
+    left, right = contract(capture, capture.factors(x), x.ndim - 1, capture.factors(w), 0)
+    _produce(capture, x, left)
+    out = [f.squeeze(-1) for f in left] if x.ndim > 1 else []
+    if bias is not None:
+        out = capture.merge([(call.out, out), (bias, capture.factors(bias))], call.out.ndim)
+    capture.put(call.out, out)
+
+
+def linear(capture: Capture, call: Call) -> None:
+    x, w = call.args[:2]
+    left, right = contract(capture, capture.factors(x), x.ndim - 1, capture.factors(w), 1)
+    made = [f.ravel() for f in right]
+    _produce(capture, w, made)
+    out = [*left, *(lb.place(f, x.ndim - 1, x.ndim) for f in made)]
+    bias = call.arg(2, "bias")
+    if bias is not None:
+        out = capture.merge([(call.out, out), (bias, capture.factors(bias))], call.out.ndim)
+    capture.put(call.out, out)
+
+
+def convolution(capture: Capture, call: Call) -> None:
+    x, w, bias = call.args[:3]
+    transposed, groups = call.args[6], call.args[8]
+    kernel = list(range(2, w.ndim))
+    fx = capture.fixed(capture.factors(x), list(range(2, x.ndim)), "windows are taken along it")
+    fw = capture.fixed(capture.factors(w), kernel, "it is the size of a kernel")
+    inputs, outputs = (0, 1) if transposed else (1, 0)
+    if groups == 1:
+        left, right = contract(capture, fx, 1, fw, inputs)
+        made = next((f.ravel() for f in right if f.shape[outputs] > 1), None)
+        _produce(capture, w, [made] if made is not None else [])
+    else:
+        left = [f for f in fx if f.shape[1] == 1]
+        joint = [f for f in fx if f.shape[1] > 1 and len(lb.dims(f)) > 1]
+        for f in joint:
+            capture.freeze(f, "channels of a grouped convolution that depend on more than one dim")
+        channels = next((f.ravel() for f in fx if f.shape[1] > 1 and len(lb.dims(f)) == 1), None)
+        made = (_grouped_transposed if transposed else _grouped)(capture, w, fw, channels, groups)
+    if bias is not None:
+        for f in capture.factors(bias):
+            if made is None:
+                capture.freeze(f, BARE)
+            else:
+                capture.labels.tie(made, f)
+    capture.put(call.out, [*left, *([lb.place(made, 1, call.out.ndim)] if made is not None else [])])
+
+
+def _along(factors: Sequence[Factor], dim: int) -> Factor | None:
+    return next((f.ravel() for f in factors if f.shape[dim] > 1), None)
+
+
+def _grouped(
+    capture: Capture, w: torch.Tensor, fw: Sequence[Factor], channels: Factor | None, groups: int
+) -> Factor | None:
+    """(out, in / groups, ...): every group loses equally many inputs, and equally many outputs."""
+    labels = capture.labels
+    made, inputs = _along(fw, 0), capture.logical(w)
+    if w.shape[1] == 1:  # depthwise: outputs go with their input
+        if made is not None and channels is not None:
+            labels.tie(made.reshape(groups, -1), channels[:, None])
+        elif made is not None or channels is not None:
+            capture.freeze(made if made is not None else channels, BARE)  # type: ignore[arg-type]
+            made = None
+        return made
+    rows = _inputs(capture, channels, inputs if inputs is not None else _along(fw, 1), groups)
+    if rows is not None:
+        labels.balance(rows)
+    if made is not None:
+        _produce(capture, w, [made])
+        labels.balance(made.reshape(groups, -1))
+    return made
+
+
+def _inputs(capture: Capture, channels: Factor | None, weight: Factor | None, groups: int) -> Factor | None:
+    """Tie a grouped convolution's input to its weight's input axis: (groups, channels of one)."""
+    if channels is None or weight is None:
+        if channels is not None or weight is not None:
+            capture.freeze(channels if channels is not None else weight, BARE)  # type: ignore[arg-type]
+        return None
+    rows = channels.reshape(groups, -1)
+    capture.labels.tie(rows, weight.reshape(groups, -1) if weight.size == channels.size else weight[None])
+    return rows
+
+
+def _grouped_transposed(
+    capture: Capture, w: torch.Tensor, fw: Sequence[Factor], channels: Factor | None, groups: int
+) -> Factor | None:
+    """(in, out / groups, ...)"""
+    labels = capture.labels
+    inputs, made = _along(fw, 0), capture.logical(w)
+    if made is None and (plain := _along(fw, 1)) is not None:
+        made = np.tile(plain, groups)
+    rows = _inputs(capture, channels, inputs, groups)
+    if w.shape[0] == groups:  # depthwise
+        if rows is None:
+            if made is not None:
+                capture.freeze(made, BARE)
+            return None
+        if made is None:
+            return rows.ravel() if w.shape[1] == 1 else None
+        labels.tie(made.reshape(groups, -1), rows)
+        return made
+    if rows is not None:
+        labels.balance(rows)
+    if made is not None:
+        _produce(capture, w, [made])
+        labels.balance(made.reshape(groups, -1))
+    return made
+
+
+def attention(capture: Capture, call: Call) -> None:
+    """Scaled dot product: (B, H, L, E) by (B, h, S, E) by (B, h, S, Ev), where h divides H (grouped queries)."""
+    q, k, v = call.args[:3]
+    out = call.out[0] if isinstance(call.out, (tuple, list)) else call.out
+    head, length, width = out.ndim - 3, out.ndim - 2, out.ndim - 1
+    fq, fk, fv = (capture.fixed(capture.factors(t), [length], "positions attend to each other") for t in (q, k, v))
+    if call.kwargs.get("scale") is None:
+        fq, fk = (_unscaled(capture, fs, width) for fs in (fq, fk))
+    times = q.shape[head] // k.shape[head] if head >= 0 else 1
+    if times > 1:
+        fk, fv = ([np.repeat(f, times, head) if f.shape[head] > 1 else f for f in fs] for fs in (fk, fv))
+    left, right = contract(capture, fq, width, fk, width, head + 1)
+    weights: list[tuple[torch.Tensor | None, Sequence[Factor]]] = [(_side(q, -1), left)]
+    weights.append((_side(_side(k, -1), -2) if times == 1 else None, right))
+    mask = call.kwargs.get("attn_mask", call.kwargs.get("attn_bias"))
+    if mask is None and len(call.args) > 3 and isinstance(call.args[3], torch.Tensor):
+        mask = call.args[3]
+    if mask is not None:
+        weights.append((mask, capture.factors(mask)))
+    scores = capture.fixed(capture.merge(weights, out.ndim), [length, width], "positions attend to each other")
+    grouped = times > 1
+    operands = [(None if grouped else _side(q, -1), scores), (None if grouped else _side(v, -2), fv)]
+    capture.put(out, capture.merge(operands, out.ndim))
+    for extra in call.out[1:] if isinstance(call.out, (tuple, list)) else ():
+        if isinstance(extra, torch.Tensor) and extra.ndim == out.ndim - 1:  # the logarithm of the sum, per position
+            capture.put(extra, [f.squeeze(-1) for f in scores])
+
+
+def _unscaled(capture: Capture, factors: Sequence[Factor], width: int) -> list[Factor]:
+    """The default scale is made of the head size: it stays, rows may go."""
+    return capture.fixed(factors, [width], "the default scale of attention is made of the head size")
+
+
+def grouped_mm(capture: Capture, call: Call) -> None:
+    """Rows of (m, k), sorted by expert, by (experts, k, n)."""
+    x, w = call.args[:2]
+    if x.ndim != 2 or w.ndim != 3:
+        capture.unknown(call)
+        return
+    fw = capture.fixed(capture.factors(w), [0], "it counts experts")
+    left, right = contract(capture, capture.factors(x), 1, fw, 1)
+    made = [f.reshape(1, -1) for f in right if f.shape[2] > 1]
+    _produce(capture, w, made)
+    capture.put(call.out, [*capture.fixed(left, [0], "rows are sorted by expert"), *made])
+
+
+RULES: dict[str, Rule] = {
+    **{n: matmul for n in ("mm", "bmm", "addmm", "baddbmm", "addbmm", "addmm_", "baddbmm_")},
+    **{n: matrix_vector for n in ("mv", "addmv", "dot", "vdot", "addmv_")},
+    "linear": linear,
+    "convolution": convolution,
+    "_grouped_mm": grouped_mm,
+    **{
+        n: attention
+        for n in (
+            "scaled_dot_product_attention",
+            "_scaled_dot_product_flash_attention_for_cpu",
+            "_scaled_dot_product_flash_attention",
+            "_scaled_dot_product_efficient_attention",
+            "_scaled_dot_product_cudnn_attention",
+            "_scaled_dot_product_attention_math",
+            "_scaled_dot_product_fused_attention_overrideable",
+        )
+    },
+}
+RULES.pop("addbmm")  # sums over the batch

@@ -1,0 +1,356 @@
+"""Operations that move elements without computing: the labels move in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from amct_pytorch.analyse import labels as lb
+from amct_pytorch.analyse.capture import Call, Capture, Piece, Rule, index, unlabelled
+from amct_pytorch.analyse.labels import Factor
+
+PICKED = "single channels are picked by their index"
+
+
+def reshape(capture: Capture, call: Call) -> None:
+    x, out = call.args[0], call.out
+    put_joint(capture, out, _apart(capture, [lb.reshape(f, x.shape, out.shape) for f in capture.factors(x)]))
+
+
+def _apart(capture: Capture, factors: list[Factor]) -> list[Factor]:
+    """Where two factors came into one dim, the larger one stays: labels cannot say both."""
+    kept: list[Factor] = []
+    for f in sorted(factors, key=lambda f: -f.size) if len(factors) > 1 else factors:
+        if any(set(lb.dims(f)) & set(lb.dims(k)) for k in kept):
+            capture.freeze(f, "two kinds of channels are merged into one dim")
+        else:
+            kept.append(f)
+    return kept
+
+
+def put_joint(capture: Capture, out: torch.Tensor, factors: Sequence[Factor]) -> None:
+    """Give a tensor its labels where a factor may have become joint."""
+    capture.labels.joints.extend(f for f in factors if len(lb.dims(f)) > 1)
+    capture.put(out, factors)
+
+
+def permute(capture: Capture, call: Call) -> None:
+    x = call.args[0]
+    order = [d % x.ndim for d in call.args[1]]
+    capture.put(call.out, [f.transpose(order) for f in capture.factors(x)])
+
+
+def transpose(capture: Capture, call: Call) -> None:
+    x = call.args[0]
+    if x.ndim < 2:
+        capture.put(call.out, capture.factors(x))
+        return
+    a, b = (0, 1) if call.name in ("t", "t_copy") else (call.args[1], call.args[2])
+    capture.put(call.out, [f.swapaxes(a, b) for f in capture.factors(x)])
+
+
+def expand(capture: Capture, call: Call) -> None:
+    n = call.out.ndim
+    capture.put(call.out, [f.reshape((1,) * (n - f.ndim) + f.shape) for f in capture.factors(call.args[0])])
+
+
+def take(capture: Capture, call: Call) -> None:
+    """slice: a part of a labelled dim; what says how long it is, is asked of the caller."""
+    x = call.args[0]
+    dim = call.arg(1, "dim", 0) % x.ndim
+    n, step = x.shape[dim], call.arg(4, "step", 1)
+    start, stop = (_bound(b, n, default) for b, default in ((call.arg(2, "start"), 0), (call.arg(3, "end"), n)))
+    factors = []
+    for f in capture.factors(x):
+        if f.shape[dim] > 1 and (step != 1 or start or stop < n):
+            if step != 1:
+                row = capture.fix(f, [dim], "channels are taken in steps")
+                factors += [row] if row is not None else []
+                continue
+            capture.pieces.append(Piece(f, dim, start, stop, call.out))
+            f = index(f, dim, start, stop)
+        factors.append(f)
+    capture.put(call.out, factors)
+
+
+def _bound(value: int | None, n: int, default: int) -> int:
+    if value is None:
+        return default
+    return max(0, min(n, value + n if value < 0 else value))
+
+
+def _rows(capture: Capture, x: torch.Tensor, dim: int) -> list[Factor]:
+    """The factors of a tensor of which single indices of `dim` are taken: the dim keeps its size."""
+    return [f for f in capture.factors(x) if capture.fix(f, [dim], PICKED) is not None]
+
+
+def _row(factors: Sequence[Factor], dim: int, at: int) -> list[Factor]:
+    return [(index(f, dim, at, at + 1) if f.shape[dim] > 1 else f).squeeze(dim) for f in factors]
+
+
+def select(capture: Capture, call: Call) -> None:
+    x = call.args[0]
+    dim = call.args[1] % x.ndim
+    capture.put(call.out, _row(_rows(capture, x, dim), dim, call.args[2] % x.shape[dim]))
+
+
+def unbind(capture: Capture, call: Call) -> None:
+    x = call.args[0]
+    dim = call.arg(1, "dim", 0) % x.ndim
+    factors = _rows(capture, x, dim)
+    for i, out in enumerate(call.out):
+        capture.put(out, _row(factors, dim, i))
+
+
+def split(capture: Capture, call: Call) -> None:
+    x = call.args[0]
+    dim = call.arg(2, "dim", 0) % x.ndim
+    at = 0
+    for out in call.out:
+        stop = at + out.shape[dim]
+        factors = []
+        for f in capture.factors(x):
+            if f.shape[dim] > 1 and stop - at < x.shape[dim]:
+                capture.pieces.append(Piece(f, dim, at, stop, out))
+                f = index(f, dim, at, stop)
+            factors.append(f)
+        capture.put(out, factors)
+        at = stop
+
+
+def flip(capture: Capture, call: Call) -> None:
+    x = call.args[0]
+    along = [d % x.ndim for d in call.args[1]]
+    capture.put(call.out, [np.ascontiguousarray(np.flip(f, along)) for f in capture.factors(x)])
+
+
+def roll(capture: Capture, call: Call) -> None:
+    x = call.args[0]
+    along = [d % x.ndim for d in call.arg(2, "dims", [])] or list(range(x.ndim))
+    capture.put(call.out, capture.fixed(capture.factors(x), along, "channels are shifted by a number"))
+
+
+def repeat(capture: Capture, call: Call) -> None:
+    x, out = call.args[0], call.out
+    times = call.args[1]
+    factors = []
+    for f in capture.factors(x):
+        f = f.reshape((1,) * (out.ndim - f.ndim) + f.shape)
+        factors.append(np.tile(f, [n if f.shape[d] > 1 else 1 for d, n in enumerate(times)]))
+    capture.put(out, factors)
+
+
+def cat(capture: Capture, call: Call) -> None:
+    tensors = [t for t in call.args[0] if t.ndim == call.out.ndim]
+    _join(capture, call.out, tensors, [capture.factors(t) for t in tensors], call.arg(1, "dim", 0) % call.out.ndim)
+
+
+def stack(capture: Capture, call: Call) -> None:
+    dim = call.arg(1, "dim", 0) % call.out.ndim
+    tensors = [t.unsqueeze(dim) for t in call.args[0]]
+    _join(capture, call.out, tensors, [[np.expand_dims(f, dim) for f in capture.factors(t)] for t in call.args[0]], dim)
+
+
+def _join(
+    capture: Capture, out: torch.Tensor, tensors: Sequence[torch.Tensor], labels: Sequence[Sequence[Factor]], dim: int
+) -> None:
+    along = [next((f for f in fs if f.shape[dim] > 1), None) for fs in labels]
+    others = [
+        (t.narrow(dim, 0, min(1, t.shape[dim])), [f for f in fs if f.shape[dim] == 1])
+        for t, fs in zip(tensors, labels, strict=True)
+    ]
+    rest = capture.merge(others, out.ndim)
+    if all(f is None for f in along):
+        capture.put(out, rest)
+        return
+    parts = []
+    for t, f in zip(tensors, along, strict=True):
+        if f is None:
+            bare = unlabelled(capture.labels, t.shape[dim], capture.reason("channels that no parameter makes"))
+            f = lb.place(bare, dim, out.ndim)
+        parts.append(f)
+    wide = [max(p.shape[d] for p in parts) for d in range(out.ndim)]
+    joined = np.concatenate(
+        [np.broadcast_to(p, [p.shape[d] if d == dim else n for d, n in enumerate(wide)]) for p in parts], axis=dim
+    )
+    put_joint(capture, out, capture.merge([(None, rest), (None, [joined])], out.ndim))
+
+
+def pad(capture: Capture, call: Call) -> None:
+    """Constants around: a labelled dim gains channels that stay."""
+    x, amounts = call.args[0], call.args[1]
+    factors = []
+    for f in capture.factors(x):
+        kept: Factor | None = f
+        for i in range(0, len(amounts), 2):
+            dim = x.ndim - 1 - i // 2
+            if kept is None or kept.shape[dim] == 1 or not (amounts[i] or amounts[i + 1]):
+                continue
+            if amounts[i] < 0 or amounts[i + 1] < 0 or len(lb.dims(kept)) > 1:
+                kept = capture.fix(kept, [dim], "channels are padded or cropped by a number")
+                continue
+            reason = capture.reason("channels that no parameter makes")
+            sides = [
+                [lb.place(unlabelled(capture.labels, n, reason), dim, x.ndim)] if n else []
+                for n in (amounts[i], amounts[i + 1])
+            ]
+            kept = np.concatenate([*sides[0], kept, *sides[1]], axis=dim)
+        factors += [kept] if kept is not None else []
+    capture.put(call.out, factors)
+
+
+def _grouped(capture: Capture, f: Factor, dim: int, groups: int, text: str) -> Factor | None:
+    """The labels of a dim of (groups, n) where the groups keep their number: those of one group, (n)."""
+    n = f.shape[dim] // groups
+    split_ = f.reshape((*f.shape[:dim], groups, n, *f.shape[dim + 1 :]))
+    row = capture.fix(split_, [dim], text)
+    return row.squeeze(dim) if row is not None and row.shape[dim] == 1 else row
+
+
+def pixel_shuffle(capture: Capture, call: Call) -> None:
+    """(C r r, H, W) -> (C, H r, W r): the r * r channels of one output channel go together."""
+    x, r = call.args[:2]
+    dim = x.ndim - 3
+    factors = []
+    for f in capture.fixed(capture.factors(x), [dim + 1, dim + 2], "pixels are shuffled"):
+        if f.shape[dim] > 1:
+            grouped = f.reshape((*f.shape[:dim], -1, r * r, *f.shape[dim + 1 :]))
+            row = capture.fix(grouped, [dim + 1], "pixels are shuffled")
+            if row is not None:
+                factors.append(row.squeeze(dim + 1))
+        else:
+            factors.append(f)
+    capture.put(call.out, factors)
+
+
+def pixel_unshuffle(capture: Capture, call: Call) -> None:
+    """(C, H r, W r) -> (C r r, H, W)"""
+    x, r = call.args[:2]
+    dim = x.ndim - 3
+    factors = capture.fixed(capture.factors(x), [dim + 1, dim + 2], "pixels are shuffled")
+    capture.put(call.out, [np.repeat(f, r * r, dim) if f.shape[dim] > 1 else f for f in factors])
+
+
+def channel_shuffle(capture: Capture, call: Call) -> None:
+    """Dim 1 of (groups, n) becomes (n, groups): the same channel of every group goes."""
+    x, groups = call.args[:2]
+    factors = []
+    for f in capture.factors(x):
+        if f.shape[1] > 1:
+            row = _grouped(capture, f, 1, groups, "channels are shuffled")
+            if row is not None:
+                factors.append(np.repeat(row, groups, 1))
+        else:
+            factors.append(f)
+    capture.put(call.out, factors)
+
+
+def unfold(capture: Capture, call: Call) -> None:
+    """Windows along a dim, their elements in a new last one."""
+    x = call.args[0]
+    dim = call.args[1] % x.ndim
+    factors = capture.fixed(capture.factors(x), [dim], "channels are taken in windows")
+    capture.put(call.out, [np.expand_dims(f, x.ndim) for f in factors])
+
+
+def im2col(capture: Capture, call: Call) -> None:
+    """(N, C, H, W) -> (N, C * kernel, L)"""
+    x, kernel = call.args[0], int(np.prod(call.args[1]))
+    factors = capture.fixed(capture.factors(x), [x.ndim - 2, x.ndim - 1], "windows are taken along it")
+    out = []
+    for f in factors:
+        f = np.repeat(f, kernel, x.ndim - 3) if f.shape[x.ndim - 3] > 1 else f
+        out.append(f.squeeze(-1))
+    capture.put(call.out, out)
+
+
+def col2im(capture: Capture, call: Call) -> None:
+    """(N, C * kernel, L) -> (N, C, H, W): the elements of one window go together."""
+    x, kernel = call.args[0], int(np.prod(call.args[2]))
+    dim = x.ndim - 2
+    out = []
+    for f in capture.fixed(capture.factors(x), [dim + 1], "windows are put back along it"):
+        row: Factor | None = f
+        if f.shape[dim] > 1:
+            grouped = f.reshape((*f.shape[:dim], -1, kernel, *f.shape[dim + 1 :]))
+            row = capture.fix(grouped, [dim + 1], "windows are put back")
+            row = row.squeeze(dim + 1) if row is not None else None
+        if row is not None:
+            out.append(np.expand_dims(row, -1))
+    capture.put(call.out, out)
+
+
+def as_strided(capture: Capture, call: Call) -> None:
+    x = call.args[0]
+    """Memory formats are set so: the same dims with other strides. Anything else is not followed."""
+    same = tuple(call.args[1]) == call.shapes[0]
+    if same and (call.name == "as_strided_" or tuple(call.args[2]) == tuple(x.stride())):
+        capture.put(call.out, capture.factors(x))
+    else:
+        capture.unknown(call)
+
+
+def view_as_complex(capture: Capture, call: Call) -> None:
+    x = call.args[0]
+    kept = capture.fixed(capture.factors(x), [x.ndim - 1], "its real and imaginary parts are channels")
+    capture.put(call.out, [f.squeeze(-1) for f in kept])
+
+
+def view_as_real(capture: Capture, call: Call) -> None:
+    capture.put(call.out, [np.expand_dims(f, f.ndim) for f in capture.factors(call.args[0])])
+
+
+RULES: dict[str, Rule] = {
+    **{
+        n: reshape
+        for n in (
+            "view",
+            "_unsafe_view",
+            "reshape",
+            "_reshape_alias",
+            "unsqueeze",
+            "squeeze",
+            "squeeze_",
+            "unsqueeze_",
+            "view_copy",
+            "flatten",
+            "_reshape_copy",
+        )
+    },
+    "permute": permute,
+    **{n: transpose for n in ("transpose", "t", "numpy_T", "transpose_", "t_")},
+    **{n: expand for n in ("expand", "broadcast_to", "expand_copy")},
+    "slice": take,
+    "select": select,
+    "unbind": unbind,
+    **{
+        n: split
+        for n in (
+            "split",
+            "split_with_sizes",
+            "unsafe_split",
+            "unsafe_split_with_sizes",
+            "chunk",
+            "unsafe_chunk",
+            "split_with_sizes_copy",
+        )
+    },
+    "flip": flip,
+    "roll": roll,
+    "repeat": repeat,
+    "cat": cat,
+    "stack": stack,
+    "constant_pad_nd": pad,
+    "pixel_shuffle": pixel_shuffle,
+    "pixel_unshuffle": pixel_unshuffle,
+    **{n: channel_shuffle for n in ("channel_shuffle", "native_channel_shuffle")},
+    "unfold": unfold,
+    "im2col": im2col,
+    "col2im": col2im,
+    "as_strided": as_strided,
+    "as_strided_": as_strided,
+    "view_as_complex": view_as_complex,
+    "view_as_real": view_as_real,
+}

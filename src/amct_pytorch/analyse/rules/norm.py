@@ -1,0 +1,110 @@
+"""Normalization: its parameters go with the channels; statistics over channels are taken over the kept ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from amct_pytorch.analyse import labels as lb
+from amct_pytorch.analyse.capture import Call, Capture, Rule
+from amct_pytorch.analyse.labels import Factor
+
+PLAIN = "it is normalized by a tensor that does not depend on it"
+
+
+def _per_channel(
+    capture: Capture, x: torch.Tensor, parameters: Sequence[torch.Tensor | None], dim: int
+) -> list[Factor]:
+    """The labels of x, tied along `dim` to vectors with one element per channel."""
+    factors = capture.factors(x)
+    given = [p for p in parameters if p is not None]
+    vectors = [f.ravel() for p in given for f in capture.factors(p)]
+    if len(vectors) < len(given):
+        for v in vectors:
+            capture.freeze(v, PLAIN)
+        return capture.fixed(factors, [dim], PLAIN)
+    mine = next((f for f in factors if f.shape[dim] > 1), None)
+    if mine is None:
+        for v in vectors:
+            capture.freeze(v, "it belongs to channels that stay")
+        return factors
+    if mine.size == mine.shape[dim]:
+        for v in vectors:
+            capture.labels.tie(mine.ravel(), v)
+        return factors
+    return capture.merge([(None, factors), (None, [lb.place(v, dim, x.ndim) for v in vectors])], x.ndim)
+
+
+def batch_norm(capture: Capture, call: Call) -> None:
+    x = call.args[0]
+    tensors = [t for t in call.args[1:5] if isinstance(t, torch.Tensor)]
+    factors = _per_channel(capture, x, tensors, 1)
+    capture.put(_first(call.out), factors)
+    for statistic in call.out[1:] if isinstance(call.out, (tuple, list)) else ():
+        if statistic.ndim == 1 and statistic.numel() > 0:
+            mine = (f for f in factors if f.size > 1 and f.size == f.shape[1])
+            capture.put(statistic, [f.ravel() for f in mine])
+
+
+def layer_norm(capture: Capture, call: Call) -> None:
+    """layer norm and RMS norm, over the last dims."""
+    x = call.args[0]
+    weights = [t for t in call.args[2:4] if isinstance(t, torch.Tensor)]
+    operands = [(x, capture.factors(x)), *((w, capture.factors(w)) for w in weights)]
+    factors = capture.merge(operands, x.ndim)
+    capture.put(_first(call.out), factors)
+    for statistic in call.out[1:] if isinstance(call.out, (tuple, list)) else ():
+        if statistic.ndim == x.ndim:
+            over = [d for d in range(x.ndim) if statistic.shape[d] != x.shape[d]]
+            capture.put(statistic, [lb.narrow(f, over) for f in factors])
+
+
+def group_norm(capture: Capture, call: Call) -> None:
+    """Every group loses equally many channels."""
+    x, weight, bias = call.args[:3]
+    groups = call.args[6]
+    factors = _per_channel(capture, x, [weight, bias], 1)
+    kept = []
+    for f in factors:
+        if f.shape[1] > 1 and len(lb.dims(f)) == 1:
+            capture.labels.balance(f.reshape(groups, -1))
+            kept.append(f)
+        else:
+            kept += capture.fixed([f], [1], "groups are normalized whose channels depend on more than one dim")
+    capture.put(_first(call.out), kept)
+
+
+def weight_norm(capture: Capture, call: Call) -> None:
+    """v * g / norm(v): the norm is over the other axes, which stay."""
+    v, g = call.args[:2]
+    dim = call.arg(2, "dim", 0) % v.ndim
+    others = [d for d in range(v.ndim) if d != dim]
+    fv = capture.fixed(capture.factors(v), others, "a weight is normalized over it, with a stored norm")
+    capture.put(_first(call.out), capture.merge([(v, fv), (g, capture.factors(g))], v.ndim), static=True)
+
+
+def _first(out: object) -> torch.Tensor:
+    first = out[0] if isinstance(out, (tuple, list)) else out
+    assert isinstance(first, torch.Tensor)
+    return first
+
+
+RULES: dict[str, Rule] = {
+    **{
+        n: batch_norm
+        for n in (
+            "native_batch_norm",
+            "_native_batch_norm_legit",
+            "_native_batch_norm_legit_no_training",
+            "cudnn_batch_norm",
+            "miopen_batch_norm",
+            "_batch_norm_no_update",
+            "_batch_norm_with_update",
+            "batch_norm",
+        )
+    },
+    **{n: layer_norm for n in ("native_layer_norm", "_fused_rms_norm", "rms_norm", "layer_norm")},
+    "native_group_norm": group_norm,
+    "_weight_norm_interface": weight_norm,
+}

@@ -1,0 +1,121 @@
+"""Operations that compute each element from the elements at the same place."""
+
+from __future__ import annotations
+
+import torch
+
+from amct_pytorch.analyse import labels as lb
+from amct_pytorch.analyse.capture import Call, Capture, Rule, flatten
+
+
+def unary(capture: Capture, call: Call) -> None:
+    """The result holds what the first argument holds."""
+    factors = capture.factors(call.args[0])
+    for out in call.out if isinstance(call.out, (tuple, list)) else (call.out,):
+        if isinstance(out, torch.Tensor) and out.shape == call.args[0].shape:
+            capture.put(out, factors)
+
+
+def pointwise(capture: Capture, call: Call) -> None:
+    """All tensor arguments meet, broadcast."""
+    tensors = [t for t in flatten((call.args, call.kwargs)) if isinstance(t, torch.Tensor)]
+    if len(tensors) == 2 and tensors[0].shape == tensors[1].shape:
+        one, two = capture.factors(tensors[0]), capture.factors(tensors[1])
+        if len(one) == len(two) == 1 and one[0].shape == two[0].shape:
+            capture.labels.tie(one[0], two[0])
+            capture.put(call.out, one)
+            return
+    capture.put(call.out, capture.merge([(t, capture.factors(t)) for t in tensors], call.out.ndim))
+
+
+def in_place(rule: Rule) -> Rule:
+    """What is written into a part of another tensor has to hold the channels that are there."""
+
+    def checked(capture: Capture, call: Call) -> None:
+        target = call.args[0]
+        before = list(capture.factors(target))
+        rule(capture, call)
+        if target._is_view():
+            covered = {d for f in before for d in lb.dims(f)}
+            written = [d for d in range(target.ndim) if target.shape[d] > 1 and d not in covered]
+            after = capture.fixed(capture.factors(target), written, "it is written into a part of a tensor")
+            capture.put(target, after)
+
+    return checked
+
+
+def copy(capture: Capture, call: Call) -> None:
+    target, source = call.args[:2]
+    if target._is_view() or id(target) in capture.parameters:
+        operands = [(t, capture.factors(t)) for t in (target, source)]
+    else:
+        operands = [(source, capture.factors(source))]  # nothing of the old content stays
+    capture.put(target, capture.merge(operands, target.ndim))
+
+
+def prelu(capture: Capture, call: Call) -> None:
+    """The slope has one element per channel, dim 1."""
+    x, slope = call.args[:2]
+    dim = min(1, x.ndim - 1)
+    if slope.ndim == 1 and slope.numel() > 1:
+        along = [(slope.view([-1 if d == dim else 1 for d in range(x.ndim)]), _moved(capture, slope, dim, x.ndim))]
+    else:
+        along = [(slope, capture.factors(slope))]
+    capture.put(call.out, capture.merge([(x, capture.factors(x)), *along], x.ndim))
+
+
+def _moved(capture: Capture, vector: torch.Tensor, dim: int, ndim: int) -> list[lb.Factor]:
+    return [lb.place(f.ravel(), dim, ndim) for f in capture.factors(vector)]
+
+
+def glu(capture: Capture, call: Call) -> None:
+    """The halves of a dim meet: channel i of one goes with channel i of the other."""
+    x = call.args[0]
+    dim = call.arg(1, "dim", -1) % x.ndim
+    out = []
+    for f in capture.factors(x):
+        if f.shape[dim] > 1:
+            half = f.shape[dim] // 2
+            first, second = (f[(slice(None),) * dim + (s,)] for s in (slice(0, half), slice(half, None)))
+            capture.labels.tie(first, second)
+            out.append(first)
+        else:
+            out.append(f)
+    capture.put(call.out, out)
+
+
+def constant(capture: Capture, call: Call) -> None:
+    """A new tensor that depends on nothing; what its sizes count is seen where user code asks for it."""
+
+
+UNARY = (
+    "relu relu6 gelu silu sigmoid hardswish hardsigmoid hardtanh tanh elu leaky_relu neg exp exp2 expm1 log log2 log10 log1p "
+    "sqrt rsqrt abs native_dropout dropout alpha_dropout mish softplus softshrink hardshrink threshold clamp clamp_min clamp_max "
+    "reciprocal erf erfc erfinv round floor ceil trunc frac square sin cos tan asin acos atan sinh cosh sign sgn selu celu "
+    "log_sigmoid_forward logical_not bitwise_not isnan isinf isfinite nan_to_num logit "
+    "clone _to_copy contiguous detach alias lift_fresh lift_fresh_copy positive "
+    "zeros_like ones_like full_like empty_like rand_like randn_like bernoulli zero fill zero_ fill_ bernoulli_ "
+    "uniform_ normal_ tril triu conj _conj real _neg_view rrelu_with_noise rrelu to copy_to exponential_ "
+    "_fake_quantize_learnable_per_tensor_affine fake_quantize_per_tensor_affine "
+    "fake_quantize_per_tensor_affine_cachemask "
+).split()
+POINTWISE = (
+    "add sub mul div maximum minimum fmax fmin where pow addcmul addcdiv lerp masked_fill eq ne lt gt le ge rsub atan2 remainder fmod "
+    "floor_divide true_divide logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor hypot xlogy "
+    "logaddexp logaddexp2 copysign heaviside polar complex"
+).split()
+RULES: dict[str, Rule] = {
+    **{name: unary for name in UNARY},
+    **{name + "_": in_place(unary) for name in UNARY if name + "_" not in UNARY and not name.endswith("_")},
+    **{name: pointwise for name in POINTWISE},
+    **{name + "_": in_place(pointwise) for name in POINTWISE},
+    "copy_": in_place(copy),
+    "copy": copy,
+    "_prelu_kernel": prelu,
+    "prelu": prelu,
+    **{
+        n: constant
+        for n in ("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided", "empty_strided", "sym_size")
+    },
+    "glu": glu,
+}

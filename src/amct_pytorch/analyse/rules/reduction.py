@@ -1,0 +1,126 @@
+"""Operations that reduce dims, or compute along one.
+
+Sums and norms of what is kept equal those of the whole with the rest zeroed. Mean, variance, maximum and softmax are taken over the
+kept channels. Anything else over channels freezes them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from amct_pytorch.analyse import labels as lb
+from amct_pytorch.analyse.capture import Call, Capture, Info, Rule
+from amct_pytorch.analyse.labels import Factor
+from amct_pytorch.analyse.rules.pointwise import pointwise
+
+
+def _reduced(capture: Capture, x: torch.Tensor, along: Sequence[int], keepdim: bool, over: str | None) -> list[Factor]:
+    """The labels after a reduction; `over` says why channels that are reduced stay (None: they may go)."""
+    out = []
+    for f in capture.factors(x):
+        mine = [d for d in lb.dims(f) if d in along]
+        if mine and over is not None:
+            capture.freeze(f, over)
+            continue
+        if mine and len(mine) == len(lb.dims(f)):
+            continue
+        if mine:
+            row = capture.fix(f, mine, "")
+            assert row is not None
+            f = row
+        out.append(f if keepdim else f.reshape([n for d, n in enumerate(f.shape) if d not in along]))
+    return out
+
+
+def _along(value: object, ndim: int) -> list[int]:
+    if value is None or (isinstance(value, (tuple, list)) and not value):
+        return list(range(ndim))
+    dims = value if isinstance(value, (tuple, list)) else [value]
+    return [int(d) % max(ndim, 1) for d in dims]
+
+
+def reduction(over: str | None = None, at: int = 1) -> Rule:
+    def rule(capture: Capture, call: Call) -> None:
+        x = call.args[0]
+        outs = [o for o in (call.out if isinstance(call.out, (tuple, list)) else (call.out,))]
+        along = _along(call.arg(at, "dim"), x.ndim)
+        keepdim = bool(call.kwargs.get("keepdim", call.args[at + 1] if _has_keepdim(call, at) else False))
+        factors = _reduced(capture, x, along, keepdim, over)
+        for o in outs:
+            if o.ndim == (x.ndim if keepdim else x.ndim - len(along)):
+                capture.put(o, factors)
+
+    return rule
+
+
+def _has_keepdim(call: Call, at: int) -> bool:
+    return len(call.args) > at + 1 and isinstance(call.args[at + 1], bool)
+
+
+def maximum(capture: Capture, call: Call) -> None:
+    """max(x), max(x, dim) with indices, max(x, y)"""
+    if len(call.args) > 1 and isinstance(call.args[1], torch.Tensor):
+        pointwise(capture, call)
+        return
+    reduction(None if call.name == "max" else f"{call.name} is taken over it")(capture, call)
+    if isinstance(call.out, (tuple, list)):
+        x, values, indices = call.args[0], call.out[0], call.out[1]
+        along = call.args[1] % max(x.ndim, 1)
+        counted = tuple(f for f in capture.factors(x) if f.ndim > along and f.shape[along] > 1)
+        setattr(indices, "_channel_labels", Info(list(capture.factors(values)), False, counted))
+
+
+def vector_norm(capture: Capture, call: Call) -> None:
+    order = call.arg(1, "ord", 2)
+    known = order in (1, 2, math.inf)
+    reduction(None if known else f"a norm of order {order} is taken over it", at=2)(capture, call)
+
+
+def along_dim(at: int, over: str | None) -> Rule:
+    """Operations that compute along one dim and keep the shape (or, as top-k, another length along it)."""
+
+    def rule(capture: Capture, call: Call) -> None:
+        x = call.args[0]
+        dim = call.arg(at, "dim", -1)
+        along = _along(dim, x.ndim)
+        text = over and f"{call.name} is taken over it"
+        factors = capture.factors(x) if text is None else capture.fixed(capture.factors(x), along, text)
+        for o in call.out if isinstance(call.out, (tuple, list)) else (call.out,):
+            if isinstance(o, torch.Tensor) and o.ndim == x.ndim:
+                capture.put(o, factors)
+
+    return rule
+
+
+STAYS = "it stays"
+RULES: dict[str, Rule] = {
+    **{n: reduction() for n in ("mean", "sum", "amax", "var", "var_mean", "nansum", "nanmean")},
+    **{
+        n: reduction(f"{n} is taken over it")
+        for n in "amin std std_mean prod logsumexp any all argmax argmin median nanmedian mode".split()
+    },
+    **{n: maximum for n in ("max", "min")},
+    "linalg_vector_norm": vector_norm,
+    "norm": vector_norm,
+    "_softmax": along_dim(1, None),
+    "softmax": along_dim(1, None),
+    **{
+        n: along_dim(1, STAYS)
+        for n in (
+            "_log_softmax",
+            "log_softmax",
+            "_safe_softmax",
+            "cumsum",
+            "cumprod",
+            "logcumsumexp",
+            "cummax",
+            "cummin",
+            "argsort",
+            "sort",
+        )
+    },
+    "topk": along_dim(2, STAYS),
+}

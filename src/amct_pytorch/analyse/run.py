@@ -1,0 +1,300 @@
+"""The passes: eval and train mode, over a copy of the model that holds no data, or the real one where the forward looks at values."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from amct_pytorch.analyse import labels as lb
+from amct_pytorch.analyse.calls import SizeMode
+from amct_pytorch.analyse.capture import Capture, Logged, Rule, flatten
+from amct_pytorch.analyse.groups import Grouping, group
+from amct_pytorch.analyse.labels import Factor, Labels, Reason
+from amct_pytorch.analyse.rules import TABLE
+from amct_pytorch.analyse.sizes import Equation, Expression, couple, mark
+from amct_pytorch.errors import ModelError
+from amct_pytorch.record import Axis
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The labels of one parameter or buffer: its factors, and those of a grouped convolution's per-group axis."""
+
+    factors: tuple[Factor, ...]
+    per_group: Factor | None = None
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one pass did."""
+
+    training: bool
+    log: tuple[Logged, ...]
+    made: tuple[Factor, ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the analysis found."""
+
+    labels: Labels
+    grouping: Grouping
+    entries: Mapping[str, Entry]
+    equations: tuple[Equation, ...]
+    traces: tuple[Trace, ...]
+    real: bool
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user teaches the analysis: rules of operations, and modules to leave whole."""
+
+    rules: Mapping[str, Rule]
+    opaque: tuple[Any, ...] = ()
+
+
+def analyse(model: nn.Module, arguments: Arguments, options: Options) -> Facts:
+    """Find units and groups; the model is not changed.
+
+    Raises ModelError where the model cannot be copied or its forward pass fails on the input.
+    """
+    if not any(p.is_floating_point() and p.numel() for p in model.parameters()):
+        raise ModelError(f"{type(model).__name__} has no floating-point parameters: there is nothing to prune")
+    labels = Labels()
+    entries = enter(labels, model, options)
+    notes: list[str] = []
+    real = False
+    try:
+        passes = Passes(model, tensors(model), options, real)
+        first = passes.run(labels, entries, arguments, training=False)
+    except (RuntimeError, TypeError, ValueError, NotImplementedError):
+        # Values, or an operation without a shape rule: the real input decides, and shows the cause where it fails too.
+        labels, real = Labels(), True
+        entries = enter(labels, model, options)
+        passes = Passes(model, tensors(model), options, real)
+        try:
+            first = passes.run(labels, entries, arguments, training=False)
+        except Exception as e:
+            raise ModelError(
+                f"the forward pass of {type(model).__name__} in eval mode fails on input_data: {type(e).__name__}: {e}; "
+                "input_data must be what the model takes (a tensor, a tuple of arguments, or a dict of keyword arguments)"
+            ) from e
+    done = [first]
+    try:
+        if real:
+            passes = Passes(model, tensors(model), options, False)
+        done.append(passes.run(labels, entries, arguments, training=True))
+    except Exception as e:  # noqa: BLE001 - the cause goes into the report, and what only train mode uses stays
+        notes.append(
+            f"train mode could not be analysed on this input ({type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}); "
+            "what only train mode uses stays"
+        )
+    touched = set().union(*(p.touched for p in done))
+    couple([e for p in done for e in p.equations], labels)
+    grouping = group(labels, [name for name in entries if name not in touched])
+    return Facts(
+        labels,
+        grouping,
+        entries,
+        tuple(e for p in done for e in p.equations),
+        tuple(Trace(p.training, tuple(p.log), tuple(p.made)) for p in done),
+        real,
+        tuple(notes),
+    )
+
+
+def tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Every parameter and buffer by its (first) name."""
+    return dict([*model.named_parameters(), *model.named_buffers()])
+
+
+def enter(labels: Labels, model: nn.Module, options: Options) -> dict[str, Entry]:
+    """Fresh labels for each axis of each floating-point parameter and buffer."""
+    entries = {}
+    grouped = {
+        f"{name}.weight": m
+        for name, m in model.named_modules()
+        if isinstance(m, nn.modules.conv._ConvNd) and m.groups > 1 and _plain_convolution(m)
+    }
+    whole = {n for n, _ in _opaque(model, options.opaque)}
+    for name, t in tensors(model).items():
+        if t.ndim == 0 or not t.is_floating_point():
+            continue
+        if any(name.startswith(f"{w}.") or not w for w in whole):
+            continue
+        conv = grouped.get(name)
+        factors, per_group = [], None
+        for d, n in enumerate(t.shape):
+            if d == 1 and conv is not None and (n > 1 or conv.transposed):
+                if conv.transposed and conv.groups == conv.in_channels and n == 1:
+                    continue
+                per_group = labels.fresh(n * conv.groups, Axis(name, 1))
+            elif n > 1:
+                factors.append(lb.place(labels.fresh(n, Axis(name, d)), d, t.ndim))
+        entries[name] = Entry(tuple(factors), per_group)
+    return entries
+
+
+def _plain_convolution(m: nn.Module) -> bool:
+    """Whether its forward is torch's own, so that its weight goes nowhere but into the convolution."""
+    return type(m).forward in (
+        nn.Conv1d.forward,
+        nn.Conv2d.forward,
+        nn.Conv3d.forward,
+        nn.ConvTranspose1d.forward,
+        nn.ConvTranspose2d.forward,
+        nn.ConvTranspose3d.forward,
+    ) and not nn.utils.parametrize.is_parametrized(m)
+
+
+def _opaque(model: nn.Module, opaque: Sequence[Any]) -> list[tuple[str, nn.Module]]:
+    return [
+        (name, m)
+        for name, m in model.named_modules()
+        if any(isinstance(m, o) if isinstance(o, type) else m is o for o in opaque)
+    ]
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What one pass left: its log, what it asks of sizes, which tensors it used."""
+
+    training: bool
+    log: Sequence[Logged]
+    equations: Sequence[Equation]
+    touched: frozenset[str]
+    made: Sequence[Factor]
+
+
+class Passes:
+    """A copy of the model for analysis, with given tensors in the place of its own."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        held: Mapping[str, torch.Tensor],
+        options: Options,
+        real: bool,
+        prepare: Callable[[nn.Module], None] | None = None,
+    ) -> None:
+        self.options = options
+        self.fake = None if real else FakeTensorMode(allow_non_fake_inputs=True)
+        own = tensors(model)
+        self.tensors = {n: self._stand_in(t, own[n]) for n, t in held.items()}
+        self.model = structural_copy(model, {id(own[n]): t for n, t in self.tensors.items()})
+        if prepare is not None:
+            prepare(self.model)
+        self.log: Sequence[Logged] = ()
+        self.capture: Capture | None = None
+        mark(self.model, self._compared)
+        self.whole = [m for _, m in _opaque_copies(model, self.model, options.opaque)]
+
+    def _stand_in(self, t: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+        if self.fake is None:
+            new = t.detach().clone() if not isinstance(own, nn.Parameter) else t.detach()
+        else:
+            with self.fake:
+                new = torch.empty(t.shape, dtype=t.dtype, device=own.device)
+        if isinstance(own, nn.Parameter):
+            new._is_param = True
+        return new.requires_grad_(own.requires_grad)
+
+    def run(self, labels: Labels, entries: Mapping[str, Entry], arguments: Arguments, training: bool) -> Passed:
+        """One forward pass under the modes. Errors of the forward pass leave as they are."""
+        self.model.train(training)
+        names = {id(m): n for n, m in self.model.named_modules()}
+        capture = Capture(labels, {**TABLE, **self.options.rules}, names)
+        for name, entry in entries.items():
+            capture.enter(name, self.tensors[name], entry.factors)
+            if entry.per_group is not None:
+                capture.per_group[id(self.tensors[name])] = entry.per_group
+        self.capture, self.log = capture, capture.log
+        hooks = [m.register_forward_pre_hook(_freezing(capture), with_kwargs=True) for m in self.whole]
+        args, kwargs = self._inputs(arguments)
+        start = len(labels.made)
+        sizes = SizeMode(capture)
+        try:
+            with torch.no_grad(), _quiet(), self.fake or contextlib.nullcontext(), capture, sizes:
+                out = self.model(*args, **kwargs)
+            sizes.settle_pieces()
+            capture.outputs(out)
+        finally:
+            capture.leave()
+            for h in hooks:
+                h.remove()
+        return Passed(training, capture.log, capture.equations, frozenset(capture.touched), labels.made[start:])
+
+    def _compared(self, left: Expression, right: Expression) -> None:
+        if self.capture is not None:
+            self.capture.compared(left, right)
+
+    def _inputs(self, arguments: Arguments) -> Arguments:
+        if self.fake is None:
+            return _map(arguments, lambda t: t.detach().clone())
+        fake = self.fake
+        return _map(arguments, lambda t: fake.from_tensor(t, static_shapes=True))
+
+
+def _map(value: Any, function: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return function(value)
+    if isinstance(value, dict):
+        return type(value)({k: _map(v, function) for k, v in value.items()})
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_map(v, function) for v in value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(_map(v, function) for v in value)
+    return value
+
+
+def _freezing(capture: Capture) -> Any:
+    def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+        for t in flatten((args, kwargs)):
+            for f in capture.factors(t):
+                capture.labels.freeze(
+                    f, Reason("it reaches a module that is left whole", capture.names.get(id(module), ""))
+                )
+
+    return hook
+
+
+def _opaque_copies(model: nn.Module, twin: nn.Module, opaque: Sequence[Any]) -> list[tuple[str, nn.Module]]:
+    return [(name, twin.get_submodule(name)) for name, _ in _opaque(model, opaque)]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Fused inference paths, which hide their operations, are off; no random state moves."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    states = random.getstate(), np.random.get_state()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+def structural_copy(model: nn.Module, new: dict[int, torch.Tensor]) -> nn.Module:
+    """A copy of the modules that holds other tensors: `new` maps the id of each old one to it."""
+    try:
+        return copy.deepcopy(model, memo=dict(new))
+    except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as e:
+        raise ModelError(
+            f"{type(model).__name__} cannot be copied ({type(e).__name__}: {e}); replace old-style weight_norm by "
+            "torch.nn.utils.parametrizations.weight_norm, and keep scripted functions and generators out of attributes"
+        ) from e

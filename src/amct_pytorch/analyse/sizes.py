@@ -1,0 +1,259 @@
+"""Integers that remember where they came from, and what they have to become.
+
+A `Size` is an `int` with an expression over module attributes and over the labelled dims of tensors. User code computes with it as
+with any integer; where it arrives as the size of a labelled dim, it gives one equation.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from amct_pytorch.analyse.labels import Factor, Labels, Mask, Reason, kept_along
+from amct_pytorch.record import Setting
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """The value of a module's attribute."""
+
+    setting: Setting
+    value: int
+
+
+@dataclass(frozen=True, eq=False)
+class Dim:
+    """The length of a dim along which a factor varies."""
+
+    factor: Factor
+    dim: int
+
+
+@dataclass(frozen=True)
+class Operation:
+    """`name` of two expressions."""
+
+    name: str
+    left: Expression
+    right: Expression
+
+
+Expression = Attribute | Dim | Operation | int
+ARITHMETIC: dict[str, Callable[[int, int], int]] = {
+    "add": int.__add__,
+    "sub": int.__sub__,
+    "mul": int.__mul__,
+    "floordiv": int.__floordiv__,
+    "mod": int.__mod__,
+}
+
+
+@dataclass(frozen=True)
+class Equation:
+    """Two expressions that are equal before the cut and have to be equal after it, and where that was met."""
+
+    left: Expression
+    right: Expression
+    reason: Reason
+
+
+class Size(int):
+    """An integer with an origin. `told` is called with both sides when it was found equal to another."""
+
+    origin: Expression
+    told: Callable[[Expression, Expression], None]
+
+    def __new__(cls, value: int, origin: Expression, told: Callable[[Expression, Expression], None]) -> Size:
+        self = int.__new__(cls, value)
+        self.origin = origin
+        self.told = told
+        return self
+
+    def __deepcopy__(self, memo: object) -> Size:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, (int(self),)
+
+    def __eq__(self, other: object) -> bool:
+        same = int.__eq__(self, other)
+        if same is True and isinstance(other, int):
+            self.told(self.origin, origin(other))
+        return same
+
+    def __ne__(self, other: object) -> bool:
+        same = Size.__eq__(self, other)
+        return same if same is NotImplemented else not same
+
+    __hash__ = int.__hash__
+
+
+def origin(value: int) -> Expression:
+    return value.origin if isinstance(value, Size) else int(value)
+
+
+def _operator(name: str, swapped: bool) -> Callable[[Size, object], Any]:
+    compute = ARITHMETIC[name]
+    special = getattr(int, f"__{'r' if swapped else ''}{name}__")
+
+    def operate(self: Size, other: object) -> Any:
+        if not isinstance(other, int):
+            return special(int(self), other)
+        a, b = (other, self) if swapped else (self, other)
+        return Size(compute(int(a), int(b)), Operation(name, origin(a), origin(b)), self.told)
+
+    return operate
+
+
+for _name in ARITHMETIC:
+    setattr(Size, f"__{_name}__", _operator(_name, False))
+    setattr(Size, f"__r{_name}__", _operator(_name, True))
+
+
+def leaves(expression: Expression) -> Iterator[Attribute | Dim | int]:
+    if isinstance(expression, Operation):
+        yield from leaves(expression.left)
+        yield from leaves(expression.right)
+    else:
+        yield expression
+
+
+def attributes(expression: Expression) -> list[Attribute]:
+    return [e for e in leaves(expression) if isinstance(e, Attribute)]
+
+
+def evaluate(expression: Expression, values: Mapping[Setting, int], keep: Mask) -> int | None:
+    """The value after the cut, where `keep` says which labels stay; None where an attribute's is not known yet."""
+    if isinstance(expression, int):
+        return expression
+    if isinstance(expression, Dim):
+        return int(kept_along(keep, expression.factor, expression.dim).sum())
+    if isinstance(expression, Attribute):
+        return values.get(expression.setting)
+    left, right = evaluate(expression.left, values, keep), evaluate(expression.right, values, keep)
+    if left is None or right is None or (right == 0 and expression.name in ("floordiv", "mod")):
+        return None
+    return ARITHMETIC[expression.name](left, right)
+
+
+def solve(equations: list[Equation], keep: Mask) -> tuple[dict[Setting, int], list[Equation]]:
+    """The new value of every attribute that an equation speaks of, and the equations that no values satisfy."""
+    values: dict[Setting, int] = {}
+    old: dict[Setting, int] = {}
+    for e in equations:
+        for a in attributes(e.left) + attributes(e.right):
+            old[a.setting] = a.value
+    open_ = list(equations)
+    while open_:
+        rest = [e for e in open_ if not _solve_one(e, values, keep)]
+        if len(rest) == len(open_):
+            # Nothing follows from what is known: an attribute that no equation decides stays as it is.
+            unknown = [
+                a.setting for e in rest for s in (e.left, e.right) for a in attributes(s) if a.setting not in values
+            ]
+            if not unknown:
+                break
+            values[unknown[0]] = old[unknown[0]]
+        open_ = rest
+    wrong = [e for e in equations if evaluate(e.left, values, keep) != evaluate(e.right, values, keep)]
+    return {s: v for s, v in values.items() if v != old[s]}, wrong
+
+
+def couple(equations: list[Equation], labels: Labels) -> None:
+    """Dims that an equation makes equal, or that one attribute counts, lose equally many channels."""
+    counted: dict[Setting, list[Factor]] = {}
+    for e in equations:
+        sides = [
+            s.factor.ravel() for s in (e.left, e.right) if isinstance(s, Dim) and s.factor.size == s.factor.shape[s.dim]
+        ]
+        names = [s.setting for s in (e.left, e.right) if isinstance(s, Attribute)]
+        if len(sides) == 2:
+            _balance(labels, sides)
+        elif sides and names:
+            counted.setdefault(names[0], []).append(sides[0])
+    for factors in counted.values():
+        _balance(labels, factors)
+
+
+def _balance(labels: Labels, factors: list[Factor]) -> None:
+    rows = list({f.tobytes(): f for f in factors if f.size == factors[0].size}.values())
+    if len(rows) > 1:
+        labels.balance(np.stack(rows))
+
+
+def _solve_one(e: Equation, values: dict[Setting, int], keep: Mask) -> bool:
+    """Find the one unknown attribute of an equation; whether nothing is unknown in it (any more)."""
+    left, right = evaluate(e.left, values, keep), evaluate(e.right, values, keep)
+    if left is not None and right is not None:
+        return True
+    if right is not None:
+        return _invert(e.left, right, values, keep)
+    return left is not None and _invert(e.right, left, values, keep)
+
+
+def _invert(e: Expression, target: int, values: dict[Setting, int], keep: Mask) -> bool:
+    if isinstance(e, Attribute):
+        values[e.setting] = target
+        return True
+    if not isinstance(e, Operation):
+        return False
+    left, right = evaluate(e.left, values, keep), evaluate(e.right, values, keep)
+    if right is not None:
+        if e.name == "mul" and right and target % right == 0:
+            return _invert(e.left, target // right, values, keep)
+        if e.name in ("add", "sub"):
+            return _invert(e.left, target - right if e.name == "add" else target + right, values, keep)
+    if left is not None:
+        if e.name == "mul" and left and target % left == 0:
+            return _invert(e.right, target // left, values, keep)
+        if e.name in ("add", "sub"):
+            return _invert(e.right, target - left if e.name == "add" else left - target, values, keep)
+        if e.name == "floordiv" and target and left % target == 0:
+            return _invert(e.right, left // target, values, keep)
+    return False
+
+
+def mark(model: nn.Module, told: Callable[[Expression, Expression], None]) -> None:
+    """Replace the integers in the attributes of every module of `model` (a copy of ours) with sizes.
+
+    Tuples, lists and dictionaries of integers too, and configuration objects that are no module.
+    """
+    done: set[int] = set()
+    for name, module in model.named_modules():
+        _mark(vars(module), name, "{}", told, done, depth=0)
+
+
+def _mark(
+    members: dict[Any, Any], module: str, path: str, told: Callable[..., None], done: set[int], depth: int
+) -> None:
+    for key, value in list(members.items()):
+        if isinstance(key, str):
+            members[key] = _marked(value, module, path.format(key), told, done, depth)
+
+
+def _marked(value: Any, module: str, path: str, told: Callable[..., None], done: set[int], depth: int) -> Any:
+    if type(value) is int and value > 1:
+        return Size(value, Attribute(Setting(module, path), value), told)
+    if type(value) in (tuple, list) and value and all(type(v) is int for v in value):
+        return type(value)(_marked(v, module, f"{path}[{i}]", told, done, depth) for i, v in enumerate(value))
+    if type(value) is dict and depth < 2 and not path.startswith("_"):
+        if id(value) not in done:
+            done.add(id(value))
+            _mark(value, module, path.replace("{", "{{").replace("}", "}}") + "['{}']", told, done, depth + 1)
+    elif _is_configuration(value) and depth < 2 and id(value) not in done:
+        done.add(id(value))
+        _mark(vars(value), module, path + ".{}", told, done, depth + 1)
+    return value
+
+
+_NOT_CONFIGURATION = (nn.Module, torch.Tensor, type, types.FunctionType, types.MethodType, types.ModuleType)
+
+
+def _is_configuration(value: Any) -> bool:
+    return hasattr(value, "__dict__") and not isinstance(value, _NOT_CONFIGURATION) and not callable(value)

@@ -1,0 +1,203 @@
+"""Which units go, from facts and config; and the plan that this makes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import nn
+
+from amct_pytorch.analyse.groups import Group, kept_labels
+from amct_pytorch.analyse.labels import Factor, Mask, dims
+from amct_pytorch.analyse.run import Facts, tensors
+from amct_pytorch.analyse.sizes import Dim, Equation, attributes, leaves, solve
+from amct_pytorch.config import ChannelSparsity, SparsityConfig
+from amct_pytorch.record import Axis, Change, ChannelPlan, Removal, Setting
+from amct_pytorch.report import GroupSummary, Left, Summary
+from amct_pytorch.select.counts import kept_units
+from amct_pytorch.select.nodes import nodes
+from amct_pytorch.select.scores import Scores, filter_norms, order, unit_scores
+
+
+@dataclass
+class Selector:
+    """The facts of one model and what is asked of its layers; remembers scores, and the groups that are to stay whole."""
+
+    facts: Facts
+    config: SparsityConfig
+    model: nn.Module
+    held: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.tensors = tensors(self.model)
+        self.axes = _axis_labels(self.facts)
+        self._norms: dict[Axis, Scores] = {}
+        self._ordered: dict[int, list[list[int]]] = {}
+
+    def choose(self) -> Choice:
+        """The units that go, without groups whose sizes in user code cannot follow."""
+        while True:
+            removed = {i: self._removed(i, g) for i, g in enumerate(self.facts.grouping.groups) if i not in self.held}
+            gone = [u for units in removed.values() for u in units]
+            keep = kept_labels(self.facts.grouping.unit, gone)
+            values, wrong = solve(list(self.facts.equations), keep)
+            if not wrong:
+                return Choice(self, {i: us for i, us in removed.items() if us}, keep, values)
+            self._hold(wrong, keep, {u: i for i, us in removed.items() for u in us})
+
+    def _hold(self, wrong: list[Equation], keep: Mask, group_of: Mapping[int, int]) -> None:
+        """The groups that an equation without a solution speaks of stay whole."""
+        unit = self.facts.grouping.unit
+        before = len(self.held)
+        for e in wrong:
+            involved = _shrinking([e], keep)
+            if not involved:
+                mine = {a.setting for s in (e.left, e.right) for a in attributes(s)}
+                sharing = [o for o in self.facts.equations if _settings(o) & mine]
+                involved = _shrinking(sharing, keep)
+            where = f" ({e.reason.line})" if e.reason.line else ""
+            for f in involved:
+                for u in np.unique(unit[f]).tolist():
+                    if u in group_of:
+                        self.held.setdefault(group_of[u], e.reason.text + where)
+        if len(self.held) == before:
+            self.held.update({i: "sizes in user code do not follow" for i in set(group_of.values())})
+
+    def _removed(self, index: int, group: Group) -> list[int]:
+        ratio, widths, groups = self._asked(group)
+        if ratio is None:
+            return []
+        base = max(self._units_on(a, group) for a in group.producers)
+        shares = math.gcd(*(len(c) for c in group.classes))
+        base = max(base, max(len(c) for c in group.classes))
+        base -= base % shares
+        kept = kept_units(base, ratio, shares, widths(base) if widths else (), groups)
+        if index not in self._ordered:
+            self._ordered[index] = [self._ranked(c, group) for c in group.classes]
+        return [u for c in self._ordered[index] for u in c[: len(c) - kept * len(c) // base]]
+
+    def _units_on(self, axis: Axis, group: Group) -> int:
+        return len(np.intersect1d(self.facts.grouping.unit[self.axes[axis]], np.concatenate(group.classes)))
+
+    def _asked(self, group: Group) -> tuple[float | None, Callable[[int], list[tuple[int, int]]] | None, int]:
+        """The smallest ratio of a group's producers; their channels per unit where alignment is asked for; their groups."""
+        asked = []
+        groups = 1
+        for axis in group.producers:
+            name, layer = owner(self.model, axis.tensor)
+            sparsity = self.config.for_layer(name, layer)
+            if not isinstance(sparsity, ChannelSparsity):
+                return None, None, 1
+            asked.append(sparsity)
+            if isinstance(layer, nn.modules.conv._ConvNd):
+                groups = math.lcm(groups, layer.groups)
+        ratio = min(s.prune_ratio for s in asked)
+        if not any(s.ascend_optimized for s in asked):
+            return ratio, None, groups
+
+        def widths(base: int) -> list[tuple[int, int]]:
+            return [(max(self._channels_on(a, group) // base, 1), 0) for a in group.producers]
+
+        return ratio, widths, groups
+
+    def _channels_on(self, axis: Axis, group: Group) -> int:
+        return int(np.isin(self.facts.grouping.unit[self.axes[axis]], np.concatenate(group.classes)).sum())
+
+    def _ranked(self, units: np.ndarray[tuple[int], np.dtype[np.int64]], group: Group) -> list[int]:
+        producers = [(self.axes[a], self._norm(a)) for a in group.producers]
+        return list(units[order(unit_scores(units, producers, self.facts.grouping.unit))].tolist())
+
+    def _norm(self, axis: Axis) -> Scores:
+        if axis not in self._norms:
+            t = self.tensors[axis.tensor]
+            self._norms[axis] = filter_norms(t, axis.axis, len(self.axes[axis]), axis.tensor)
+        return self._norms[axis]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The units that go, by group; which labels stay; the new sizes in user code."""
+
+    selector: Selector
+    removed: Mapping[int, list[int]]
+    keep: Mask
+    values: Mapping[Setting, int]
+
+    def plan(self) -> ChannelPlan:
+        """The plan as a value; its summary without parameters and MACs."""
+        s = self.selector
+        removals = dict(self._removals())
+        shapes = {a.tensor: tuple(s.tensors[a.tensor].shape) for a in removals}
+        old = {a.setting: a.value for e in s.facts.equations for side in (e.left, e.right) for a in attributes(side)}
+        settings = {k: Change(old[k], v) for k, v in self.values.items()}
+        groups = tuple(nodes(s.model, self._axes_of(i, g)) for i, g in enumerate(s.facts.grouping.groups))
+        return ChannelPlan(removals, shapes, settings, tuple(g for g in groups if g.producers), self._summary())
+
+    def _removals(self) -> Iterator[tuple[Axis, Removal]]:
+        for axis, labels in self.selector.axes.items():
+            gone = np.flatnonzero(~self.keep[labels])
+            if len(gone):
+                yield axis, Removal(len(labels), tuple(gone.tolist()))
+
+    def _axes_of(self, index: int, group: Group) -> list[tuple[Axis, bool, int, int, tuple[int, ...]]]:
+        """Per axis of a group: whether its layer makes the channels, the range that is the group's, and what goes."""
+        unit = self.selector.facts.grouping.unit
+        mine = np.concatenate(group.classes)
+        removed = np.array(self.removed.get(index, []), np.int64)
+        found = []
+        for axis in group.axes:
+            of = unit[self.selector.axes[axis]]
+            at = np.flatnonzero(np.isin(of, mine))
+            gone = tuple(np.flatnonzero(np.isin(of, removed)).tolist())
+            found.append((axis, axis in group.producers, int(at[0]), int(at[-1]) + 1, gone))
+        return found
+
+    def _summary(self) -> Summary:
+        s = self.selector
+        groups, left = [], []
+        for i, g in enumerate(s.facts.grouping.groups):
+            layers = tuple(dict.fromkeys(owner(s.model, a.tensor)[0] for a in g.producers))
+            units = sum(len(c) for c in g.classes)
+            if i in self.removed:
+                groups.append(GroupSummary(layers, units, units - len(self.removed[i])))
+            else:
+                why = s.held.get(i) or (
+                    "a layer of the group is skipped"
+                    if s._asked(g)[0] is None
+                    else "the ratio is too small, or alignment leaves no room"
+                )
+                left.append(Left(why, layers[0], units, tuple(sorted({a.tensor for a in g.producers}))))
+        for f in s.facts.grouping.frozen:
+            text = f.reason.text + (f" ({f.reason.line})" if f.reason.line else "")
+            tensors_ = tuple(sorted({a.tensor for a in f.axes}))
+            left.append(Left(text, f.reason.module or owner(s.model, tensors_[0])[0], f.channels, tensors_))
+        return Summary(tuple(groups), tuple(left), s.facts.notes)
+
+
+def owner(model: nn.Module, tensor: str) -> tuple[str, nn.Module]:
+    """The layer that a parameter belongs to: that of a parametrized one, not its parametrization."""
+    path = tensor.rpartition(".")[0]
+    path = path.partition("parametrizations")[0].rstrip(".") if "parametrizations" in path.split(".") else path
+    return path, model.get_submodule(path)
+
+
+def _axis_labels(facts: Facts) -> dict[Axis, Factor]:
+    found: dict[Axis, Factor] = {}
+    for name, entry in facts.entries.items():
+        for f in entry.factors:
+            found[Axis(name, dims(f)[0])] = f.ravel()
+        if entry.per_group is not None:
+            found[Axis(name, 1)] = entry.per_group
+    return dict(sorted(found.items()))
+
+
+def _settings(e: Equation) -> set[Setting]:
+    return {a.setting for side in (e.left, e.right) for a in attributes(side)}
+
+
+def _shrinking(equations: list[Equation], keep: Mask) -> list[Factor]:
+    """The labelled dims that equations speak of and that lose something."""
+    found = (leaf for e in equations for side in (e.left, e.right) for leaf in leaves(side) if isinstance(leaf, Dim))
+    return [d.factor for d in found if not bool(keep[d.factor].all())]
