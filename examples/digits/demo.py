@@ -36,7 +36,8 @@ def retrain(config: Path, folder: Path) -> None:
     say(f"Make it sparse by {config.name} and train; the process ends abruptly half way")
     options = ("--config", config, "--epochs", EPOCHS)
     expect(train(folder, *options, "--stop-after", HALF_WAY), 1)
-    say("The same command in a new process: restore, go on where the last checkpoint was written, finish")
+    done = torch.load(folder / f"{config.stem}.pth", weights_only=True)["step"]
+    say(f"Stopped after {HALF_WAY} batches, {done} are in the checkpoint; the same command goes on from there")
     expect(train(folder, *options), 0)
 
 

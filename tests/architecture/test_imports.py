@@ -26,6 +26,8 @@ MAY_IMPORT = {
     "select": {"errors", "report", "inputs", "config", "record", "analyse"},
     "apply": {"errors", "report", "config", "record"},
     "check": {"errors", "report", "inputs", "config", "record", "analyse", "select", "apply"},
+    "nm_restore": {"errors", "record", "apply", "checkpoint"},
+    "nm_restore": {"errors", "config", "record", "apply", "checkpoint"},
     "export": {"errors", "files", "inputs", "wrappers", "apply"},
 }
 TOP = {"api", "__init__"}  # these may import everything
