@@ -103,7 +103,7 @@ def fitting(state: StateDict, wanted: Expected, path: Path) -> StateDict:
             f"the model has buffers on the meta device that are not in its state dict, so that no checkpoint has their "
             f"values: {_few(wanted.meta)}; make these on the CPU, with their values, before the model is restored"
         )
-    _strip_prefixes(state, wanted.shapes)
+    strip_prefixes(state, wanted.shapes)
     _complete_ties(state, wanted, name)
     missing = [key for key in wanted.shapes if key not in state]
     unexpected = [key for key in state if key not in wanted.shapes]
@@ -130,7 +130,8 @@ def fill(model: nn.Module, state: StateDict, path: Path) -> None:
         raise CheckpointError(f"{_name(path)}: does not fit the model: {cause}") from cause
 
 
-def _strip_prefixes(state: StateDict, keys: Iterable[str]) -> None:
+def strip_prefixes(state: StateDict, keys: Iterable[str]) -> None:
+    """Take wrappers' prefixes off the keys, in place, where that may make them `keys`."""
     wanted = set(keys)
     while state and state.keys() != wanted:
         prefix = next((prefix for prefix in _PREFIXES if all(key.startswith(prefix) for key in state)), None)

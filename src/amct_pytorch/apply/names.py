@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
+
+from amct_pytorch.errors import ModelError
 
 
 def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Every parameter and buffer by each of its names, parameters first."""
-    return {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
+    """Every parameter and buffer by each of its names, parameters first. ModelError where one has no shape yet."""
+    parameters, buffers = {}, {}
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        dot = prefix and f"{prefix}."
+        parameters.update({dot + name: tensor for name, tensor in module._parameters.items() if tensor is not None})
+        buffers.update({dot + name: tensor for name, tensor in module._buffers.items() if tensor is not None})
+    named = {**parameters, **buffers}
+    for name, tensor in named.items():
+        if is_lazy(tensor):
+            raise ModelError(f"{name} has no shape yet: its layer is a lazy one; run the model once before")
+    return named
 
 
 def first_names(model: nn.Module) -> dict[str, str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from amct_pytorch.apply.compose import compose
 from amct_pytorch.apply.cut import cut_shape, cut_tensor, empty_cut
@@ -99,8 +99,6 @@ def _removals(tensors: Mapping[str, torch.Tensor], plan: ChannelPlan) -> dict[in
 
 def _check_tensors(tensors: Mapping[str, torch.Tensor]) -> None:
     for name, tensor in tensors.items():
-        if is_lazy(tensor):
-            raise ModelError(f"{name} has no shape yet: run the model once before")
         if not tensor.is_leaf:
             raise ModelError(
                 f"{name} cannot be copied: it was computed from tensors that require gradients; store it detached, "
@@ -150,15 +148,18 @@ def _wrapped(data: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
 
 def _copy_attributes(old: torch.Tensor, memo: dict[int, Any]) -> None:
     """What user code has hung on a parameter or buffer; tensors there are state, as gradients are, and stay behind."""
+    attributes = {name: value for name, value in vars(old).items() if not isinstance(value, torch.Tensor)}
     new = memo[id(old)]
-    if type(new.data) is torch.Tensor and not vars(new):
-        attributes = {name: value for name, value in vars(old).items() if not isinstance(value, torch.Tensor)}
+    if attributes and type(new.data) is torch.Tensor and not vars(new):
         vars(new).update(copy.deepcopy(attributes, memo))
 
 
 def _copy(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    # Most of what deepcopy would spend its time on is the empty tables of hooks in every module.
+    tables = (value for module in model.modules() for value in vars(module).values())
+    empty = {id(table): OrderedDict[Any, Any]() for table in tables if type(table) is OrderedDict and not table}
     try:
-        return copy.deepcopy(model, dict(memo))
+        return copy.deepcopy(model, {**memo, **empty})
     except Exception as cause:
         _name_culprit(model, memo)
         raise ModelError(

@@ -11,6 +11,7 @@ from torch import nn
 from amct_pytorch.apply import settings
 from amct_pytorch.apply.cut import kept_rows
 from amct_pytorch.apply.names import named_tensors
+from amct_pytorch.errors import RecordError
 from amct_pytorch.record import Axis, ChannelPlan
 
 Shape = tuple[int, ...]
@@ -87,7 +88,10 @@ def _groups_left(layer: Convolution, shape: Shape | None, names: list[str], plan
     rows = next((plan.removals[Axis(name, 0)] for name in names if Axis(name, 0) in plan.removals), None)
     if shape is None or layer.groups == 1 or rows is None or rows.size != shape[0]:
         return layer.groups
-    return sum(1 for block in kept_rows(shape[0], layer.groups, rows) if block)
+    try:
+        return sum(1 for block in kept_rows(shape[0], layer.groups, rows) if block)
+    except RecordError as cause:
+        raise RecordError(f"{names[0]}: {cause}") from cause
 
 
 def _sizes(layer: nn.Module, shape_of: ShapeOf, groups: int | None = None) -> dict[str, Any]:
