@@ -16,6 +16,8 @@ import onnx
 import torch
 from torch import nn
 
+from amct_pytorch.apply.nm import to_dense
+from amct_pytorch.apply.nm_weights import is_sparse
 from amct_pytorch.errors import ModelError
 from amct_pytorch.files import atomic_write
 from amct_pytorch.inputs import as_arguments, map_tensors, named_leaves
@@ -85,7 +87,7 @@ class _FlatCall(nn.Module):
 
 
 def _plain_copy(model: nn.Module) -> nn.Module:
-    """A private copy of the model, without wrappers."""
+    """A private copy of the model, without wrappers, and with the zeros of 2:4 sparsity in ordinary layers."""
     model = unwrap(model)
     # What a forward pass left behind with a gradient history (old-style weight_norm does it) refuses to be copied.
     memo = {
@@ -105,7 +107,7 @@ def _plain_copy(model: nn.Module) -> nn.Module:
         for name, child in module._modules.items():
             if child is not None:
                 module._modules[name] = unwrap(child)
-    return plain
+    return to_dense(plain) if is_sparse(plain) else plain
 
 
 def _check_size(model: nn.Module) -> None:

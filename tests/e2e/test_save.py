@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+import amct_pytorch as amct
 from amct_pytorch import errors, export
 from amct_pytorch.api import save_prune_retrain_model as save
 
@@ -82,6 +83,37 @@ def test_files_agree_with_the_model(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = model.eval()(x)
     np.testing.assert_allclose(run(deploy(prefix), {"in": x})[0], expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_pruned_model(tmp_path: Path) -> None:
+    model, x = Residual(), torch.randn(2, 3, 9, 9)
+    config = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
+    small = amct.create_prune_retrain_model(model, x, config, tmp_path / "net.record")
+    save(small, tmp_path / "net", x, ["in"], ["out"])
+    (weight,) = [one for one in onnx.load(deploy(tmp_path / "net")).graph.initializer if one.name == "fc.weight"]
+    assert list(weight.dims) == [5, 4]
+    with torch.no_grad():
+        expected = small.eval()(x)
+    np.testing.assert_allclose(run(deploy(tmp_path / "net"), {"in": x})[0], expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("update_freq", [0, 2])
+def test_a_2to4_model(tmp_path: Path, update_freq: int) -> None:
+    model, x = Residual(), torch.randn(2, 3, 9, 9)
+    config = amct.SparsityConfig(amct.NmSparsity(update_freq))
+    sparse = amct.create_prune_retrain_model(model, x, config, tmp_path / "net.record")
+    save(sparse, tmp_path / "net", x, ["in"], ["out"])
+    save(model, tmp_path / "dense", x, ["in"], ["out"])
+    graph, plain = (onnx.load(deploy(tmp_path / name)).graph for name in ("net", "dense"))
+    assert [node.op_type for node in graph.node] == [node.op_type for node in plain.node]
+    assert [tensor.name for tensor in graph.initializer] == [tensor.name for tensor in plain.initializer]
+    weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for name in ("conv2.weight", "gate.weight", "fc.weight"):
+        weight = weights[name].swapaxes(1, -1).reshape(-1, 4)
+        assert (np.count_nonzero(weight, axis=1) == 2).all(), name
+    with torch.no_grad():
+        expected = sparse.eval()(x)
+    np.testing.assert_allclose(run(deploy(tmp_path / "net"), {"in": x})[0], expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_parameters_keep_their_names(tmp_path: Path) -> None:
