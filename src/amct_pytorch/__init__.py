@@ -6,7 +6,11 @@ from amct_pytorch.api import (
     plan,
     restore_prune_retrain_model,
     save_prune_retrain_model,
+    update_record,
 )
+from amct_pytorch.apply.mask import mask_2to4
+from amct_pytorch.apply.nm import to_dense
+from amct_pytorch.apply.nm_check import check_2to4
 from amct_pytorch.config import ChannelSparsity, NmSparsity, SparsityConfig
 from amct_pytorch.errors import (
     AmctError,
@@ -36,8 +40,12 @@ __all__ = [
     "SparsityConfig",
     "WriteError",
     "apply",
+    "check_2to4",
     "create_prune_retrain_model",
+    "mask_2to4",
     "plan",
     "restore_prune_retrain_model",
     "save_prune_retrain_model",
+    "to_dense",
+    "update_record",
 ]

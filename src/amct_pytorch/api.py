@@ -12,7 +12,8 @@ from torch import nn
 
 from amct_pytorch.analyse.capture import Rule, operation_name
 from amct_pytorch.analyse.run import Options, analyse
-from amct_pytorch.apply.nm import plan_nm, refuse_sparse, sparsify
+from amct_pytorch.apply.nm import plan_nm, plan_of, refuse_sparse, sparsify
+from amct_pytorch.apply.nm_record import nm_record, resolve_nm, with_masks
 from amct_pytorch.apply.resolve import check_kind, resolve, to_record
 from amct_pytorch.apply.shrink import carried_plan, cut_shapes, shrink
 from amct_pytorch.check import check
@@ -21,9 +22,10 @@ from amct_pytorch.config import SparsityConfig
 from amct_pytorch.errors import AmctWarning
 from amct_pytorch.export import export_onnx
 from amct_pytorch.inputs import as_arguments
+from amct_pytorch.nm_restore import restore_nm
 from amct_pytorch.record import NmPlan, Plan, Record
 from amct_pytorch.textio import read_config, read_record, write_record
-from amct_pytorch.wrappers import refuse_wrapped
+from amct_pytorch.wrappers import refuse_wrapped, unwrap
 
 _log = logging.getLogger("amct_pytorch")
 
@@ -40,11 +42,12 @@ def plan(
 ) -> Plan:
     """What would be made sparse: a preview that writes and changes nothing, and that `apply` cannot fail on.
 
-    `input_data`: a tensor, a tuple of arguments or a dict of keyword arguments, with any nesting inside. `rules`: teaches
-    the analysis operations of your own, `{torch.ops.mine.op: rule}` (see docs/analysis.md). `opaque`: modules or classes of
-    modules to leave whole.
+    `input_data`: a tensor, a tuple of arguments or a dict of keyword arguments, with any nesting inside. `rules`:
+    teaches the analysis operations of your own, `{torch.ops.mine.op: rule}` (see docs/analysis.md). `opaque`: modules
+    or classes of modules to leave whole.
 
-    Raises ConfigError for a config that the model does not fit, ModelError where the model cannot be copied, run or scored.
+    Raises ConfigError for a config that the model does not fit, ModelError where the model cannot be copied, run or
+    scored.
     """
     settings = read_config(config)
     refuse_wrapped(model, "plan")
@@ -77,9 +80,10 @@ def create_prune_retrain_model(
 ) -> nn.Module:
     """Make a sparse copy of a model, ready for retraining, and write the record from which it can be restored.
 
-    The copy has the model's class, mode, device, dtype, `requires_grad` and hooks, and shares no tensor with it; the model
-    itself stays as it is. Hooks run on a copy while the model is analysed: they may be part of what it computes.
-    A model that create or restore made can be pruned again: the new record speaks of the original, dense model.
+    The copy has the model's class, mode, device, dtype, `requires_grad` and hooks, and shares no tensor with it; the
+    model itself stays as it is. Hooks run on a copy while the model is analysed: they may be part of what it
+    computes. A model that create or restore made can be pruned again: the new record speaks of the original, dense
+    model.
 
     Arguments and errors are those of `plan`; WriteError where the record cannot be written. Where nothing can go, an
     AmctWarning gives the reasons, and the copy is not pruned.
@@ -115,12 +119,25 @@ def restore_prune_retrain_model(
     config = read_config(config_defination)
     record = read_record(record_file)
     check_kind(record, config)
+    if config.kind == "2:4":
+        masks = resolve_nm(record, config, model)
+        return restore_nm(model, masks, record, read_state_dict(pth_file, state_dict_name), pth_file)
     plan = resolve(record, model)
     wanted = expected(model, cut_shapes(model, plan))
     state = fitting(read_state_dict(pth_file, state_dict_name), wanted, pth_file)
     small = shrink(model, plan, without_values=set(wanted.names.values()))
     fill(small, state, pth_file)
     return small
+
+
+def update_record(model: nn.Module, record_file: Path) -> None:
+    """Write the masks that a 2:4 sparse model has now into its record, which create wrote.
+
+    For update_freq > 0, where masks change in training. restore does not need it: the checkpoint's masks hold there.
+    What the record says of quantization stays. Raises ModelError where the model is not 2:4 sparse, RecordError where
+    the file is no record of this model's layers, WriteError where it cannot be written.
+    """
+    write_record(with_masks(read_record(record_file), plan_of(unwrap(model))), record_file)
 
 
 def save_prune_retrain_model(
@@ -153,7 +170,7 @@ def save_prune_retrain_model(
 def _record(sparse: nn.Module, chosen: Plan) -> Record:
     """The record of a plan; that of a model that was pruned before speaks of the original."""
     if isinstance(chosen, NmPlan):
-        raise NotImplementedError
+        return nm_record(chosen)
     return to_record(carried_plan(sparse) or chosen, sparse)
 
 

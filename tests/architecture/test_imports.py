@@ -24,10 +24,9 @@ MAY_IMPORT = {
     "checkpoint": {"errors", "files", "record"},
     "analyse": {"errors", "report", "inputs", "wrappers", "record"},
     "select": {"errors", "report", "inputs", "config", "record", "analyse"},
-    "apply": {"errors", "report", "config", "record"},
+    "apply": {"errors", "report", "wrappers", "config", "record"},
     "check": {"errors", "report", "inputs", "config", "record", "analyse", "select", "apply"},
     "nm_restore": {"errors", "record", "apply", "checkpoint"},
-    "nm_restore": {"errors", "config", "record", "apply", "checkpoint"},
     "export": {"errors", "files", "inputs", "wrappers", "apply"},
 }
 TOP = {"api", "__init__"}  # these may import everything

@@ -1,0 +1,297 @@
+"""2:4 sparse layers: torch's own, with a weight that reads as the one in effect.
+
+A sparse layer is an instance of a subclass of its former class. `layer.weight` is a property there: the registered
+parameter with the zeros in and with the gradients that were asked for, so that every forward that reads it is right,
+also a user's own or that of a parent module. The parameter itself is what `parameters()` and the state dict hold.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from amct_pytorch.apply.mask import choose, pack, unpack
+from amct_pytorch.errors import ModelError
+
+SR_STE_DECAY = (
+    2e-4  # lambda_w of Zhou et al. 2021, "Learning N:M fine-grained structured sparse neural networks from scratch"
+)
+COUNTER = "sparse_batches"  # the buffer of the root module: how many training batches there were
+_KNOWN, _HANDLE = "_sparse_batches_known", "_sparse_batches_handle"  # attributes of the root module
+
+
+class Sparsity(NamedTuple):
+    """How one parameter of a layer is sparse: along `axis`, in `groups` groups of channels along axis 0, chosen every
+    `update_freq` batches (0: once), with `gradients` as in `SparsityConfig`."""
+
+    axis: int
+    groups: int
+    update_freq: int
+    gradients: str
+
+    @property
+    def holds_zeros(self) -> bool:
+        """Whether the parameter itself holds the zeros: nothing that is dropped can come back."""
+        return self.update_freq == 0 and self.gradients == "kept"
+
+
+class _KeptGradient(torch.autograd.Function):
+    """The weight itself; its gradient reaches what is kept."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(weight: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return weight.view_as(weight)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[torch.Tensor, torch.Tensor], output: torch.Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (mask,) = ctx.saved_tensors
+        return gradient * mask, None
+
+
+class _StraightThrough(torch.autograd.Function):
+    """The masked weight; its gradient reaches every weight, and `decay` times the dropped weights is added to it."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(weight: torch.Tensor, mask: torch.Tensor, decay: float) -> torch.Tensor:
+        return weight * mask
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[torch.Tensor, torch.Tensor, float], output: torch.Tensor) -> None:
+        weight, mask, ctx.decay = inputs
+        if ctx.decay:
+            ctx.save_for_backward(weight, mask)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        if ctx.decay:
+            weight, mask = ctx.saved_tensors
+            gradient = gradient + ctx.decay * (1 - mask) * weight
+        return gradient, None, None
+
+
+class Derived:
+    """A value that was computed from a tensor, until that tensor is another or was written to. Copies start empty."""
+
+    def __init__(self) -> None:
+        self.source: torch.Tensor | None = None
+        self.version = 0
+        self.value: Any = None
+
+    def of(self, source: torch.Tensor) -> Any:
+        """The value, None where it is out of date."""
+        return self.value if source is self.source and _version(source) == self.version else None
+
+    def set(self, source: torch.Tensor, value: Any) -> Any:
+        self.source, self.version, self.value = source, _version(source), value
+        return value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Derived, ()
+
+
+def _version(tensor: torch.Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
+
+
+class SparseLayer(nn.Module):
+    """What the sparse subclasses add: the properties, a buffer with the mask's bits, and loading, copying, pickling."""
+
+    sparsity_2to4: dict[str, Sparsity]
+    masks_2to4: dict[str, Derived]
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, metadata: Any, strict: bool, *lists: list[str]
+    ) -> None:
+        for parameter in self.sparsity_2to4:
+            key = prefix + mask_name(parameter)
+            if prefix + parameter in state_dict and key not in state_dict:
+                lists[-1].append(
+                    f"{prefix}{parameter} comes without its 2:4 mask ({key}): this is no checkpoint of the sparse "
+                    "model. Load a dense checkpoint into the dense model, before create_prune_retrain_model; "
+                    "restore_prune_retrain_model reads those of the sparse one"
+                )
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)
+
+    def _replicate_for_data_parallel(self) -> Any:
+        raise ModelError(
+            "2:4 sparse layers do not work in nn.DataParallel, whose replicas lose what they choose; use "
+            "torch.nn.parallel.DistributedDataParallel"
+        )
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """The class is made at run time: copies and pickles name its dense class instead."""
+        reduced: Any = super().__reduce_ex__(protocol)
+        make, arguments, *rest = reduced
+        dense = dense_class(type(self))
+        arguments = tuple(dense if argument is type(self) else argument for argument in arguments)
+        return (_rebuild, (tuple(self.sparsity_2to4), make, arguments), *rest)
+
+    def extra_repr(self) -> str:
+        return ", ".join(filter(None, (super().extra_repr(), *(f"{name}: 2:4" for name in self.sparsity_2to4))))
+
+
+_classes: dict[tuple[type[nn.Module], tuple[str, ...]], type[nn.Module]] = {}
+
+
+def _rebuild(parameters: tuple[str, ...], make: Callable[..., nn.Module], arguments: tuple[Any, ...]) -> nn.Module:
+    layer = make(*arguments)
+    layer.__class__ = sparse_class(type(layer), parameters)
+    return layer
+
+
+def sparse_class(dense: type[nn.Module], parameters: tuple[str, ...]) -> type[nn.Module]:
+    """The subclass of a layer's class in which these parameters are 2:4 sparse; the same one each time."""
+    if (dense, parameters) not in _classes:
+        body = {"__module__": __name__, **{name: _property(name) for name in parameters}}
+        _classes[dense, parameters] = types.new_class(
+            f"Sparse{dense.__name__}", (SparseLayer, dense), exec_body=lambda namespace: namespace.update(body)
+        )
+    return _classes[dense, parameters]
+
+
+def dense_class(sparse: type[nn.Module]) -> type[nn.Module]:
+    """The class that `sparse_class` made this one of."""
+    return sparse.__bases__[1]
+
+
+def _property(name: str) -> property:
+    def in_effect(layer: SparseLayer) -> torch.Tensor | None:
+        weight = layer._parameters[name]
+        return None if weight is None else _effective(layer, name, weight)
+
+    return property(in_effect, doc=f"`{name}` with its zeros in; the parameter is in `parameters()`.")
+
+
+def _effective(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Tensor:
+    sparsity = layer.sparsity_2to4[name]
+    if sparsity.holds_zeros:
+        if not (torch.is_grad_enabled() and weight.requires_grad):
+            return weight
+        return _KeptGradient.apply(weight, _mask(layer, name, weight))  # type: ignore[no-untyped-call, no-any-return]
+    mask = _mask(layer, name, weight)
+    if sparsity.gradients == "kept":
+        return weight * mask
+    decay = SR_STE_DECAY if sparsity.gradients == "sr_ste" else 0.0
+    return _StraightThrough.apply(weight, mask, decay)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _mask(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Tensor:
+    """The mask as zeros and ones of the weight's dtype: a product with bools takes several times as long."""
+    bits = layer._buffers[mask_name(name)]
+    assert bits is not None
+    derived = layer.masks_2to4[name]
+    if torch.compiler.is_compiling():  # a mask that is fixed is unpacked by the compiled code, in its last use
+        mask = derived.value if layer.sparsity_2to4[name].update_freq else None
+        return unpack(bits, weight.shape, weight.dtype) if mask is None else mask
+    mask = derived.of(bits)
+    if mask is None or mask.dtype != weight.dtype:
+        mask = derived.set(bits, unpack(bits, weight.shape, weight.dtype))
+    return mask  # type: ignore[no-any-return]
+
+
+def mask_name(parameter: str) -> str:
+    """The buffer that holds the packed bits of a parameter's mask."""
+    return f"{parameter}_mask_2to4"
+
+
+def make_sparse(layer: nn.Module, parameter: str, sparsity: Sparsity, bits: torch.Tensor) -> None:
+    """Turn one parameter of a layer 2:4 sparse, in place. `bits` is the packed mask."""
+    parameters: tuple[str, ...] = (parameter,)
+    dense = type(layer)
+    if isinstance(layer, SparseLayer):
+        parameters = (*layer.sparsity_2to4, parameter)
+        dense = dense_class(dense)
+    vars(layer).setdefault("sparsity_2to4", {})[parameter] = sparsity
+    vars(layer).setdefault("masks_2to4", {})[parameter] = Derived()
+    layer.register_buffer(mask_name(parameter), bits)
+    layer.__class__ = sparse_class(dense, parameters)
+
+
+def make_dense(layer: SparseLayer) -> None:
+    """Give a layer its former class back, in place. The parameters stay as they are."""
+    for parameter in layer.sparsity_2to4:
+        delattr(layer, mask_name(parameter))
+    del layer.sparsity_2to4, layer.masks_2to4
+    layer.__class__ = dense_class(type(layer))  # type: ignore[assignment]
+
+
+def mask_of(layer: SparseLayer, parameter: str) -> torch.Tensor:
+    """The mask in effect, as bools."""
+    weight, bits = layer._parameters[parameter], layer._buffers[mask_name(parameter)]
+    assert weight is not None
+    assert bits is not None
+    return unpack(bits, weight.shape)
+
+
+def drop(layer: SparseLayer, parameter: str) -> None:
+    """Write the zeros into the parameter itself."""
+    weight = layer._parameters[parameter]
+    assert weight is not None
+    weight.data.masked_fill_(~mask_of(layer, parameter), 0)
+
+
+def count_batches(root: nn.Module) -> None:
+    """Let the root module count its training batches, and choose masks anew when it is time."""
+    device = next((parameter.device for parameter in root.parameters() if not parameter.is_meta), None)
+    root.register_buffer(COUNTER, torch.zeros((), dtype=torch.int64, device=device))
+    vars(root)[_KNOWN] = Derived()
+    # The handle is kept because it keeps its number out of use in a process that unpickles the model.
+    vars(root)[_HANDLE] = root.register_forward_pre_hook(_begin_batch)
+
+
+def stop_counting(root: nn.Module) -> None:
+    """Undo `count_batches`."""
+    delattr(root, COUNTER)
+    del vars(root)[_KNOWN]
+    vars(root).pop(_HANDLE).remove()
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _begin_batch(root: nn.Module, arguments: Any) -> None:
+    """What one call of the whole model begins with. Nothing here is compiled: it writes state, once per batch."""
+    if torch._C._current_graph_task_id() != -1:  # within backward: activation checkpointing runs the model again
+        return
+    batch = _count(root) if root.training and torch.is_grad_enabled() else None
+    with torch.no_grad():
+        for layer in root.modules():
+            if isinstance(layer, SparseLayer):
+                _prepare(layer, batch)
+
+
+def _count(root: nn.Module) -> int:
+    """The number of this batch, from 0. The buffer, which may lie on another device, is read only if need be."""
+    counter, known = root._buffers[COUNTER], vars(root)[_KNOWN]
+    assert counter is not None
+    batch = known.of(counter)
+    if batch is None:
+        batch = int(counter)
+    counter.add_(1)
+    known.set(counter, batch + 1)
+    return int(batch)
+
+
+def _prepare(layer: SparseLayer, batch: int | None) -> None:
+    """Choose masks anew where this batch is one for it; see to it that the others in use are those of the bits."""
+    for name, sparsity in layer.sparsity_2to4.items():
+        weight, bits = layer._parameters[name], layer._buffers[mask_name(name)]
+        assert weight is not None
+        assert bits is not None
+        if batch is not None and sparsity.update_freq and batch % sparsity.update_freq == 0:
+            mask = choose(weight, sparsity.axis, sparsity.groups)
+            bits.copy_(pack(mask))
+            # A new tensor: a backward pass that is to come may still need the one before.
+            layer.masks_2to4[name].set(bits, mask.to(weight.dtype))
+        elif sparsity.update_freq:
+            _mask(layer, name, weight)
