@@ -1,0 +1,240 @@
+"""What a pruned model has to compute: built from the original and the pruned model alone, without a plan or a record.
+
+`kept_twin` is the original, computing with the elements that the pruned model still has. A removed channel is NaN in
+it: pointwise operations and data movement carry the mark by themselves, contractions take it for zero, norms and
+reductions over channels leave it out. An operation that would need to know more and is not known here gives NaN, which
+never passes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+NAN = float("nan")
+CONTRACT = {"convolution": 0, "mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1}
+Shaped = tuple[int, ...]
+
+
+def _norm(x: torch.Tensor, over: Shaped, w: torch.Tensor | None, b: torch.Tensor | None, eps: float) -> tuple[Any, ...]:
+    mean = x.nanmean(over, keepdim=True)
+    r = torch.rsqrt((x - mean).square().nanmean(over, keepdim=True) + eps)
+    y = (x - mean) * r
+    y = y if w is None else y * w
+    return (y if b is None else y + b), mean, r
+
+
+class Kept(TorchDispatchMode):
+    """Computes with what is kept only: NaN marks what went."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = func._schema.name.split("::")[1]
+        if name in CONTRACT:
+            return _contraction(func, name, args, kwargs)
+        if name == "_trilinear":
+            return _bilinear(func, args)
+        if name.startswith("_scaled_dot_product"):
+            return _attention(func, args, kwargs)
+        if name in ("mean", "sum", "linalg_vector_norm") and args[0].is_floating_point():
+            return _sum(func, name, args, kwargs)
+        if name in ("var", "std"):
+            x, over, keep = args[0], tuple(args[1] or range(args[0].ndim)), kwargs.get("keepdim", False)
+            n = (~x.isnan()).sum(over, keepdim=keep) - (1 if kwargs.get("correction") is None else kwargs["correction"])
+            v = (x - x.nanmean(over, keepdim=True)).square().nansum(over, keepdim=keep) / n
+            return v if name == "var" else v.sqrt()
+        if name in ("amax", "max", "_softmax") and len(args) > 1 and not isinstance(args[1], torch.Tensor):
+            x = args[0]
+            out = func(x.masked_fill(x.isnan(), -torch.inf), *args[1:], **kwargs)
+            if name == "_softmax":
+                return out.masked_fill(x.isnan(), NAN)
+            return tree_map_only(
+                torch.Tensor, lambda t: t.masked_fill(t == -torch.inf, NAN) if t.is_floating_point() else t, out
+            )
+        return _normalization(func, name, args, kwargs)
+
+
+def _contraction(func: Any, name: str, args: Any, kwargs: Any) -> torch.Tensor:
+    i = CONTRACT[name]
+    a, b = args[i], args[i + 1]
+    zeroed = (
+        torch.nan_to_num(t) if isinstance(t, torch.Tensor) and t.is_floating_point() and k >= i else t
+        for k, t in enumerate(args)
+    )
+    out = func(*zeroed, **kwargs)
+    if name != "convolution":
+        gone = a.isnan().all(-1, keepdim=True) | b.isnan().all(-2, keepdim=True)
+    else:
+        gone = b.isnan()
+        if args[6]:  # transposed: in, out / groups
+            gone = gone.unflatten(0, (args[8], -1)).flatten(3).all(3).all(1).flatten() if b.ndim > 2 else gone
+        else:
+            gone = gone.flatten(1).all(1)
+        gone = gone.view(-1, *[1] * (out.ndim - 2))
+    return out.masked_fill(gone, NAN)
+
+
+def _bilinear(func: Any, args: Any) -> torch.Tensor:
+    """x1, weight (out, in1, in2), x2, ..."""
+    out = func(*map(torch.nan_to_num, args[:3]), *args[3:])
+    weight = args[1]
+    return out.masked_fill(weight.isnan().flatten(-2).all(-1).reshape(-1), NAN) if out.ndim else out
+
+
+def _attention(func: Any, args: Any, kwargs: Any) -> Any:
+    q, k, v = args[:3]
+    out = func(*map(torch.nan_to_num, (q, k, v)), *args[3:], **kwargs)
+    v = v.isnan().all(-2, keepdim=True)
+    gone = q.isnan().all(-1, keepdim=True) | v.repeat_interleave(q.shape[1] // v.shape[1], 1)  # grouped queries
+    return (out[0].masked_fill(gone, NAN), *out[1:])
+
+
+def _sum(func: Any, name: str, args: Any, kwargs: Any) -> torch.Tensor:
+    at = 2 if name == "linalg_vector_norm" else 1
+    x, dim = args[0], args[at] if len(args) > at else None
+    keep = args[at + 1] if len(args) > at + 1 else kwargs.get("keepdim", False)
+    over = tuple(dim) if dim else tuple(range(x.ndim))
+    out = func(torch.nan_to_num(x), *args[1:], **kwargs)
+    alive = (~x.isnan()).sum(over, keepdim=bool(dim) and keep)
+    if name == "mean":
+        out = out * ((x.numel() // max(out.numel(), 1)) / alive.clamp_min(1))
+    return out.masked_fill(alive == 0, NAN)
+
+
+def _normalization(func: Any, name: str, args: Any, kwargs: Any) -> Any:
+    if name == "native_layer_norm":
+        x, shape, w, b, eps = args
+        return _norm(x, tuple(range(x.ndim - len(shape), x.ndim)), w, b, eps)
+    if name == "native_group_norm":
+        x, w, b, n, c, _, g, eps = args
+        y, *rest = _norm(x.reshape(n, g, -1), (2,), None, None, eps)
+        y = y.reshape(x.shape)
+        side = (1, c) + (1,) * (x.ndim - 2)
+        y = y if w is None else y * w.view(side)
+        return (y if b is None else y + b.view(side), *rest)
+    if name == "native_batch_norm" and args[5]:  # batch statistics: also how weights are standardized
+        x, w, b = args[:3]
+        y, *rest = _norm(x, tuple(d for d in range(x.ndim) if d != 1), None, None, args[7])
+        side = (1, -1) + (1,) * (x.ndim - 2)
+        y = y if w is None else y * w.view(side)
+        return (y if b is None else y + b.view(side), *(r.flatten() for r in rest))
+    if name == "_fused_rms_norm":
+        x, shape, w, eps = args
+        over = tuple(range(x.ndim - len(shape), x.ndim))
+        r = torch.rsqrt((x * x).nanmean(over, keepdim=True) + (torch.finfo(x.dtype).eps if eps is None else eps))
+        return (x * r if w is None else x * r * w, r)
+    return func(*args, **kwargs)
+
+
+def kept_twin(original: nn.Module, pruned: nn.Module) -> nn.Module:
+    """The original, computing with those parameter elements only that the pruned model has.
+
+    Needs parameters whose elements are all different (`distinct`), and cannot judge parameters whose kept values change
+    at the cut (a rescaled weight-norm g).
+    """
+    twin = copy.deepcopy(original)
+    kept = dict(pruned.named_parameters())
+    with torch.no_grad():
+        for name, p in twin.named_parameters():
+            if name in kept and kept[name].shape != p.shape:
+                p.masked_fill_(~torch.isin(p, kept[name]), NAN)
+    forward = twin.forward
+
+    def only_kept(*args: Any, **kwargs: Any) -> Any:
+        with torch.enable_grad(), Kept():  # enabled: fused inference paths would hide their operations
+            return forward(*args, **kwargs)
+
+    twin.forward = only_kept  # type: ignore[method-assign]
+    return twin
+
+
+class Double(TorchDispatchMode):
+    """Casts to float32 in user code stay float64, so that comparisons in float64 mean something: run all models
+    inside."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func._schema.name == "aten::_to_copy" and kwargs.get("dtype") == torch.float32:
+            kwargs["dtype"] = torch.float64
+        return func(*args, **kwargs)
+
+
+def fits(m: nn.Module) -> bool:
+    """Whether the sizes that a layer of torch's own states are those of its weight."""
+    if isinstance(m, nn.modules.conv._ConvNd):
+        a, b = (m.in_channels, m.out_channels) if m.transposed else (m.out_channels, m.in_channels)
+        return m.weight.shape[:2] == (a, b // m.groups)
+    if isinstance(m, nn.Linear):
+        return m.weight.shape == (m.out_features, m.in_features)
+    if isinstance(m, nn.LayerNorm) and m.weight is not None:
+        return m.weight.shape == tuple(m.normalized_shape)
+    if isinstance(m, nn.Embedding):
+        return m.weight.shape == (m.num_embeddings, m.embedding_dim)
+    return not (isinstance(m, nn.modules.batchnorm._NormBase) and m.weight is not None) or m.weight.shape == (
+        m.num_features,
+    )
+
+
+def distinct(model: nn.Module, seed: int = 2) -> nn.Module:
+    """Make all elements of every float64 parameter different (float32 draws collide) without changing the function
+    much."""
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in (p for p in model.parameters() if p.dtype == torch.float64):
+            p.add_(torch.randn(p.shape, generator=g, dtype=torch.float64), alpha=1e-4)
+    return model
+
+
+def randomize(model: nn.Module, seed: int = 1) -> nn.Module:
+    """Give normalization layers parameters and statistics that show a wrong index."""
+    g = torch.Generator().manual_seed(seed)
+    for m in model.modules():
+        if isinstance(m, (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)):
+            ranges = {"weight": (0.5, 1.5), "bias": (-0.3, 0.3), "running_mean": (-0.3, 0.3), "running_var": (0.5, 1.5)}
+            for name, (low, high) in ranges.items():
+                t = getattr(m, name, None)
+                if t is not None:
+                    t.data.copy_(torch.rand(t.shape, generator=g) * (high - low) + low)
+    return model
+
+
+def ready(model: nn.Module) -> nn.Module:
+    """The model in float64, with parameters that tell channels apart, in eval mode."""
+    return distinct(randomize(model.double())).eval()
+
+
+def doubled(value: Any) -> Any:
+    """The same nesting with float64 in place of every floating-point tensor."""
+    return tree_map_only(torch.Tensor, lambda t: t.double() if t.is_floating_point() else t, value)
+
+
+def run(model: nn.Module, inputs: Any) -> list[torch.Tensor]:
+    """The output tensors of one forward pass, in order."""
+    with torch.no_grad(), Double():
+        out = model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
+    return [t.detach() for t in tree_leaves(_open(out)) if isinstance(t, torch.Tensor)]
+
+
+def _open(value: Any) -> Any:
+    return vars(value) if hasattr(value, "__dataclass_fields__") else value
+
+
+def distance(got: list[torch.Tensor], want: list[torch.Tensor]) -> float:
+    """The largest difference, relative to the largest value of each output; NaN where any output has one."""
+    assert [t.shape for t in got] == [t.shape for t in want]
+    worst = 0.0
+    for a, b in zip(got, want, strict=True):
+        if a.numel() and a.is_floating_point():
+            d = float((a - b).abs().max() / b.abs().max().clamp_min(1e-12))
+            worst = d if d != d or d > worst else worst
+        elif not torch.equal(a, b):
+            return float("inf")
+        if worst != worst:
+            return worst
+    return worst
