@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 NAN = float("nan")
-CONTRACT = {"convolution": 0, "mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1}
+CONTRACT = {"convolution": 0, "mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1, "mv": 0, "dot": 0, "addmv": 1}
 Shaped = tuple[int, ...]
 
 
@@ -69,7 +69,8 @@ def _contraction(func: Any, name: str, args: Any, kwargs: Any) -> torch.Tensor:
     )
     out = func(*zeroed, **kwargs)
     if name != "convolution":
-        gone = a.isnan().all(-1, keepdim=True) | b.isnan().all(-2, keepdim=True)
+        matrix = a.isnan().all(-1, keepdim=b.ndim > 1)
+        gone = matrix | b.isnan().all(-2, keepdim=True) if b.ndim > 1 else matrix
     else:
         gone = b.isnan()
         if args[6]:  # transposed: in, out / groups
@@ -103,7 +104,7 @@ def _sum(func: Any, name: str, args: Any, kwargs: Any) -> torch.Tensor:
     out = func(torch.nan_to_num(x), *args[1:], **kwargs)
     alive = (~x.isnan()).sum(over, keepdim=bool(dim) and keep)
     if name == "mean":
-        out = out * ((x.numel() // max(out.numel(), 1)) / alive.clamp_min(1))
+        out = out * ((x.numel() // max(out.numel(), 1)) / alive.clamp_min(1).double())
     return out.masked_fill(alive == 0, NAN)
 
 

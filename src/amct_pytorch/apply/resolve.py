@@ -172,8 +172,11 @@ def _cuts(node: Node, layer: nn.Module, produces: bool, before: Shapes, removals
 
 
 def _goes_with_input(node: Node, layer: Convolution) -> bool:
-    """Whether a convolution is depthwise, or was: one that was cut to a single channel looks like any other."""
-    return layer.groups == layer.in_channels and (layer.groups > 1 or node.end > 1)
+    """Whether a convolution is depthwise, or was: one that was cut to a single channel looks like any other.
+
+    A node with groups is not, though the model may have been cut to one input channel per group.
+    """
+    return node.groups is None and layer.groups == layer.in_channels and (layer.groups > 1 or node.end > 1)
 
 
 def _length(layer: nn.Module, weight: str, axis: int, before: Shapes, removals: Mapping[Axis, Removal]) -> int:
