@@ -1,8 +1,8 @@
 """The trace check: the pruned model does what the original did, operation by operation.
 
-A skeleton that is cut by the plan runs under the same analysis, its parameters carrying the labels that stay. Each of its operations must
-be the same one with the same Python scalars (sizes aside), and give the shapes and the labels that the original's have after the
-cut. Where it fails, the groups involved stay whole and the plan is made again.
+A skeleton that is cut by the plan runs under the same analysis, its parameters carrying the labels that stay. Each of
+its operations must be the same one with the same Python scalars (sizes aside), and give the shapes and the labels
+that the original's have after the cut. Where it fails, the groups involved stay whole and the plan is made again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse.capture import Logged
 from amct_pytorch.analyse.groups import Ids, units_of
 from amct_pytorch.analyse.labels import Factor, Labels, Mask
-from amct_pytorch.analyse.run import Arguments, Entry, Facts, Options, Passes, Trace, tensors
+from amct_pytorch.analyse.run import Arguments, Entry, Facts, Means, Options, Passes, Trace, tensors
 from amct_pytorch.apply.compose import removals_of
 from amct_pytorch.apply.cut import cut_shape, cut_tensor
 from amct_pytorch.apply.sizes import apply_sizes
@@ -78,13 +78,13 @@ class _Skeleton:
         self.cut = {n: self._cut(t, n, plan) for n, t in tensors(model).items()}
         self.model, self.plan, self.options = model, plan, options
         self.entries = {n: self._entry(e) for n, e in self.facts.entries.items()}
-        self.passes: dict[bool, Passes] = {}
+        self.passes: dict[Means, Passes] = {}
 
     def _cut(self, t: torch.Tensor, name: str, plan: ChannelPlan) -> torch.Tensor:
         removals = removals_of(plan, name)
         if not removals:
             return t
-        if self.facts.real:
+        if any(trace.means is Means.REAL for trace in self.facts.traces):
             return cut_tensor(t, removals)
         return torch.empty(cut_shape(t.shape, removals), dtype=t.dtype, device="meta")
 
@@ -97,14 +97,16 @@ class _Skeleton:
 
     def run(self, trace: Trace, arguments: Arguments) -> tuple[Sequence[Logged], str]:
         """The log of the skeleton's pass, as far as it came, and the error that ended it."""
-        real = self.facts.real and not trace.training
-        if real not in self.passes:
-            self.passes[real] = Passes(self.model, self.cut, self.options, real, lambda m: apply_sizes(m, self.plan))
+        if trace.means not in self.passes:
+            self.passes[trace.means] = Passes(
+                self.model, self.cut, self.options, trace.means, lambda m: apply_sizes(m, self.plan)
+            )
+        passes = self.passes[trace.means]
         try:
             labels = _Replayed(script=iter([f[self.keep[f]] for f in trace.made]))
-            passed = self.passes[real].run(labels, self.entries, arguments, trace.training)
+            passed = passes.run(labels, self.entries, arguments, trace.training)
         except Exception as e:  # noqa: BLE001 - any failure means that groups stay whole, and is reported with them
-            return self.passes[real].log, f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"
+            return passes.log, f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"
         return passed.log, ""
 
 
@@ -142,7 +144,7 @@ def _failures(
             break
     if not failures and (error or len(small) != len(full) or any(True for _ in _differing(expected, full, small))):
         why = error or "the pruned model runs other operations"
-        return {i: f"after the cut, the forward pass would not do the same: {why}" for i in choice.removed}
+        return dict.fromkeys(choice.removed, f"after the cut, the forward pass would not do the same: {why}")
     return failures
 
 
@@ -197,8 +199,8 @@ class _Expected:
     def _same(self, labels: Sequence[Factor], mine: Sequence[Factor]) -> bool:
         """Whether two tensors hold the same channels, label by label, or else unit by unit.
 
-        The second where a dim shrank to one row: labels of one unit then stand for each other. What loses nothing anywhere
-        need not be compared.
+        The second where a dim shrank to one row: labels of one unit then stand for each other. What loses nothing
+        anywhere need not be compared.
         """
         if len(labels) == len(mine) and all(a is b or np.array_equal(a, b) for a, b in zip(labels, mine, strict=True)):
             return True

@@ -73,7 +73,8 @@ class SizeMode(TorchFunctionMode):
     def spread(self, out: torch.Tensor, dim: int, size: Any, new: bool = False) -> None:
         """A dim of equal elements, made out of a size: it has the labels that the size counts.
 
-        Where an attribute gives the size of a `new` tensor, it gets labels of its own, which are tied to what they meet.
+        Where an attribute gives the size of a `new` tensor, it gets labels of its own, which are tied to what they
+        meet.
         """
         expression = origin(size) if isinstance(size, int) else -1
         if isinstance(expression, Dim) and self.capture.varying(out, dim) is None and out.shape[dim] > 1:
@@ -243,7 +244,8 @@ def getitem(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
 
 
 def _bounds(key: Any, ndim: int) -> dict[int, tuple[Any, Any]]:
-    """The bounds of the slices of an index, by the dim of what they are applied to (indices by number take dims away)."""
+    """The bounds of the slices of an index, by the dim of what they are applied to (indices by number take dims
+    away)."""
     items = key if isinstance(key, tuple) else (key,)
     used = sum(1 for k in items if k is not None and k is not Ellipsis)
     bounds: dict[int, tuple[Any, Any]] = {}
@@ -330,8 +332,8 @@ def group_normalized(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: d
 def multi_head(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """multi_head_attention_forward: heads, head size and the width of the query belong together.
 
-    (query, key, value, embed_dim, heads, in_proj_weight, in_proj_bias, ...): embed_dim is the query's width and the rows of each
-    projection; its heads keep their size.
+    (query, key, value, embed_dim, heads, in_proj_weight, in_proj_bias, ...): embed_dim is the query's width and the
+    rows of each projection; its heads keep their size.
     """
     capture = mode.capture
     query, embed, heads = args[0], args[3], args[4]
@@ -363,19 +365,21 @@ _T = torch.Tensor
 HANDLERS: dict[Any, Handler] = {
     _T.shape.__get__: shape,  # type: ignore[attr-defined]
     _T.size: shape,
-    **{f: view for f in (_T.view, _T.reshape, torch.reshape)},
-    **{f: unflatten for f in (_T.unflatten, torch.unflatten)},
-    **{f: expand for f in (_T.expand, _T.broadcast_to, torch.broadcast_to)},
+    **dict.fromkeys((_T.view, _T.reshape, torch.reshape), view),
+    **dict.fromkeys((_T.unflatten, torch.unflatten), unflatten),
+    **dict.fromkeys((_T.expand, _T.broadcast_to, torch.broadcast_to), expand),
     _T.expand_as: expand_as,
-    **{f: repeat for f in (_T.repeat, _T.tile, torch.tile)},
+    **dict.fromkeys((_T.repeat, _T.tile, torch.tile), repeat),
     **{f: factory(0) for f in (torch.zeros, torch.ones, torch.full, torch.empty)},
     **{f: factory(1) for f in (_T.new_zeros, _T.new_ones, _T.new_full, _T.new_empty)},
-    **{f: pieces for f in (_T.split, torch.split, _T.split_with_sizes, torch.split_with_sizes)},
-    **{f: chunk for f in (_T.chunk, torch.chunk)},
+    **dict.fromkeys((_T.split, torch.split, _T.split_with_sizes, torch.split_with_sizes), pieces),
+    **dict.fromkeys((_T.chunk, torch.chunk), chunk),
     _T.__getitem__: getitem,
-    **{f: narrow for f in (_T.narrow, torch.narrow)},
-    **{f: normalized for f in (F.layer_norm, torch.layer_norm, F.rms_norm, torch.rms_norm)},
-    **{f: group_normalized for f in (F.group_norm, torch.group_norm)},
-    **{f: grouped for f in (F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)},
+    **dict.fromkeys((_T.narrow, torch.narrow), narrow),
+    **dict.fromkeys((F.layer_norm, torch.layer_norm, F.rms_norm, torch.rms_norm), normalized),
+    **dict.fromkeys((F.group_norm, torch.group_norm), group_normalized),
+    **dict.fromkeys(
+        (F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), grouped
+    ),
     F.multi_head_attention_forward: multi_head,
 }

@@ -1,7 +1,8 @@
 """One pass over a model: every operation, with the labels of what goes in and out.
 
 Two modes lie over the forward pass. `Capture` sees the operations and lets labels ride along, by the rules of `rules/`;
-`SizeMode` sees the calls of user code that take or give sizes. Nothing of the model's own is changed: it is a copy that runs.
+`SizeMode` sees the calls of user code that take or give sizes. Nothing of the model's own is changed: it is a copy
+that runs.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from amct_pytorch.analyse import labels as lb
+from amct_pytorch.analyse import shapes
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.sizes import Dim, Equation, Expression
 from amct_pytorch.errors import ModelError
@@ -28,7 +30,8 @@ _MARK = "_channel_labels"
 
 
 class Info:
-    """What is known of one tensor: its factors; whether it comes from parameters alone; labels that its values depend on."""
+    """What is known of one tensor: its factors; whether it comes from parameters alone; labels that its values depend
+    on."""
 
     __slots__ = ("factors", "indices", "static")
 
@@ -90,12 +93,16 @@ def flatten(value: Any) -> Iterator[Any]:
 class Capture(TorchDispatchMode):
     """Labels ride along one forward pass.
 
-    What rules use: `factors` and `put` read and write the labels of a tensor; `merge` is the rule of pointwise operations;
-    `freeze` and `fix` say that channels, or a dim of a joint factor, cannot shrink; `labels` ties and balances.
+    What rules use: `factors` and `put` read and write the labels of a tensor; `merge` is the rule of pointwise
+    operations; `freeze` and `fix` say that channels, or a dim of a joint factor, cannot shrink; `labels` ties and
+    balances.
     """
 
-    def __init__(self, labels: Labels, rules: Mapping[str, Rule], names: Mapping[int, str]) -> None:
+    def __init__(
+        self, labels: Labels, rules: Mapping[str, Rule], names: Mapping[int, str], shapes_only: bool = False
+    ) -> None:
         super().__init__()
+        self.shapes_only = shapes_only
         self.labels = labels
         self.rules = rules
         self.names = names
@@ -249,7 +256,8 @@ class Capture(TorchDispatchMode):
             else:
                 del out[i]
                 a, b = (self.fix(x, sorted(y), "") for x, y in ((o, theirs - mine), (f, mine - theirs)))
-                assert a is not None and b is not None
+                assert a is not None
+                assert b is not None
                 self.labels.tie(a, b)
                 self._join(out, a)
             return
@@ -268,7 +276,10 @@ class Capture(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         before = self._before(args, kwargs)
-        out = func(*args, **kwargs)
+        if self.shapes_only:
+            out = shapes.run(func, func._schema.name.removeprefix("aten::"), args, kwargs)
+        else:
+            out = func(*args, **kwargs)
         self.rule(func, args, kwargs, out, before)
         return out
 
@@ -370,9 +381,9 @@ COPIES = frozenset("clone contiguous alias detach lift_fresh".split())
 RESHAPES = frozenset("view _unsafe_view reshape _reshape_alias".split())
 # Operations whose scalars are sizes: their results' shapes and labels are compared instead.
 SIZED = frozenset(
-    "view _unsafe_view reshape _reshape_alias expand split split_with_sizes unsafe_split chunk slice zeros new_zeros empty ones "
-    "full arange narrow repeat native_group_norm native_layer_norm new_empty new_ones new_full empty_strided "
-    "_fused_rms_norm as_strided as_strided_ new_full randn rand new_empty_strided empty_permuted randint scalar_tensor_size".split()
+    "view _unsafe_view reshape _reshape_alias expand split split_with_sizes unsafe_split chunk slice narrow repeat "
+    "as_strided as_strided_ native_group_norm native_layer_norm _fused_rms_norm arange zeros ones full empty rand randn "
+    "randint new_zeros new_ones new_full new_empty new_empty_strided empty_strided empty_permuted".split()
 )
 
 

@@ -96,16 +96,16 @@ def _groups(
     labels: Labels, unit: Ids, axis_of: Ids, why: dict[int, Reason], rows: list[Ids], count: int
 ) -> tuple[Group, ...]:
     named = np.array([bool(a.tensor) for a in labels.axes])[axis_of] if labels.axes else np.zeros(0, np.bool_)
-    pairs = [np.stack([unit[named], axis_of[named]], 1)]
+    width = len(labels.axes) + sum(len(r) for r in rows)
+    keys = [unit[named] * width + axis_of[named]]
     offset = len(labels.axes)
-    for k, r in enumerate(rows):
-        for i, row in enumerate(r):
-            pairs.append(np.stack([row, np.full(len(row), offset + i)], 1))
-        offset += len(rows[k])
-    touched, times = np.unique(np.concatenate(pairs), axis=0, return_counts=True)
+    for r in rows:
+        keys.append((r * width + offset + np.arange(len(r))[:, None]).ravel())
+        offset += len(r)
+    touched, times = np.unique(np.concatenate(keys), return_counts=True)
     signatures: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
-    starts = np.searchsorted(touched[:, 0], np.arange(count + 1))
-    columns, counts = touched[:, 1].tolist(), times.tolist()
+    starts = np.searchsorted(touched, np.arange(count + 1) * width).tolist()
+    columns, counts = (touched % max(width, 1)).tolist(), times.tolist()
     for u in range(count):
         a, b = starts[u], starts[u + 1]
         if a < b and u not in why:

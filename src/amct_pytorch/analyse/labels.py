@@ -1,7 +1,8 @@
 """Labels: integers that say which channels a tensor holds, and the ties between them.
 
-The labels of a tensor are a list of *factors*: integer arrays with the tensor's rank and size 1 along the dims that they do not
-depend on. No two factors of one tensor vary along the same dim. A factor that varies along several dims is *joint*.
+The labels of a tensor are a list of *factors*: integer arrays with the tensor's rank and size 1 along the dims that
+they do not depend on. No two factors of one tensor vary along the same dim. A factor that varies along several dims
+is *joint*.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ class Reason:
     text: str
     module: str = ""
     line: str = ""
+
+
+_KNOWN = ("ties", "frozen", "joints", "partial", "balanced", "produced", "made")
 
 
 @dataclass
@@ -70,6 +74,15 @@ class Labels:
         """Every row of `rows` (rows, channels) has to lose equally many channels."""
         if rows.shape[0] > 1:
             self.balanced.append(rows)
+
+    def marks(self) -> dict[str, int]:
+        """How much is known so far."""
+        return {name: len(getattr(self, name)) for name in _KNOWN}
+
+    def forget(self, marks: dict[str, int]) -> None:
+        """Take back what was learned since, of a pass that failed. Labels that were handed out stay unused."""
+        for name, length in marks.items():
+            del getattr(self, name)[length:]
 
     def axis_ids(self, labels: Factor) -> npt.NDArray[np.int64]:
         """Which of `axes` each label belongs to."""
@@ -153,9 +166,9 @@ def components(count: int, ties: Sequence[tuple[Factor, Factor]]) -> npt.NDArray
 def settle(labels: Labels) -> npt.NDArray[np.int64]:
     """The component of each label, after every joint factor was given one dim along which it may shrink.
 
-    What remains of a tensor has to be a dense array. A joint factor allows that where its components differ along one dim only
-    (whole rows, or the same index in every row). Where it met a factor over some of its dims, those are the ones that shrink,
-    unless other operations decided already; where nothing decides, the last dim shrinks.
+    What remains of a tensor has to be a dense array. A joint factor allows that where its components differ along one
+    dim only (whole rows, or the same index in every row). Where it met a factor over some of its dims, those are the
+    ones that shrink, unless other operations decided already; where nothing decides, the last dim shrinks.
     """
     ties = list(labels.ties)
     joints = _unique([f for f in labels.joints if len(dims(f)) > 1])

@@ -1,4 +1,5 @@
-"""The passes: eval and train mode, over a copy of the model that holds no data, or the real one where the forward looks at values."""
+"""The passes: eval and train mode, over a copy of the model that holds no data, or the real one where the forward
+looks at values."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import copy
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -20,11 +22,20 @@ from amct_pytorch.analyse.capture import Capture, Logged, Rule, flatten
 from amct_pytorch.analyse.groups import Grouping, group
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.rules import TABLE
+from amct_pytorch.analyse.shapes import stand_in
 from amct_pytorch.analyse.sizes import Equation, Expression, couple, mark
 from amct_pytorch.errors import ModelError
 from amct_pytorch.record import Axis
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class Means(Enum):
+    """What a pass runs on: tensors without data, fake tensors (which say that they are on their device), or the real ones."""
+
+    SHAPES = "shapes"
+    FAKE = "fake"
+    REAL = "real"
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,7 @@ class Trace:
     """What one pass did."""
 
     training: bool
+    means: Means
     log: tuple[Logged, ...]
     made: tuple[Factor, ...]
 
@@ -53,7 +65,6 @@ class Facts:
     entries: Mapping[str, Entry]
     equations: tuple[Equation, ...]
     traces: tuple[Trace, ...]
-    real: bool
     notes: tuple[str, ...]
 
 
@@ -72,47 +83,59 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options) -> Facts:
     """
     if not any(p.is_floating_point() and p.numel() for p in model.parameters()):
         raise ModelError(f"{type(model).__name__} has no floating-point parameters: there is nothing to prune")
-    labels = Labels()
-    entries = enter(labels, model, options)
-    notes: list[str] = []
-    real = False
-    try:
-        passes = Passes(model, tensors(model), options, real)
-        first = passes.run(labels, entries, arguments, training=False)
-    except (RuntimeError, TypeError, ValueError, NotImplementedError):
-        # Values, or an operation without a shape rule: the real input decides, and shows the cause where it fails too.
-        labels, real = Labels(), True
-        entries = enter(labels, model, options)
-        passes = Passes(model, tensors(model), options, real)
-        try:
-            first = passes.run(labels, entries, arguments, training=False)
-        except Exception as e:
-            raise ModelError(
-                f"the forward pass of {type(model).__name__} in eval mode fails on input_data: {type(e).__name__}: {e}; "
-                "input_data must be what the model takes (a tensor, a tuple of arguments, or a dict of keyword arguments)"
-            ) from e
+    labels, first = _eval_pass(model, arguments, options)
     done = [first]
+    notes = []
     try:
-        if real:
-            passes = Passes(model, tensors(model), options, False)
-        done.append(passes.run(labels, entries, arguments, training=True))
+        done.append(_train_pass(model, arguments, options, labels, first))
     except Exception as e:  # noqa: BLE001 - the cause goes into the report, and what only train mode uses stays
         notes.append(
-            f"train mode could not be analysed on this input ({type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}); "
-            "what only train mode uses stays"
+            f"train mode could not be analysed on this input ({_line(e)}); what only train mode uses stays as it is"
         )
     touched = set().union(*(p.touched for p in done))
     couple([e for p in done for e in p.equations], labels)
-    grouping = group(labels, [name for name in entries if name not in touched])
-    return Facts(
-        labels,
-        grouping,
-        entries,
-        tuple(e for p in done for e in p.equations),
-        tuple(Trace(p.training, tuple(p.log), tuple(p.made)) for p in done),
-        real,
-        tuple(notes),
-    )
+    grouping = group(labels, [name for name in first.entries if name not in touched])
+    equations = tuple(e for p in done for e in p.equations)
+    traces = tuple(Trace(p.training, p.means, tuple(p.log), tuple(p.made)) for p in done)
+    return Facts(labels, grouping, first.entries, equations, traces, tuple(notes))
+
+
+def _eval_pass(model: nn.Module, arguments: Arguments, options: Options) -> tuple[Labels, Passed]:
+    """By shapes alone where that goes; on fake tensors; on the real input where the forward looks at values."""
+    for means in (Means.SHAPES, Means.FAKE):
+        with contextlib.suppress(Exception):  # the real input shows the cause, if there is one
+            return _pass(model, arguments, options, means)
+    try:
+        return _pass(model, arguments, options, Means.REAL)
+    except ModelError:
+        raise
+    except Exception as e:
+        raise ModelError(
+            f"the forward pass of {type(model).__name__} in eval mode fails on input_data: {_line(e)}; input_data must be "
+            "what the model takes: a tensor, a tuple of arguments, or a dict of keyword arguments"
+        ) from e
+
+
+def _pass(model: nn.Module, arguments: Arguments, options: Options, means: Means) -> tuple[Labels, Passed]:
+    labels = Labels()
+    entries = enter(labels, model, options)
+    return labels, Passes(model, tensors(model), options, means).run(labels, entries, arguments, training=False)
+
+
+def _train_pass(model: nn.Module, arguments: Arguments, options: Options, labels: Labels, first: Passed) -> Passed:
+    if first.means is Means.SHAPES:
+        known = labels.marks()
+        try:
+            passes = Passes(model, tensors(model), options, Means.SHAPES)
+            return passes.run(labels, first.entries, arguments, training=True)
+        except Exception:  # noqa: BLE001 - fake tensors show the cause, if there is one
+            labels.forget(known)
+    passes = Passes(model, tensors(model), options, Means.FAKE)
+    return passes.run(labels, first.entries, arguments, training=True)
+
+
+def _line(e: Exception) -> str:
+    return f"{type(e).__name__}: {next(iter(str(e).splitlines()), '')}"
 
 
 def tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -172,6 +195,8 @@ class Passed:
     """What one pass left: its log, what it asks of sizes, which tensors it used."""
 
     training: bool
+    means: Means
+    entries: Mapping[str, Entry]
     log: Sequence[Logged]
     equations: Sequence[Equation]
     touched: frozenset[str]
@@ -186,11 +211,12 @@ class Passes:
         model: nn.Module,
         held: Mapping[str, torch.Tensor],
         options: Options,
-        real: bool,
+        means: Means,
         prepare: Callable[[nn.Module], None] | None = None,
     ) -> None:
         self.options = options
-        self.fake = None if real else FakeTensorMode(allow_non_fake_inputs=True)
+        self.means = means
+        self.fake = FakeTensorMode(allow_non_fake_inputs=True) if means is Means.FAKE else None
         own = tensors(model)
         self.tensors = {n: self._stand_in(t, own[n]) for n, t in held.items()}
         self.model = structural_copy(model, {id(own[n]): t for n, t in self.tensors.items()})
@@ -202,7 +228,9 @@ class Passes:
         self.whole = [m for _, m in _opaque_copies(model, self.model, options.opaque)]
 
     def _stand_in(self, t: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-        if self.fake is None:
+        if self.means is Means.SHAPES:
+            new = stand_in(t)
+        elif self.fake is None:
             new = t.detach().clone() if not isinstance(own, nn.Parameter) else t.detach()
         else:
             with self.fake:
@@ -215,7 +243,7 @@ class Passes:
         """One forward pass under the modes. Errors of the forward pass leave as they are."""
         self.model.train(training)
         names = {id(m): n for n, m in self.model.named_modules()}
-        capture = Capture(labels, {**TABLE, **self.options.rules}, names)
+        capture = Capture(labels, {**TABLE, **self.options.rules}, names, self.means is Means.SHAPES)
         for name, entry in entries.items():
             capture.enter(name, self.tensors[name], entry.factors)
             if entry.per_group is not None:
@@ -234,13 +262,23 @@ class Passes:
             capture.leave()
             for h in hooks:
                 h.remove()
-        return Passed(training, capture.log, capture.equations, frozenset(capture.touched), labels.made[start:])
+        return Passed(
+            training,
+            self.means,
+            entries,
+            capture.log,
+            capture.equations,
+            frozenset(capture.touched),
+            labels.made[start:],
+        )
 
     def _compared(self, left: Expression, right: Expression) -> None:
         if self.capture is not None:
             self.capture.compared(left, right)
 
     def _inputs(self, arguments: Arguments) -> Arguments:
+        if self.means is Means.SHAPES:
+            return _map(arguments, stand_in)
         if self.fake is None:
             return _map(arguments, lambda t: t.detach().clone())
         fake = self.fake
@@ -248,6 +286,7 @@ class Passes:
 
 
 def _map(value: Any, function: Any) -> Any:
+    """The same nesting with each tensor replaced."""
     if isinstance(value, torch.Tensor):
         return function(value)
     if isinstance(value, dict):

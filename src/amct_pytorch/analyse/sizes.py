@@ -1,7 +1,7 @@
 """Integers that remember where they came from, and what they have to become.
 
-A `Size` is an `int` with an expression over module attributes and over the labelled dims of tensors. User code computes with it as
-with any integer; where it arrives as the size of a labelled dim, it gives one equation.
+A `Size` is an `int` with an expression over module attributes and over the labelled dims of tensors. User code
+computes with it as with any integer; where it arrives as the size of a labelled dim, it gives one equation.
 """
 
 from __future__ import annotations

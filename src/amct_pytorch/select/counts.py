@@ -13,10 +13,10 @@ def kept_units(
 ) -> int:
     """How many of `units` stay when `ratio` of them may go.
 
-    The ratio counts as the nearest 32-bit float, halves are rounded to even. Only whole shares go (`shares` divides `units`;
-    None: every unit is one). `widths`: (channels per unit, channels that cannot go) of each producer's axis, which are
-    brought up to a multiple of 16 (and of `groups`, the groups of a convolution) where alignment is asked for; where no number
-    of units below all gives that, none goes. At least one share stays.
+    The ratio counts as the nearest 32-bit float, halves are rounded to even. Only whole shares go (`shares` divides
+    `units`; None: every unit is one). `widths`: (channels per unit, channels that cannot go) of each producer's axis,
+    which are brought up to a multiple of 16 (and of `groups`, the groups of a convolution) where alignment is asked
+    for; where no number of units below all gives that, none goes. At least one share stays.
     """
     shares = units if shares is None else shares
     step = units // shares

@@ -37,7 +37,8 @@ def nodes(model: nn.Module, parts: Iterable[Part]) -> PruneGroup:
 
 
 def _role(layer: nn.Module, axis: int, makes: bool) -> tuple[bool, str, int | None] | None:
-    """Whether a layer produces along an axis of its weight, its ONNX type and its groups; None where AMCT has no word."""
+    """Whether a layer produces along an axis of its weight, its ONNX type and its groups; None where AMCT has no
+    word."""
     if isinstance(layer, nn.modules.conv._ConvNd):
         known = _TRANSPOSED if layer.transposed else _CONVOLUTIONS
         if not isinstance(layer, known):

@@ -23,7 +23,8 @@ from amct_pytorch.select.scores import Scores, filter_norms, order, unit_scores
 
 @dataclass
 class Selector:
-    """The facts of one model and what is asked of its layers; remembers scores, and the groups that are to stay whole."""
+    """The facts of one model and what is asked of its layers; remembers scores, and the groups that are to stay
+    whole."""
 
     facts: Facts
     config: SparsityConfig
@@ -63,7 +64,7 @@ class Selector:
                     if u in group_of:
                         self.held.setdefault(group_of[u], e.reason.text + where)
         if len(self.held) == before:
-            self.held.update({i: "sizes in user code do not follow" for i in set(group_of.values())})
+            self.held.update(dict.fromkeys(set(group_of.values()), "sizes in user code do not follow"))
 
     def _removed(self, index: int, group: Group) -> list[int]:
         ratio, widths, groups = self._asked(group)
@@ -82,7 +83,8 @@ class Selector:
         return len(np.intersect1d(self.facts.grouping.unit[self.axes[axis]], np.concatenate(group.classes)))
 
     def _asked(self, group: Group) -> tuple[float | None, Callable[[int], list[tuple[int, int]]] | None, int]:
-        """The smallest ratio of a group's producers; their channels per unit where alignment is asked for; their groups."""
+        """The smallest ratio of a group's producers; their channels per unit where alignment is asked for; their
+        groups."""
         asked = []
         groups = 1
         for axis in group.producers:

@@ -18,7 +18,8 @@ Scores = npt.NDArray[np.float64]
 def filter_norms(tensor: torch.Tensor, axis: int, channels: int, name: str) -> Scores:
     """The L2 norm of each filter along an axis, over the other axes, in float64.
 
-    `channels` is the logical length of the axis; where it is more than the dim's own, the tensor's first dim is (groups, rest).
+    `channels` is the logical length of the axis; where it is more than the dim's own, the tensor's first dim is
+    (groups, rest).
     """
     t = tensor.detach()
     if channels != t.shape[axis]:
@@ -33,7 +34,8 @@ def filter_norms(tensor: torch.Tensor, axis: int, channels: int, name: str) -> S
 
 
 def unit_scores(units: Ids, producers: Sequence[tuple[Factor, Scores]], unit: Ids) -> Scores:
-    """The score of each unit: per producer min-max normalized norms, the mean over a unit's rows; summed over producers.
+    """The score of each unit: per producer min-max normalized norms, the mean over a unit's rows; summed over
+    producers.
 
     producers: per axis its labels and the norm of each; unit: the unit of every label.
     """

@@ -20,7 +20,8 @@ def contract(
 ) -> tuple[list[Factor], list[Factor]]:
     """Tie a dim of one tensor to a dim of another and sum over it; what is left of the factors of both.
 
-    The first `shared` dims of both are the same (batched products). The dims that were summed are of size 1 in the result.
+    The first `shared` dims of both are the same (batched products). The dims that were summed are of size 1 in the
+    result.
     """
     a = next((f for f in one if f.shape[dim] > 1), None)
     b = next((f for f in two if f.shape[other] > 1), None)
@@ -78,7 +79,7 @@ def matrix_vector(capture: Capture, call: Call) -> None:
     """mv, addmv, dot: a vector is a matrix of one column."""
     added = "add" in call.name
     bias, x, w = call.args[:3] if added else (None, *call.args[:2])
-    left, right = contract(capture, capture.factors(x), x.ndim - 1, capture.factors(w), 0)
+    left, _ = contract(capture, capture.factors(x), x.ndim - 1, capture.factors(w), 0)
     _produce(capture, x, left)
     out = [f.squeeze(-1) for f in left] if x.ndim > 1 else []
     if bias is not None:
@@ -235,14 +236,13 @@ def grouped_mm(capture: Capture, call: Call) -> None:
 
 
 RULES: dict[str, Rule] = {
-    **{n: matmul for n in ("mm", "bmm", "addmm", "baddbmm", "addbmm", "addmm_", "baddbmm_")},
-    **{n: matrix_vector for n in ("mv", "addmv", "dot", "vdot", "addmv_")},
+    **dict.fromkeys(("mm", "bmm", "addmm", "baddbmm", "addbmm", "addmm_", "baddbmm_"), matmul),
+    **dict.fromkeys(("mv", "addmv", "dot", "vdot", "addmv_"), matrix_vector),
     "linear": linear,
     "convolution": convolution,
     "_grouped_mm": grouped_mm,
-    **{
-        n: attention
-        for n in (
+    **dict.fromkeys(
+        (
             "scaled_dot_product_attention",
             "_scaled_dot_product_flash_attention_for_cpu",
             "_scaled_dot_product_flash_attention",
@@ -250,7 +250,8 @@ RULES: dict[str, Rule] = {
             "_scaled_dot_product_cudnn_attention",
             "_scaled_dot_product_attention_math",
             "_scaled_dot_product_fused_attention_overrideable",
-        )
-    },
+        ),
+        attention,
+    ),
 }
 RULES.pop("addbmm")  # sums over the batch

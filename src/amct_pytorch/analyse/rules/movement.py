@@ -123,7 +123,7 @@ def split(capture: Capture, call: Call) -> None:
 def flip(capture: Capture, call: Call) -> None:
     x = call.args[0]
     along = [d % x.ndim for d in call.args[1]]
-    capture.put(call.out, [np.ascontiguousarray(np.flip(f, along)) for f in capture.factors(x)])
+    capture.put(call.out, [np.ascontiguousarray(np.flip(f, tuple(along))) for f in capture.factors(x)])
 
 
 def roll(capture: Capture, call: Call) -> None:
@@ -303,9 +303,8 @@ def view_as_real(capture: Capture, call: Call) -> None:
 
 
 RULES: dict[str, Rule] = {
-    **{
-        n: reshape
-        for n in (
+    **dict.fromkeys(
+        (
             "view",
             "_unsafe_view",
             "reshape",
@@ -317,17 +316,17 @@ RULES: dict[str, Rule] = {
             "view_copy",
             "flatten",
             "_reshape_copy",
-        )
-    },
+        ),
+        reshape,
+    ),
     "permute": permute,
-    **{n: transpose for n in ("transpose", "t", "numpy_T", "transpose_", "t_")},
-    **{n: expand for n in ("expand", "broadcast_to", "expand_copy")},
+    **dict.fromkeys(("transpose", "t", "numpy_T", "transpose_", "t_"), transpose),
+    **dict.fromkeys(("expand", "broadcast_to", "expand_copy"), expand),
     "slice": take,
     "select": select,
     "unbind": unbind,
-    **{
-        n: split
-        for n in (
+    **dict.fromkeys(
+        (
             "split",
             "split_with_sizes",
             "unsafe_split",
@@ -335,8 +334,9 @@ RULES: dict[str, Rule] = {
             "chunk",
             "unsafe_chunk",
             "split_with_sizes_copy",
-        )
-    },
+        ),
+        split,
+    ),
     "flip": flip,
     "roll": roll,
     "repeat": repeat,
@@ -345,7 +345,7 @@ RULES: dict[str, Rule] = {
     "constant_pad_nd": pad,
     "pixel_shuffle": pixel_shuffle,
     "pixel_unshuffle": pixel_unshuffle,
-    **{n: channel_shuffle for n in ("channel_shuffle", "native_channel_shuffle")},
+    **dict.fromkeys(("channel_shuffle", "native_channel_shuffle"), channel_shuffle),
     "unfold": unfold,
     "im2col": im2col,
     "col2im": col2im,

@@ -91,9 +91,8 @@ def _first(out: object) -> torch.Tensor:
 
 
 RULES: dict[str, Rule] = {
-    **{
-        n: batch_norm
-        for n in (
+    **dict.fromkeys(
+        (
             "native_batch_norm",
             "_native_batch_norm_legit",
             "_native_batch_norm_legit_no_training",
@@ -102,9 +101,10 @@ RULES: dict[str, Rule] = {
             "_batch_norm_no_update",
             "_batch_norm_with_update",
             "batch_norm",
-        )
-    },
-    **{n: layer_norm for n in ("native_layer_norm", "_fused_rms_norm", "rms_norm", "layer_norm")},
+        ),
+        batch_norm,
+    ),
+    **dict.fromkeys(("native_layer_norm", "_fused_rms_norm", "rms_norm", "layer_norm"), layer_norm),
     "native_group_norm": group_norm,
     "_weight_norm_interface": weight_norm,
 }

@@ -88,34 +88,41 @@ def constant(capture: Capture, call: Call) -> None:
     """A new tensor that depends on nothing; what its sizes count is seen where user code asks for it."""
 
 
+def triangle(capture: Capture, call: Call) -> None:
+    """tril, triu: what stays depends on both indices."""
+    x = call.args[0]
+    kept = capture.fixed(capture.factors(x), [x.ndim - 2, x.ndim - 1], "a triangle is cut out of it")
+    capture.put(call.out, kept)
+
+
 UNARY = (
-    "relu relu6 gelu silu sigmoid hardswish hardsigmoid hardtanh tanh elu leaky_relu neg exp exp2 expm1 log log2 log10 log1p "
-    "sqrt rsqrt abs native_dropout dropout alpha_dropout mish softplus softshrink hardshrink threshold clamp clamp_min clamp_max "
-    "reciprocal erf erfc erfinv round floor ceil trunc frac square sin cos tan asin acos atan sinh cosh sign sgn selu celu "
-    "log_sigmoid_forward logical_not bitwise_not isnan isinf isfinite nan_to_num logit "
-    "clone _to_copy contiguous detach alias lift_fresh lift_fresh_copy positive "
+    "relu relu6 gelu silu sigmoid hardswish hardsigmoid hardtanh tanh elu leaky_relu neg exp exp2 expm1 log "
+    "log2 log10 log1p sqrt rsqrt abs native_dropout dropout alpha_dropout mish softplus softshrink hardshrink "
+    "threshold clamp clamp_min clamp_max reciprocal erf erfc erfinv round floor ceil trunc frac square sin cos "
+    "tan asin acos atan sinh cosh sign sgn selu celu log_sigmoid_forward logical_not bitwise_not isnan isinf "
+    "isfinite nan_to_num logit clone _to_copy contiguous detach alias lift_fresh lift_fresh_copy positive "
     "zeros_like ones_like full_like empty_like rand_like randn_like bernoulli zero fill zero_ fill_ bernoulli_ "
-    "uniform_ normal_ tril triu conj _conj real _neg_view rrelu_with_noise rrelu to copy_to exponential_ "
+    "uniform_ normal_ conj _conj real _neg_view rrelu_with_noise rrelu to copy_to exponential_ "
     "_fake_quantize_learnable_per_tensor_affine fake_quantize_per_tensor_affine "
-    "fake_quantize_per_tensor_affine_cachemask "
+    "fake_quantize_per_tensor_affine_cachemask"
 ).split()
 POINTWISE = (
-    "add sub mul div maximum minimum fmax fmin where pow addcmul addcdiv lerp masked_fill eq ne lt gt le ge rsub atan2 remainder fmod "
-    "floor_divide true_divide logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor hypot xlogy "
-    "logaddexp logaddexp2 copysign heaviside polar complex"
+    "add sub mul div maximum minimum fmax fmin where pow addcmul addcdiv lerp masked_fill eq ne lt gt le ge "
+    "rsub atan2 remainder fmod floor_divide true_divide logical_and logical_or logical_xor bitwise_and "
+    "bitwise_or bitwise_xor hypot xlogy logaddexp logaddexp2 copysign heaviside polar complex"
 ).split()
 RULES: dict[str, Rule] = {
-    **{name: unary for name in UNARY},
+    **dict.fromkeys(UNARY, unary),
     **{name + "_": in_place(unary) for name in UNARY if name + "_" not in UNARY and not name.endswith("_")},
-    **{name: pointwise for name in POINTWISE},
+    **dict.fromkeys(POINTWISE, pointwise),
     **{name + "_": in_place(pointwise) for name in POINTWISE},
     "copy_": in_place(copy),
     "copy": copy,
+    **dict.fromkeys(("tril", "triu", "tril_", "triu_"), triangle),
     "_prelu_kernel": prelu,
     "prelu": prelu,
-    **{
-        n: constant
-        for n in ("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided", "empty_strided", "sym_size")
-    },
+    **dict.fromkeys(
+        ("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided", "empty_strided", "sym_size"), constant
+    ),
     "glu": glu,
 }

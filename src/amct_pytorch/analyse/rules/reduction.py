@@ -1,13 +1,14 @@
 """Operations that reduce dims, or compute along one.
 
-Sums and norms of what is kept equal those of the whole with the rest zeroed. Mean, variance, maximum and softmax are taken over the
-kept channels. Anything else over channels freezes them.
+Sums and norms of what is kept equal those of the whole with the rest zeroed. Mean, variance, maximum and softmax are
+taken over the kept channels. Anything else over channels freezes them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -35,7 +36,7 @@ def _reduced(capture: Capture, x: torch.Tensor, along: Sequence[int], keepdim: b
     return out
 
 
-def _along(value: object, ndim: int) -> list[int]:
+def _along(value: Any, ndim: int) -> list[int]:
     if value is None or (isinstance(value, (tuple, list)) and not value):
         return list(range(ndim))
     dims = value if isinstance(value, (tuple, list)) else [value]
@@ -45,7 +46,7 @@ def _along(value: object, ndim: int) -> list[int]:
 def reduction(over: str | None = None, at: int = 1) -> Rule:
     def rule(capture: Capture, call: Call) -> None:
         x = call.args[0]
-        outs = [o for o in (call.out if isinstance(call.out, (tuple, list)) else (call.out,))]
+        outs = call.out if isinstance(call.out, (tuple, list)) else (call.out,)
         along = _along(call.arg(at, "dim"), x.ndim)
         keepdim = bool(call.kwargs.get("keepdim", call.args[at + 1] if _has_keepdim(call, at) else False))
         factors = _reduced(capture, x, along, keepdim, over)
@@ -70,7 +71,7 @@ def maximum(capture: Capture, call: Call) -> None:
         x, values, indices = call.args[0], call.out[0], call.out[1]
         along = call.args[1] % max(x.ndim, 1)
         counted = tuple(f for f in capture.factors(x) if f.ndim > along and f.shape[along] > 1)
-        setattr(indices, "_channel_labels", Info(list(capture.factors(values)), False, counted))
+        indices._channel_labels = Info(list(capture.factors(values)), False, counted)
 
 
 def vector_norm(capture: Capture, call: Call) -> None:
@@ -102,7 +103,7 @@ RULES: dict[str, Rule] = {
         n: reduction(f"{n} is taken over it")
         for n in "amin std std_mean prod logsumexp any all argmax argmin median nanmedian mode".split()
     },
-    **{n: maximum for n in ("max", "min")},
+    **dict.fromkeys(("max", "min"), maximum),
     "linalg_vector_norm": vector_norm,
     "norm": vector_norm,
     "_softmax": along_dim(1, None),

@@ -1,0 +1,138 @@
+"""Operations on tensors without data: what they give, by shapes alone.
+
+Tensors on the meta device stand in for all others, so that a pass costs microseconds per operation. The commonest operations that
+PyTorch has no fast shape rule for have theirs here; the rest run on the meta device. Where that cannot be (values are read,
+devices matter), the pass fails and is done another way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+Shape = Callable[..., Any]
+
+
+def run(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The result of an operation on stand-ins."""
+    rule = RULES.get(name)
+    if rule is not None and args[0].is_floating_point():
+        return rule(*args, **kwargs)
+    args, kwargs = _moved(args), _moved(kwargs)
+    if "device" in kwargs or name in FACTORIES:
+        kwargs["device"] = "meta"
+    return func(*args, **kwargs)
+
+
+def stand_in(t: torch.Tensor) -> torch.Tensor:
+    return torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta")
+
+
+def _moved(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value if value.device.type == "meta" else stand_in(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_moved(v) for v in value) if any(isinstance(v, torch.Tensor) for v in value) else value
+    if isinstance(value, dict):
+        return {k: _moved(v) for k, v in value.items()}
+    return value
+
+
+def _new(like: torch.Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) -> torch.Tensor:
+    return torch.empty(shape, dtype=dtype or like.dtype, device="meta")
+
+
+def convolution(
+    x: torch.Tensor,
+    w: torch.Tensor,
+    bias: Any,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+) -> torch.Tensor:
+    """(N, C, ...) -> (N, O, ...)"""
+    rank = x.ndim - 2
+    stride, padding, dilation, extra = (_spread(v, rank) for v in (stride, padding, dilation, output_padding))
+    if x.shape[1] != (w.shape[0] if transposed else w.shape[1] * groups):
+        raise RuntimeError(f"a weight of shape {tuple(w.shape)} in {groups} groups meets {x.shape[1]} channels")
+    sizes = []
+    for i in range(rank):
+        n, k = x.shape[2 + i], dilation[i] * (w.shape[2 + i] - 1)
+        if transposed:
+            sizes.append((n - 1) * stride[i] - 2 * padding[i] + k + extra[i] + 1)
+        else:
+            sizes.append((n + 2 * padding[i] - k - 1) // stride[i] + 1)
+    if min(sizes, default=1) <= 0:
+        raise RuntimeError(f"a kernel of {tuple(w.shape[2:])} does not fit an input of {tuple(x.shape[2:])}")
+    return _new(x, (x.shape[0], w.shape[1] * groups if transposed else w.shape[0], *sizes))
+
+
+def _spread(value: Sequence[int], rank: int) -> Sequence[int]:
+    return value if len(value) == rank else [value[0]] * rank
+
+
+def batch_norm(x: torch.Tensor, *rest: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
+    """native_batch_norm(x, weight, bias, mean, variance, training, momentum, eps) -> (out, mean, rstd)"""
+    for vector in rest[:4]:
+        if isinstance(vector, torch.Tensor) and vector.shape != x.shape[1:2]:
+            raise RuntimeError(f"{tuple(vector.shape)} elements normalize {x.shape[1]} channels")
+    kept = (x.shape[1],) if bool(rest[4]) else (0,)
+    return torch.empty_like(x), _new(x, kept), _new(x, kept)
+
+
+def layer_norm(
+    x: torch.Tensor, shape: Sequence[int], weight: Any, bias: Any, eps: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    n = len(shape)
+    for t in (weight, bias):
+        if t is not None and tuple(t.shape) != tuple(shape):
+            raise RuntimeError(f"a weight of shape {tuple(t.shape)} for a normalized shape of {tuple(shape)}")
+    if tuple(x.shape[x.ndim - n :]) != tuple(shape):
+        raise RuntimeError(f"the last dims of {tuple(x.shape)} are not {tuple(shape)}")
+    outer = (*x.shape[: x.ndim - n], *[1] * n)
+    return _new(x, x.shape), _new(x, outer), _new(x, outer)
+
+
+def attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *rest: Any, **kwargs: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2] or q.shape[0] != k.shape[0]:
+        raise RuntimeError(f"attention over {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}")
+    out = _new(q, (q.shape[0], q.shape[2], q.shape[1], v.shape[3])).transpose(1, 2)
+    return out, _new(q, q.shape[:-1])
+
+
+def dropout(x: torch.Tensor, p: float, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
+
+
+def unary(x: torch.Tensor, *rest: Any, **kwargs: Any) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
+def in_place(x: torch.Tensor, *rest: Any, **kwargs: Any) -> torch.Tensor:
+    return x
+
+
+UNARY = (
+    "relu relu6 gelu silu sigmoid hardswish hardsigmoid hardtanh tanh elu leaky_relu neg exp sqrt rsqrt abs mish softplus "
+    "clamp clamp_min clamp_max square selu celu sin cos log"
+).split()
+FACTORIES = frozenset(
+    "arange zeros ones full empty rand randn randint randperm eye linspace logspace scalar_tensor empty_strided "
+    "empty_permuted tril_indices triu_indices hann_window".split()
+)
+RULES: Mapping[str, Shape] = {
+    "convolution": convolution,
+    "native_batch_norm": batch_norm,
+    "native_layer_norm": layer_norm,
+    "_scaled_dot_product_flash_attention_for_cpu": attention,
+    "native_dropout": dropout,
+    **dict.fromkeys(UNARY, unary),
+    **dict.fromkeys((n + "_" for n in UNARY), in_place),
+}
