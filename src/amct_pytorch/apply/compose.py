@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import zip_longest
 
-from amct_pytorch.apply.cut import cut_shape, kept_indices
+from amct_pytorch.apply.cut import cut_shape, kept_indices, kept_rows
 from amct_pytorch.errors import RecordError
 from amct_pytorch.record import Axis, Change, ChannelPlan, Node, PruneGroup, Removal, Setting
 from amct_pytorch.report import Summary
+
+Shape = tuple[int, ...]
 
 
 def compose(first: ChannelPlan, second: ChannelPlan) -> ChannelPlan:
@@ -19,9 +21,10 @@ def compose(first: ChannelPlan, second: ChannelPlan) -> ChannelPlan:
     was not made for a model that `first` made.
     """
     _check_follows(first, second)
+    removals, shapes = dict(_removals(first, second)), {**second.shapes, **first.shapes}
     return ChannelPlan(
-        removals=dict(_removals(first, second)),
-        shapes={**second.shapes, **first.shapes},
+        removals={**removals, **_ended_groups(removals, shapes)},
+        shapes=shapes,
         settings=_settings(first, second),
         groups=_groups(first, second),
         summary=_summary(first.summary, second.summary),
@@ -61,6 +64,21 @@ def _removals(first: ChannelPlan, second: ChannelPlan) -> Iterable[tuple[Axis, R
             yield axis, Removal(before.size, tuple(sorted({*before.removed, *_original(before, after.removed)})))
 
 
+def _ended_groups(removals: dict[Axis, Removal], shapes: Mapping[str, Shape]) -> dict[Axis, Removal]:
+    """The channels of groups that keep no row go too.
+
+    A grouped convolution that the first cut left one channel for each group was depthwise for the second.
+    """
+    ended = {}
+    for axis, removal in removals.items():
+        rows, each = removals.get(Axis(axis.tensor, 0)), shapes[axis.tensor][1] if axis.axis == 1 else removal.size
+        if rows is not None and removal.size != each:
+            blocks = kept_rows(rows.size, removal.size // each, rows)
+            gone = {index for index in range(removal.size) if not blocks[index // each]}
+            ended[axis] = Removal(removal.size, tuple(sorted({*removal.removed, *gone})))
+    return ended
+
+
 def _settings(first: ChannelPlan, second: ChannelPlan) -> dict[Setting, Change]:
     settings = {**first.settings, **second.settings}
     for setting in first.settings.keys() & second.settings.keys():
@@ -83,7 +101,11 @@ def _groups(first: ChannelPlan, second: ChannelPlan) -> tuple[PruneGroup, ...]:
             continue
         mapped = PruneGroup(
             tuple(_mapped(first, node, _producer_axis(node)) for node in group.producers),
-            tuple(_mapped(first, node, _consumer_axis(node, second)) for node in group.consumers),
+            tuple(
+                _mapped(first, node, _consumer_axis(node, second))
+                for node in group.consumers
+                if not _was_grouped(node, first, second)  # its channels were others in the original: left to the facts
+            ),
         )
         place = next((place for place, old in enumerate(groups) if _is_part(mapped, old)), None)
         if place is None:
@@ -108,6 +130,12 @@ def _consumer_axis(node: Node, plan: ChannelPlan) -> int:
         return 0
     shape = plan.shapes.get(f"{node.name}.weight", ())
     return 0 if node.type == "Conv" and len(shape) > 1 and shape[1] == 1 and node.groups is None else 1  # 0: depthwise
+
+
+def _was_grouped(node: Node, first: ChannelPlan, second: ChannelPlan) -> bool:
+    """Whether a depthwise convolution had more than one channel in each group before the first cut."""
+    depthwise = node.type == "Conv" and _consumer_axis(node, second) == 0
+    return depthwise and Axis(f"{node.name}.weight", 1) in first.removals
 
 
 def _is_part(new: PruneGroup, old: PruneGroup) -> bool:
