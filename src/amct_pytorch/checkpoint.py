@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -216,13 +217,16 @@ def _other_kind(head: bytes) -> str:
 
 
 def _refusal(cause: Exception) -> str:
-    reason = str(cause).split("\n\n")[0][:300]
-    if "weights_only" in str(cause) or "Unsupported" in str(cause):
+    """torch's reason, without its advice to read the file anyway."""
+    text = str(cause)
+    reason = re.search(r"GLOBAL \S+|Unsupported [^.\n]*|TorchScript archive", text)
+    if reason:
         return (
-            f"the file holds more than tensors, which could run code when read ({type(cause).__name__}: {reason}); "
-            "save only tensors: torch.save({'state_dict': model.state_dict()}, path)"
+            f"the file holds more than tensors, which could run code when read ({reason[0]}); save only tensors: "
+            "torch.save({'state_dict': model.state_dict()}, path)"
         )
-    return f"the checkpoint is damaged or incomplete ({type(cause).__name__}: {reason})"
+    text = text.rpartition("WeightsUnpickler error: ")[2].strip() or type(cause).__name__
+    return f"the checkpoint is damaged or incomplete ({text.splitlines()[0][:200]})"
 
 
 def _entry(content: Any, name: str, key: str) -> Any:
