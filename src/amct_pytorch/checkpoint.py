@@ -219,7 +219,7 @@ def _other_kind(head: bytes) -> str:
 def _refusal(cause: Exception) -> str:
     """torch's reason, without its advice to read the file anyway."""
     text = str(cause)
-    reason = re.search(r"GLOBAL \S+|Unsupported [^.\n]*|TorchScript archive", text)
+    reason = re.search(r"GLOBAL \S+", text) or re.search(r"Unsupported [^.\n]*|TorchScript archive", text)
     if reason:
         return (
             f"the file holds more than tensors, which could run code when read ({reason[0]}); save only tensors: "
