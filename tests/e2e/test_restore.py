@@ -1,0 +1,230 @@
+"""Restore: the sparse model again from record and checkpoint, with nothing run, nothing dense made, nothing changed."""
+
+import copy
+import hashlib
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from amct_pytorch.api import create_prune_retrain_model, restore_prune_retrain_model
+from amct_pytorch.errors import AmctError, CheckpointError, ModelError, RecordError
+
+CHANNELS = """prune_config { filter_pruner { balanced_l2_norm_filter_prune {
+  prune_ratio: 0.5 ascend_optimized: false } } }"""
+MASKS = "prune_config { n_out_of_m_pruner { l1_selective_prune { n_out_of_m_type: M4N2 } } }"
+
+
+class Net(nn.Module):
+    """A residual network with a gate, a depthwise layer, sizes in its forward pass and a table of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = 16
+        self.stem, self.bn = nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16)
+        self.depthwise, self.point = nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.Conv2d(16, 16, 1)
+        self.gate, self.norm, self.head = nn.Linear(16, 16), nn.LayerNorm(16), nn.Linear(16, 5)
+        self.scale = nn.Parameter(torch.rand(16))
+        self.register_buffer("offset", torch.rand(16), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.bn(self.stem(x)))
+        x = x + self.point(torch.relu(self.depthwise(x)))
+        y = x.mean((2, 3)).view(-1, self.width)
+        y = y * torch.sigmoid(self.gate(y)) * self.scale + self.offset
+        return self.head(self.norm(y))
+
+
+class Made:
+    """A model, what create made of it, and the files."""
+
+    def __init__(self, folder: Path) -> None:
+        torch.manual_seed(1)
+        self.model, self.x = Net().eval(), torch.rand(2, 3, 8, 8)
+        self.config, self.record, self.checkpoint = folder / "my.cfg", folder / "record.txt", folder / "small.pth"
+        self.config.write_text(CHANNELS)
+        self.small = create_prune_retrain_model(self.model, self.x, self.config, self.record)
+        torch.save({"state_dict": self.small.state_dict(), "epoch": 2}, self.checkpoint)
+
+    def restore(self, model: nn.Module | None = None, **arguments: Any) -> nn.Module:
+        given = {
+            "input_data": None,
+            "record_file": self.record,
+            "config_defination": self.config,
+            "pth_file": self.checkpoint,
+            "state_dict_name": "state_dict",
+        } | arguments
+        return restore_prune_retrain_model(self.model if model is None else model, **given)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return Made(tmp_path_factory.mktemp("made"))
+
+
+def sizes(model: nn.Module) -> list[dict[str, Any]]:
+    return [{k: v for k, v in vars(m).items() if isinstance(v, (int, tuple, str))} for m in model.modules()]
+
+
+def refused(call: Any, kind: type[AmctError], *words: str) -> None:
+    with pytest.raises(kind) as caught:
+        call()
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_is_what_create_made(made: Made) -> None:
+    back = made.restore()
+    assert sum(p.numel() for p in back.parameters()) < 0.6 * sum(p.numel() for p in made.model.parameters())
+    assert list(back.state_dict()) == list(made.small.state_dict())
+    assert all(torch.equal(value, made.small.state_dict()[key]) for key, value in back.state_dict().items())
+    assert torch.equal(back.offset, made.small.offset)
+    assert sizes(back) == sizes(made.small)
+    assert torch.equal(back(made.x), made.small(made.x))
+    assert [str(module) for module in back.modules()] == [str(module) for module in made.small.modules()]
+
+
+def test_nothing_is_run_or_changed(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forward(self: nn.Module, *inputs: object) -> None:
+        raise AssertionError("a forward pass")
+
+    monkeypatch.setattr(Net, "forward", forward)
+    monkeypatch.setattr("amct_pytorch.api.analyse", forward)
+    model, files = copy.deepcopy(made.model).train(), (made.record, made.config, made.checkpoint)
+    before, digests = copy.deepcopy(model.state_dict()), [hashlib.sha256(file.read_bytes()).digest() for file in files]
+    random_state = torch.get_rng_state()
+    for data in (None, torch.zeros(1), (torch.zeros(1), [torch.zeros(2)]), {"x": [torch.zeros(1)]}, "anything"):
+        small = made.restore(model, input_data=data)
+        assert all(module.training for module in small.modules())
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert (model.width, model.stem.out_channels) == (16, 16)
+    assert digests == [hashlib.sha256(file.read_bytes()).digest() for file in files]
+    theirs = {t.data_ptr() for t in (*model.parameters(), *model.buffers())}
+    assert not theirs & {t.data_ptr() for t in (*small.parameters(), *small.buffers())}
+
+
+def test_bare_wrapped_and_safetensors_checkpoints(made: Made, tmp_path: Path) -> None:
+    state = made.small.state_dict()
+    torch.save({f"module.{key}": value for key, value in state.items()}, tmp_path / "bare.pth")
+    save_file({f"_orig_mod.{key}": value for key, value in state.items()}, tmp_path / "small.safetensors")
+    for file in ("bare.pth", "small.safetensors"):
+        back = made.restore(pth_file=str(tmp_path / file), state_dict_name=None)
+        assert torch.equal(back(made.x), made.small(made.x))
+
+
+class Largest(TorchDispatchMode):
+    """The size of the largest storage off meta that any operation gave."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and not result.is_meta:
+            self.bytes = max(self.bytes, result.nbytes)
+        return result
+
+
+def test_meta_model_never_exists(made: Made) -> None:
+    with torch.device("meta"):
+        model = Net().eval()
+    refused(lambda: made.restore(model), ModelError, "'offset'", "on the CPU")
+    model.offset = made.model.offset
+    model.head.bias.requires_grad_(False)
+    largest = Largest()
+    with largest:
+        back = made.restore(model)
+    assert largest.bytes <= max(t.nbytes for t in back.state_dict().values()) < model.point.weight.numel() * 4
+    assert {t.device.type for t in (*back.parameters(), *back.buffers())} == {"cpu"}
+    assert {p.device.type for p in model.parameters()} == {"meta"}
+    assert [p.requires_grad for p in back.parameters()] == [p.requires_grad for p in model.parameters()]
+    assert torch.equal(back(made.x), made.small(made.x))
+    assert isinstance(back.scale, nn.Parameter)
+
+
+def test_model_on_meta_keeps_its_dtype_and_its_ties(tmp_path: Path) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.head = nn.Embedding(7, 6), nn.Linear(6, 7, bias=False)
+            self.head.weight = self.embed.weight
+
+    (tmp_path / "record.txt").write_text("")
+    (tmp_path / "my.cfg").write_text(CHANNELS)
+    torch.save(Tied().state_dict(), tmp_path / "x.pth")
+    with torch.device("meta"):
+        model = Tied().to(torch.bfloat16)
+    back = restore_prune_retrain_model(model, None, tmp_path / "record.txt", tmp_path / "my.cfg", tmp_path / "x.pth")
+    assert back.head.weight is back.embed.weight
+    assert back.head.weight.dtype == torch.bfloat16
+    assert back.head.weight.device.type == "cpu"
+
+
+def test_pruned_twice_restores_from_the_dense_model_at_once(made: Made, tmp_path: Path) -> None:
+    smaller = create_prune_retrain_model(made.small, made.x, made.config, tmp_path / "record.txt")
+    assert smaller.stem.out_channels < made.small.stem.out_channels < 16
+    torch.save(smaller.state_dict(), tmp_path / "x.pth")
+    back = made.restore(record_file=tmp_path / "record.txt", pth_file=tmp_path / "x.pth", state_dict_name=None)
+    assert torch.equal(back(made.x), smaller(made.x))
+    assert sizes(back) == sizes(smaller)
+    refused(lambda: made.restore(made.small), ModelError, "sparse already", "dense")
+
+
+# Refusals
+
+
+def test_checkpoints_of_other_models(made: Made, tmp_path: Path) -> None:
+    torch.save(made.model.state_dict(), tmp_path / "dense.pth")
+    call = {"pth_file": tmp_path / "dense.pth", "state_dict_name": None}
+    refused(lambda: made.restore(**call), CheckpointError, "dense.pth", "dense model", "stem.weight is (16, 3, 3, 3)")
+    other = tmp_path / "other.cfg"
+    other.write_text(CHANNELS.replace("0.5", "0.25"))
+    less = create_prune_retrain_model(made.model, made.x, other, tmp_path / "other.txt")
+    torch.save(less.state_dict(), tmp_path / "less.pth")
+    call["pth_file"] = tmp_path / "less.pth"
+    refused(lambda: made.restore(**call), CheckpointError, "another record", "(12, 3, 3, 3), expected (8, 3, 3, 3)")
+    made.restore(config_defination=other)  # its ratio does not matter
+    refused(lambda: made.restore(state_dict_name="net"), KeyError, "'net'", "'state_dict', 'epoch'")
+    refused(lambda: made.restore(state_dict_name=None), CheckpointError, "state_dict_name='state_dict'")
+
+
+def test_models_that_the_record_was_not_made_for(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(*arguments: object, **named: object) -> None:
+        raise AssertionError("something is cut")
+
+    monkeypatch.setattr("amct_pytorch.api.shrink", nothing)
+    wide, other = Net(), nn.Sequential(nn.Conv2d(3, 8, 3))
+    wide.stem = nn.Conv2d(3, 32, 3)
+    refused(lambda: made.restore(wide), RecordError, "record.txt", "another width", "stem")
+    refused(lambda: made.restore(other), RecordError, "record.txt", "another architecture", "no ")
+    changed = Net()
+    changed.width = 24
+    refused(lambda: made.restore(changed), RecordError, "'width'", "24", "from 16 to 8")
+
+
+def test_kind_of_the_config(made: Made, tmp_path: Path) -> None:
+    (tmp_path / "masks.cfg").write_text(MASKS)
+    call = {"config_defination": tmp_path / "masks.cfg"}
+    refused(lambda: made.restore(**call), RecordError, "record.txt is a record of channel", "masks.cfg asks for 2:4")
+
+
+def test_swapped_files_are_named(made: Made) -> None:
+    """Whatever goes into the wrong place: the error names the file and the argument that it should have been."""
+    files = {"record_file": made.record, "config_defination": made.config, "pth_file": made.checkpoint}
+    for order in list(itertools.permutations(files))[1:]:
+        call = dict(zip(order, files.values(), strict=True))
+        wrong = [(argument, right) for argument, right in zip(order, files, strict=True) if argument != right]
+        with pytest.raises(AmctError) as caught:
+            made.restore(**call)
+        named = [right for argument, right in wrong if str(call[argument]) in str(caught.value)]
+        assert named, caught.value
+        assert named[0] in str(caught.value), caught.value
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
+def test_wrapped_models_are_refused_with_the_remedy(made: Made, wrap: Any) -> None:
+    refused(lambda: made.restore(wrap(made.model)), ModelError, "restore_prune_retrain_model", "model.")
