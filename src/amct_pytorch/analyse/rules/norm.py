@@ -81,7 +81,9 @@ def weight_norm(capture: Capture, call: Call) -> None:
     dim = call.arg(2, "dim", 0) % v.ndim
     others = [d for d in range(v.ndim) if d != dim]
     fv = capture.fixed(capture.factors(v), others, "a weight is normalized over it, with a stored norm")
-    capture.put(_first(call.out), capture.merge([(v, fv), (g, capture.factors(g))], v.ndim), static=True)
+    made = capture.merge([(v, fv), (g, capture.factors(g))], v.ndim)
+    capture.put(_first(call.out), made, static=True)
+    capture.put(call.out[1], [f for f in made if f.shape[dim] > 1])  # the norms
 
 
 def _first(out: object) -> torch.Tensor:
