@@ -103,7 +103,7 @@ def convolution(capture: Capture, call: Call) -> None:
     x, w, bias = call.args[:3]
     transposed, groups = call.args[6], call.args[8]
     kernel = list(range(2, w.ndim))
-    fx = capture.fixed(capture.factors(x), list(range(2, x.ndim)), "windows are taken along it")
+    fx = capture.fixed(capture.factors(x), [d for d in kernel if _windowed(call, d)], "windows are taken along it")
     fw = capture.fixed(capture.factors(w), kernel, "it is the size of a kernel")
     inputs, outputs = (0, 1) if transposed else (1, 0)
     if groups == 1:
@@ -124,6 +124,12 @@ def convolution(capture: Capture, call: Call) -> None:
             else:
                 capture.labels.tie(made, f)
     capture.put(call.out, [*left, *([lb.place(made, 1, call.out.ndim)] if made is not None else [])])
+
+
+def _windowed(call: Call, dim: int) -> bool:
+    """Whether positions of a dim meet: a kernel of size 1 at every one of them leaves each by itself."""
+    stride, padding = (v[dim - 2] if len(v) > 1 else v[0] for v in call.args[3:5])
+    return bool(call.args[1].shape[dim] > 1 or stride != 1 or padding != 0 or any(call.args[7]))
 
 
 def _along(factors: Sequence[Factor], dim: int) -> Factor | None:
