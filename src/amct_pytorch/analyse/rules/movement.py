@@ -126,6 +126,12 @@ def flip(capture: Capture, call: Call) -> None:
     capture.put(call.out, [np.ascontiguousarray(np.flip(f, tuple(along))) for f in capture.factors(x)])
 
 
+def rot90(capture: Capture, call: Call) -> None:
+    x = call.args[0]
+    along = [d % x.ndim for d in call.arg(2, "dims", (0, 1))]
+    capture.put(call.out, capture.fixed(capture.factors(x), along, "it is turned"))
+
+
 def roll(capture: Capture, call: Call) -> None:
     x = call.args[0]
     along = [d % x.ndim for d in call.arg(2, "dims", [])] or list(range(x.ndim))
@@ -339,6 +345,7 @@ RULES: dict[str, Rule] = {
     ),
     "flip": flip,
     "roll": roll,
+    "rot90": rot90,
     "repeat": repeat,
     "cat": cat,
     "stack": stack,
