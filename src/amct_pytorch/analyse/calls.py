@@ -157,6 +157,16 @@ def expand_as(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str
     return out
 
 
+def normalize(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """normalize(x, p, dim, eps): by its definition, so that the norm has the labels of what it is expanded to."""
+    x, p, dim, eps = (
+        args[i] if len(args) > i else kwargs.get(name, default)
+        for i, (name, default) in enumerate((("input", None), ("p", 2.0), ("dim", 1), ("eps", 1e-12)))
+    )
+    norm = x.norm(p, dim, keepdim=True).clamp_min(eps)
+    return torch.div(x, expand_as(mode, _T.expand_as, (norm, x), {}), out=kwargs.get("out"))
+
+
 def repeat(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     out = func(*args, **kwargs)
     times = _sizes(args, kwargs, "repeats" if "repeats" in kwargs else "dims")
@@ -377,6 +387,7 @@ HANDLERS: dict[Any, Handler] = {
     _T.__getitem__: getitem,
     **dict.fromkeys((_T.narrow, torch.narrow), narrow),
     **dict.fromkeys((F.layer_norm, torch.layer_norm, F.rms_norm, torch.rms_norm), normalized),
+    F.normalize: normalize,
     **dict.fromkeys((F.group_norm, torch.group_norm), group_normalized),
     **dict.fromkeys(
         (F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), grouped
