@@ -12,7 +12,7 @@ import torch
 
 from amct_pytorch.errors import ModelError
 
-_BLOCK = 2**19  # elements that are worked on at once, so that what comes in between stays in the cache
+_BLOCK = 2**18  # elements that are worked on at once, so that what comes in between stays in the cache
 _GATHER = -0x7FBFDFEFF7FBFDFF  # 0x8040201008040201 as int64: brings the lowest bit of each of 8 bytes into the top one
 _SPREAD = 0x0101010101010101
 _SINGLE = 0x0102040810204080  # bit 7 in the first byte of a little-endian word, bit 0 in the last
@@ -106,16 +106,16 @@ def _choose_rows(rows: torch.Tensor, kept: torch.Tensor) -> None:
 
 def _choose_traced(weight: torch.Tensor, dim: int) -> torch.Tensor:
     """The same as one expression, for a compiler to fuse."""
-    last = weight.movedim(dim, -1)
-    whole = last.shape[-1] // 4 * 4
-    a, b, c, d = last[..., :whole].reshape(*last.shape[:-1], whole // 4, 4).abs().unbind(-1)
-    parts = [torch.stack(_top_two(a, b, c, d), -1).flatten(-2)] if whole else []
-    short = last[..., whole:]
-    if short.shape[-1] == 3:
-        parts.append(torch.stack(_top_two_of_three(*short.abs().unbind(-1)), -1))
-    elif short.shape[-1]:
+    whole = weight.shape[dim] // 4 * 4
+    fours = weight.narrow(dim, 0, whole).unflatten(dim, (whole // 4, 4))  # type: ignore[no-untyped-call]
+    a, b, c, d = fours.abs().unbind(dim + 1)
+    parts = [torch.stack(_top_two(a, b, c, d), dim + 1).flatten(dim, dim + 1)]
+    short = weight.narrow(dim, whole, weight.shape[dim] - whole)
+    if short.shape[dim] == 3:
+        parts.append(torch.stack(_top_two_of_three(*short.abs().unbind(dim)), dim))
+    elif short.shape[dim]:
         parts.append(torch.ones_like(short, dtype=torch.bool))
-    return torch.cat(parts, -1).movedim(-1, dim)
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def _at_least(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
