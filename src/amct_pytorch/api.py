@@ -24,6 +24,7 @@ from amct_pytorch.export import export_onnx
 from amct_pytorch.inputs import as_arguments
 from amct_pytorch.nm_restore import restore_nm
 from amct_pytorch.record import NmPlan, Plan, Record
+from amct_pytorch.structure import collection_paused
 from amct_pytorch.textio import read_config, read_record, write_record
 from amct_pytorch.wrappers import refuse_wrapped, unwrap
 
@@ -88,9 +89,10 @@ def create_prune_retrain_model(
     Arguments and errors are those of `plan`; WriteError where the record cannot be written. Where nothing can go, an
     AmctWarning gives the reasons, and the copy is not pruned.
     """
-    chosen = plan(model, input_data, config_defination, rules=rules, opaque=opaque)
-    sparse = apply(model, chosen)
-    write_record(_record(sparse, chosen), record_file)
+    with collection_paused():
+        chosen = plan(model, input_data, config_defination, rules=rules, opaque=opaque)
+        sparse = apply(model, chosen)
+        write_record(_record(sparse, chosen), record_file)
     _announce(chosen)
     return sparse
 

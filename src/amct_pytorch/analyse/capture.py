@@ -90,7 +90,7 @@ def flatten(value: Any) -> Iterator[Any]:
         yield value
 
 
-class Capture(TorchDispatchMode):
+class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Labels ride along one forward pass.
 
     What rules use: `factors` and `put` read and write the labels of a tensor; `merge` is the rule of pointwise
@@ -101,7 +101,7 @@ class Capture(TorchDispatchMode):
     def __init__(
         self, labels: Labels, rules: Mapping[str, Rule], names: Mapping[int, str], shapes_only: bool = False
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.shapes_only = shapes_only
         self.labels = labels
         self.rules = rules
@@ -382,8 +382,8 @@ RESHAPES = frozenset("view _unsafe_view reshape _reshape_alias".split())
 # Operations whose scalars are sizes: their results' shapes and labels are compared instead.
 SIZED = frozenset(
     "view _unsafe_view reshape _reshape_alias expand split split_with_sizes unsafe_split chunk slice narrow repeat "
-    "as_strided as_strided_ native_group_norm native_layer_norm _fused_rms_norm arange zeros ones full empty rand randn "
-    "randint new_zeros new_ones new_full new_empty new_empty_strided empty_strided empty_permuted".split()
+    "as_strided as_strided_ native_group_norm native_layer_norm _fused_rms_norm arange zeros ones full empty rand "
+    "randn randint new_zeros new_ones new_full new_empty new_empty_strided empty_strided empty_permuted".split()
 )
 
 

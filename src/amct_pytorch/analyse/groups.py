@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from amct_pytorch.analyse.labels import Factor, Labels, Mask, Reason, settle
 from amct_pytorch.record import Axis
 
 Ids = npt.NDArray[np.int64]
+Signature = tuple[int, ...]  # the axes and rows that a unit touches, -1, and how often each
 
 
 @dataclass(frozen=True)
@@ -103,19 +105,18 @@ def _groups(
         keys.append((r * width + offset + np.arange(len(r))[:, None]).ravel())
         offset += len(r)
     touched, times = np.unique(np.concatenate(keys), return_counts=True)
-    signatures: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
+    signatures: dict[Signature, list[int]] = defaultdict(list)
     starts = np.searchsorted(touched, np.arange(count + 1) * width).tolist()
     columns, counts = (touched % max(width, 1)).tolist(), times.tolist()
-    for u in range(count):
-        a, b = starts[u], starts[u + 1]
+    for u, (a, b) in enumerate(itertools.pairwise(starts)):
         if a < b and u not in why:
-            signatures[tuple(zip(columns[a:b], counts[a:b], strict=True))].append(u)
+            signatures[(*columns[a:b], -1, *counts[a:b])].append(u)
     produced = _produced(labels)
     found = []
     for classes in _cohorts(list(signatures), rows, signatures):
-        axes = sorted({c for s in classes for c, _ in s if c < len(labels.axes)})
+        axes = sorted({c for s in classes for c in _columns(s) if c < len(labels.axes)})
         made = [i for i in axes if i in produced]
-        scored = all(any(c in produced for c, _ in s) for s in classes)
+        scored = all(any(c in produced for c in _columns(s)) for s in classes)
         units = [signatures[s] for s in classes]
         if not made or not scored:
             for u in (u for us in units for u in us):
@@ -131,11 +132,15 @@ def _groups(
     return tuple(found)
 
 
+def _columns(signature: Signature) -> Signature:
+    return signature[: signature.index(-1)]
+
+
 def _cohorts(
-    classes: list[tuple[tuple[int, int], ...]],
+    classes: list[Signature],
     rows: list[Ids],
-    signatures: dict[tuple[tuple[int, int], ...], list[int]],
-) -> list[list[tuple[tuple[int, int], ...]]]:
+    signatures: dict[Signature, list[int]],
+) -> list[list[Signature]]:
     """Classes that meet in rows that have to lose equally many belong together."""
     parent = list(range(len(classes)))
 
@@ -150,7 +155,7 @@ def _cohorts(
         met = sorted({of_unit[u] for u in np.unique(r).tolist() if u in of_unit})
         for i in met[1:]:
             parent[root(i)] = root(met[0])
-    together: dict[int, list[tuple[tuple[int, int], ...]]] = defaultdict(list)
+    together: dict[int, list[Signature]] = defaultdict(list)
     for i, s in enumerate(classes):
         together[root(i)].append(s)
     return list(together.values())

@@ -4,7 +4,6 @@ looks at values."""
 from __future__ import annotations
 
 import contextlib
-import copy
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,13 +24,15 @@ from amct_pytorch.analyse.rules import TABLE
 from amct_pytorch.analyse.shapes import stand_in
 from amct_pytorch.analyse.sizes import Equation, Expression, couple, mark
 from amct_pytorch.errors import ModelError
+from amct_pytorch.inputs import map_tensors
 from amct_pytorch.record import Axis
+from amct_pytorch.structure import copy_structure
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class Means(Enum):
-    """What a pass runs on: tensors without data, fake tensors (which say that they are on their device), or the real ones."""
+    """What a pass runs on: tensors without data; fake ones, which say that they are on their device; the real ones."""
 
     SHAPES = "shapes"
     FAKE = "fake"
@@ -83,11 +84,11 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options) -> Facts:
     """
     if not any(p.is_floating_point() and p.numel() for p in model.parameters()):
         raise ModelError(f"{type(model).__name__} has no floating-point parameters: there is nothing to prune")
-    labels, first = _eval_pass(model, arguments, options)
+    labels, passes, first = _eval_pass(model, arguments, options)
     done = [first]
     notes = []
     try:
-        done.append(_train_pass(model, arguments, options, labels, first))
+        done.append(_train_pass(model, arguments, options, labels, passes, first))
     except Exception as e:  # noqa: BLE001 - the cause goes into the report, and what only train mode uses stays
         notes.append(
             f"train mode could not be analysed on this input ({_line(e)}); what only train mode uses stays as it is"
@@ -100,7 +101,7 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options) -> Facts:
     return Facts(labels, grouping, first.entries, equations, traces, tuple(notes))
 
 
-def _eval_pass(model: nn.Module, arguments: Arguments, options: Options) -> tuple[Labels, Passed]:
+def _eval_pass(model: nn.Module, arguments: Arguments, options: Options) -> tuple[Labels, Passes, Passed]:
     """By shapes alone where that goes; on fake tensors; on the real input where the forward looks at values."""
     for means in (Means.SHAPES, Means.FAKE):
         with contextlib.suppress(Exception):  # the real input shows the cause, if there is one
@@ -111,25 +112,30 @@ def _eval_pass(model: nn.Module, arguments: Arguments, options: Options) -> tupl
         raise
     except Exception as e:
         raise ModelError(
-            f"the forward pass of {type(model).__name__} in eval mode fails on input_data: {_line(e)}; input_data must be "
-            "what the model takes: a tensor, a tuple of arguments, or a dict of keyword arguments"
+            f"the forward pass of {type(model).__name__} in eval mode fails on input_data: {_line(e)}; input_data must "
+            "be what the model takes: a tensor, a tuple of arguments, or a dict of keyword arguments"
         ) from e
 
 
-def _pass(model: nn.Module, arguments: Arguments, options: Options, means: Means) -> tuple[Labels, Passed]:
+def _pass(model: nn.Module, arguments: Arguments, options: Options, means: Means) -> tuple[Labels, Passes, Passed]:
     labels = Labels()
     entries = enter(labels, model, options)
-    return labels, Passes(model, tensors(model), options, means).run(labels, entries, arguments, training=False)
+    passes = Passes(model, tensors(model), options, means)
+    return labels, passes, passes.run(labels, entries, arguments, training=False)
 
 
-def _train_pass(model: nn.Module, arguments: Arguments, options: Options, labels: Labels, first: Passed) -> Passed:
-    if first.means is Means.SHAPES:
-        known = labels.marks()
-        try:
-            passes = Passes(model, tensors(model), options, Means.SHAPES)
+def _train_pass(
+    model: nn.Module, arguments: Arguments, options: Options, labels: Labels, passes: Passes, first: Passed
+) -> Passed:
+    """On what the eval pass ran on, else on fake tensors; never on real ones, whose statistics would move."""
+    known = labels.marks()
+    try:
+        if first.means is not Means.REAL:
             return passes.run(labels, first.entries, arguments, training=True)
-        except Exception:  # noqa: BLE001 - fake tensors show the cause, if there is one
-            labels.forget(known)
+    except Exception:
+        if first.means is Means.FAKE:
+            raise
+        labels.forget(known)  # fake tensors show the cause, if there is one
     passes = Passes(model, tensors(model), options, Means.FAKE)
     return passes.run(labels, first.entries, arguments, training=True)
 
@@ -219,7 +225,7 @@ class Passes:
         self.fake = FakeTensorMode(allow_non_fake_inputs=True) if means is Means.FAKE else None
         own = tensors(model)
         self.tensors = {n: self._stand_in(t, own[n]) for n, t in held.items()}
-        self.model = structural_copy(model, {id(own[n]): t for n, t in self.tensors.items()})
+        self.model = copy_structure(model, {id(own[n]): t for n, t in self.tensors.items()})
         if prepare is not None:
             prepare(self.model)
         self.log: Sequence[Logged] = ()
@@ -277,25 +283,13 @@ class Passes:
             self.capture.compared(left, right)
 
     def _inputs(self, arguments: Arguments) -> Arguments:
+        args, kwargs = arguments
+        return tuple(map_tensors(list(args), self._input)), map_tensors(kwargs, self._input)
+
+    def _input(self, t: torch.Tensor) -> torch.Tensor:
         if self.means is Means.SHAPES:
-            return _map(arguments, stand_in)
-        if self.fake is None:
-            return _map(arguments, lambda t: t.detach().clone())
-        fake = self.fake
-        return _map(arguments, lambda t: fake.from_tensor(t, static_shapes=True))
-
-
-def _map(value: Any, function: Any) -> Any:
-    """The same nesting with each tensor replaced."""
-    if isinstance(value, torch.Tensor):
-        return function(value)
-    if isinstance(value, dict):
-        return type(value)({k: _map(v, function) for k, v in value.items()})
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_map(v, function) for v in value))
-    if isinstance(value, (list, tuple)):
-        return type(value)(_map(v, function) for v in value)
-    return value
+            return stand_in(t)
+        return t.detach().clone() if self.fake is None else self.fake.from_tensor(t, static_shapes=True)
 
 
 def _freezing(capture: Capture) -> Any:
@@ -326,14 +320,3 @@ def _quiet() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
         random.setstate(states[0])
         np.random.set_state(states[1])
-
-
-def structural_copy(model: nn.Module, new: dict[int, torch.Tensor]) -> nn.Module:
-    """A copy of the modules that holds other tensors: `new` maps the id of each old one to it."""
-    try:
-        return copy.deepcopy(model, memo=dict(new))
-    except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as e:
-        raise ModelError(
-            f"{type(model).__name__} cannot be copied ({type(e).__name__}: {e}); replace old-style weight_norm by "
-            "torch.nn.utils.parametrizations.weight_norm, and keep scripted functions and generators out of attributes"
-        ) from e

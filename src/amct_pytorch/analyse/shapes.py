@@ -1,8 +1,8 @@
 """Operations on tensors without data: what they give, by shapes alone.
 
-Tensors on the meta device stand in for all others, so that a pass costs microseconds per operation. The commonest operations that
-PyTorch has no fast shape rule for have theirs here; the rest run on the meta device. Where that cannot be (values are read,
-devices matter), the pass fails and is done another way.
+Tensors on the meta device stand in for all others, so that a pass costs microseconds per operation. The commonest
+operations that PyTorch has no fast shape rule for have theirs here; the rest run on the meta device. Where that cannot
+be (values are read, devices matter), the pass fails and is done another way.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ Shape = Callable[..., Any]
 def run(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The result of an operation on stand-ins."""
     rule = RULES.get(name)
-    if rule is not None and args[0].is_floating_point():
-        return rule(*args, **kwargs)
+    if rule is not None and args[0].is_floating_point() and args[0].device.type == "meta":
+        out = rule(*args, **kwargs)
+        if out is not NotImplemented:
+            return out
     args, kwargs = _moved(args), _moved(kwargs)
     if "device" in kwargs or name in FACTORIES:
         kwargs["device"] = "meta"
@@ -42,6 +44,10 @@ def _moved(value: Any) -> Any:
 
 def _new(like: torch.Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) -> torch.Tensor:
     return torch.empty(shape, dtype=dtype or like.dtype, device="meta")
+
+
+def _broadcast(x: torch.Tensor, y: torch.Tensor) -> torch.Size:
+    return torch.Size(torch.broadcast_shapes(x.shape, y.shape))  # type: ignore[no-untyped-call]
 
 
 def convolution(
@@ -119,9 +125,33 @@ def in_place(x: torch.Tensor, *rest: Any, **kwargs: Any) -> torch.Tensor:
     return x
 
 
+def pointwise(x: torch.Tensor, y: Any, **kwargs: Any) -> Any:
+    """Two operands of one dtype, or one and a number; NotImplemented for all else."""
+    if not isinstance(y, torch.Tensor):
+        return torch.empty_like(x) if isinstance(y, (int, float)) else NotImplemented
+    if x.dtype != y.dtype or y.device.type != "meta":
+        return NotImplemented
+    if x.shape == y.shape:
+        return torch.empty_like(x)
+    return _new(x, _broadcast(x, y))
+
+
+def pointwise_in_place(x: torch.Tensor, y: Any, **kwargs: Any) -> Any:
+    fits = not isinstance(y, torch.Tensor) or _broadcast(x, y) == x.shape
+    return x if fits else NotImplemented
+
+
+def mean(x: torch.Tensor, dim: Sequence[int] | None = None, keepdim: bool = False, **kwargs: Any) -> Any:
+    if kwargs or not dim:
+        return NotImplemented
+    over = {d % x.ndim for d in dim}
+    return _new(x, [1 if d in over else n for d, n in enumerate(x.shape) if keepdim or d not in over])
+
+
+POINTWISE = "add sub mul div maximum minimum".split()
 UNARY = (
-    "relu relu6 gelu silu sigmoid hardswish hardsigmoid hardtanh tanh elu leaky_relu neg exp sqrt rsqrt abs mish softplus "
-    "clamp clamp_min clamp_max square selu celu sin cos log"
+    "relu relu6 gelu silu sigmoid hardswish hardsigmoid hardtanh tanh elu leaky_relu neg exp sqrt rsqrt abs mish "
+    "softplus clamp clamp_min clamp_max square selu celu sin cos log"
 ).split()
 FACTORIES = frozenset(
     "arange zeros ones full empty rand randn randint randperm eye linspace logspace scalar_tensor empty_strided "
@@ -135,4 +165,7 @@ RULES: Mapping[str, Shape] = {
     "native_dropout": dropout,
     **dict.fromkeys(UNARY, unary),
     **dict.fromkeys((n + "_" for n in UNARY), in_place),
+    **dict.fromkeys(POINTWISE, pointwise),
+    **dict.fromkeys((n + "_" for n in POINTWISE), pointwise_in_place),
+    "mean": mean,
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from amct_pytorch.apply.names import named_tensors
 from amct_pytorch.apply.sizes import apply_sizes, check_sizes
 from amct_pytorch.errors import ModelError, RecordError
 from amct_pytorch.record import ChannelPlan, Removal
+from amct_pytorch.structure import copy_structure
 
 __all__ = ["apply_sizes", "carried_plan", "compose", "cut_shape", "cut_shapes", "cut_tensor", "shrink"]
 
@@ -40,7 +40,7 @@ def shrink(model: nn.Module, plan: ChannelPlan, without_values: Collection[str] 
     _check_tensors(tensors)
     with torch.inference_mode(False), torch.no_grad():
         memo = _new_tensors(tensors, plan, set(without_values))
-        small = _copy(model, memo)
+        small = copy_structure(model, memo)
     _check_copy(small, tensors, memo)
     apply_sizes(small, plan, model)
     for module in small.modules():  # a part's own plan ends here: the part was cut again
@@ -152,47 +152,6 @@ def _copy_attributes(old: torch.Tensor, memo: dict[int, Any]) -> None:
     new = memo[id(old)]
     if attributes and type(new.data) is torch.Tensor and not vars(new):
         vars(new).update(copy.deepcopy(attributes, memo))
-
-
-def _copy(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    # Most of what deepcopy would spend its time on is the empty tables of hooks in every module.
-    tables = (value for module in model.modules() for value in vars(module).values())
-    empty = {id(table): OrderedDict[Any, Any]() for table in tables if type(table) is OrderedDict and not table}
-    try:
-        return copy.deepcopy(model, {**memo, **empty})
-    except Exception as cause:
-        _name_culprit(model, memo)
-        raise ModelError(
-            f"{type(model).__qualname__} cannot be copied: {type(cause).__name__}: {cause}. Everything in a model must "
-            "survive copy.deepcopy"
-        ) from cause
-
-
-def _name_culprit(model: nn.Module, memo: Mapping[int, Any]) -> None:
-    """Raise ModelError for the first attribute that cannot be copied by itself."""
-    keep = {id(module): module for module in model.modules()}
-    for name, module in model.named_modules():
-        for attribute, value in vars(module).items():
-            if attribute in ("_parameters", "_buffers", "_modules"):
-                continue
-            try:
-                copy.deepcopy(value, {**memo, **keep})
-            except Exception as cause:
-                raise ModelError(
-                    f"the model cannot be copied: attribute {attribute!r} of {type(module).__qualname__} {name!r} is a "
-                    f"{type(value).__qualname__} that copy.deepcopy refuses ({type(cause).__name__}: "
-                    f"{str(cause)[:120]}). {_remedy(value)}"
-                ) from cause
-
-
-def _remedy(value: Any) -> str:
-    if isinstance(value, torch.Tensor):
-        return (
-            "A tensor with a gradient history: torch.nn.utils.weight_norm and spectral_norm leave one (use those of "
-            "torch.nn.utils.parametrizations), and caches that were filled with gradients enabled do (run the model "
-            "under torch.no_grad(), or clear them)"
-        )
-    return "Keep it outside the model, or give its class a __deepcopy__; of a scripted function keep the plain one"
 
 
 def _check_copy(small: nn.Module, tensors: Mapping[str, torch.Tensor], memo: Mapping[int, Any]) -> None:

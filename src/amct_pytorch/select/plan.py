@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import nn
 
-from amct_pytorch.analyse.groups import Group, kept_labels
+from amct_pytorch.analyse.groups import Group, Ids, kept_labels
 from amct_pytorch.analyse.labels import Factor, Mask, dims
 from amct_pytorch.analyse.run import Facts, tensors
 from amct_pytorch.analyse.sizes import Dim, Equation, attributes, leaves, solve
@@ -34,6 +34,13 @@ class Selector:
     def __post_init__(self) -> None:
         self.tensors = tensors(self.model)
         self.axes = _axis_labels(self.facts)
+        self.repeats = _repeats(self.model, self.axes)
+        unit = self.facts.grouping.unit
+        group_of = np.full(int(unit.max()) + 2 if len(unit) else 1, -1)
+        for i, g in enumerate(self.facts.grouping.groups):
+            group_of[np.concatenate(g.classes)] = i
+        self.units = {axis: unit[labels] for axis, labels in self.axes.items()}
+        self.groups = {axis: group_of[units] for axis, units in self.units.items()}
         self._norms: dict[Axis, Scores] = {}
         self._ordered: dict[int, list[list[int]]] = {}
 
@@ -67,10 +74,10 @@ class Selector:
             self.held.update(dict.fromkeys(set(group_of.values()), "sizes in user code do not follow"))
 
     def _removed(self, index: int, group: Group) -> list[int]:
-        ratio, widths, groups = self._asked(group)
+        ratio, widths, groups = self._asked(index, group)
         if ratio is None:
             return []
-        base = max(self._units_on(a, group) for a in group.producers)
+        base = max(self._units_on(a, index) for a in group.producers)
         shares = math.gcd(*(len(c) for c in group.classes))
         base = max(base, max(len(c) for c in group.classes))
         base -= base % shares
@@ -79,10 +86,12 @@ class Selector:
             self._ordered[index] = [self._ranked(c, group) for c in group.classes]
         return [u for c in self._ordered[index] for u in c[: len(c) - kept * len(c) // base]]
 
-    def _units_on(self, axis: Axis, group: Group) -> int:
-        return len(np.intersect1d(self.facts.grouping.unit[self.axes[axis]], np.concatenate(group.classes)))
+    def _units_on(self, axis: Axis, index: int) -> int:
+        return len(np.unique(self.units[axis][self.groups[axis] == index]))
 
-    def _asked(self, group: Group) -> tuple[float | None, Callable[[int], list[tuple[int, int]]] | None, int]:
+    def _asked(
+        self, index: int, group: Group
+    ) -> tuple[float | None, Callable[[int], list[tuple[int, int]]] | None, int]:
         """The smallest ratio of a group's producers; their channels per unit where alignment is asked for; their
         groups."""
         asked = []
@@ -100,14 +109,14 @@ class Selector:
             return ratio, None, groups
 
         def widths(base: int) -> list[tuple[int, int]]:
-            return [(max(self._channels_on(a, group) // base, 1), 0) for a in group.producers]
+            return [(max(self._channels_on(a, index) // base, 1), 0) for a in group.producers]
 
         return ratio, widths, groups
 
-    def _channels_on(self, axis: Axis, group: Group) -> int:
-        return int(np.isin(self.facts.grouping.unit[self.axes[axis]], np.concatenate(group.classes)).sum())
+    def _channels_on(self, axis: Axis, index: int) -> int:
+        return int((self.groups[axis] == index).sum())
 
-    def _ranked(self, units: np.ndarray[tuple[int], np.dtype[np.int64]], group: Group) -> list[int]:
+    def _ranked(self, units: Ids, group: Group) -> list[int]:
         producers = [(self.axes[a], self._norm(a)) for a in group.producers]
         return list(units[order(unit_scores(units, producers, self.facts.grouping.unit))].tolist())
 
@@ -141,19 +150,19 @@ class Choice:
         for axis, labels in self.selector.axes.items():
             gone = np.flatnonzero(~self.keep[labels])
             if len(gone):
-                yield axis, Removal(len(labels), tuple(gone.tolist()))
+                times = self.selector.repeats.get(axis, 1)
+                yield axis, Removal(len(labels) * times, _tiled(gone, len(labels), times))
 
     def _axes_of(self, index: int, group: Group) -> list[tuple[Axis, bool, int, int, tuple[int, ...]]]:
         """Per axis of a group: whether its layer makes the channels, the range that is the group's, and what goes."""
-        unit = self.selector.facts.grouping.unit
-        mine = np.concatenate(group.classes)
-        removed = np.array(self.removed.get(index, []), np.int64)
+        s = self.selector
         found = []
         for axis in group.axes:
-            of = unit[self.selector.axes[axis]]
-            at = np.flatnonzero(np.isin(of, mine))
-            gone = tuple(np.flatnonzero(np.isin(of, removed)).tolist())
-            found.append((axis, axis in group.producers, int(at[0]), int(at[-1]) + 1, gone))
+            mine = s.groups[axis] == index
+            at = np.flatnonzero(mine)
+            times, size = s.repeats.get(axis, 1), len(mine)
+            gone = _tiled(np.flatnonzero(mine & ~self.keep[s.axes[axis]]), size, times)
+            found.append((axis, axis in group.producers, int(at[0]), size * (times - 1) + int(at[-1]) + 1, gone))
         return found
 
     def _summary(self) -> Summary:
@@ -167,7 +176,7 @@ class Choice:
             else:
                 why = s.held.get(i) or (
                     "a layer of the group is skipped"
-                    if s._asked(g)[0] is None
+                    if s._asked(i, g)[0] is None
                     else "the ratio is too small, or alignment leaves no room"
                 )
                 left.append(Left(why, layers[0], units, tuple(sorted({a.tensor for a in g.producers}))))
@@ -193,6 +202,21 @@ def _axis_labels(facts: Facts) -> dict[Axis, Factor]:
         if entry.per_group is not None:
             found[Axis(name, 1)] = entry.per_group
     return dict(sorted(found.items()))
+
+
+def _repeats(model: nn.Module, axes: Mapping[Axis, Factor]) -> dict[Axis, int]:
+    """Grouped convolutions of which every group loses the same inputs: plans count these over all groups."""
+    found = {}
+    for name, layer in model.named_modules():
+        axis = Axis(f"{name}.weight", 1)
+        if isinstance(layer, nn.modules.conv._ConvNd) and layer.groups > 1 and axis in axes:
+            whole = layer.out_channels if layer.transposed else layer.in_channels
+            found[axis] = whole // len(axes[axis])
+    return found
+
+
+def _tiled(indices: Ids, size: int, times: int) -> tuple[int, ...]:
+    return tuple((np.arange(times)[:, None] * size + indices).ravel().tolist())
 
 
 def _settings(e: Equation) -> set[Setting]:

@@ -16,7 +16,7 @@ Scores = npt.NDArray[np.float64]
 
 
 def filter_norms(tensor: torch.Tensor, axis: int, channels: int, name: str) -> Scores:
-    """The L2 norm of each filter along an axis, over the other axes, in float64.
+    """The L2 norm of each filter along an axis, over the other axes.
 
     `channels` is the logical length of the axis; where it is more than the dim's own, the tensor's first dim is
     (groups, rest).
@@ -27,10 +27,11 @@ def filter_norms(tensor: torch.Tensor, axis: int, channels: int, name: str) -> S
         t = t.reshape(groups, t.shape[0] // groups, *t.shape[1:]).movedim(axis + 1, 1).flatten(0, 1)
     else:
         t = t.movedim(axis, 0)
-    norms = torch.linalg.vector_norm(t.reshape(channels, -1), dim=1, dtype=torch.float64)
+    single = torch.float32 if t.dtype in (torch.float16, torch.bfloat16) else None
+    norms = torch.linalg.vector_norm(t.reshape(channels, -1), dim=1, dtype=single)
     if not bool(torch.isfinite(norms).all()):
         raise ModelError(f"{name} holds NaN or infinite values: it cannot be scored; mend the weights before pruning")
-    return np.asarray(norms.cpu().numpy())
+    return np.asarray(norms.cpu().numpy(), np.float64)
 
 
 def unit_scores(units: Ids, producers: Sequence[tuple[Factor, Scores]], unit: Ids) -> Scores:
