@@ -10,6 +10,7 @@ from data import load
 from measure import table
 from model import DigitNet
 from torch import nn
+from train import STOPPED
 
 import amct_pytorch as amct
 
@@ -35,7 +36,7 @@ def expect(code: int, wanted: int) -> None:
 def retrain(config: Path, folder: Path) -> None:
     say(f"Make it sparse by {config.name} and train; the process ends abruptly half way")
     options = ("--config", config, "--epochs", EPOCHS)
-    expect(train(folder, *options, "--stop-after", HALF_WAY), 1)
+    expect(train(folder, *options, "--stop-after", HALF_WAY), STOPPED)
     done = torch.load(folder / f"{config.stem}.pth", weights_only=True)["step"]
     say(f"Stopped after {HALF_WAY} batches, {done} are in the checkpoint; the same command goes on from there")
     expect(train(folder, *options), 0)

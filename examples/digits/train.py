@@ -20,6 +20,7 @@ import amct_pytorch as amct
 
 BATCH = 100
 SAVE_EVERY = 10  # batches
+STOPPED = 75  # exit code of --stop-after, to be told from an error's
 
 
 def build(config: Path | None, folder: Path, checkpoint: Path) -> nn.Module:
@@ -74,7 +75,7 @@ def train(config: Path | None, folder: Path, epochs: int, rate: float, stop_afte
             states = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
             save(checkpoint, model=model.state_dict(), step=done, **states)
         if done == stop_after:
-            os._exit(1)  # as if the machine had gone: nothing is saved, nothing cleaned up
+            os._exit(STOPPED)  # as if the machine had gone: nothing is saved, nothing cleaned up
 
 
 def main() -> None:
