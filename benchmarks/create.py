@@ -1,6 +1,6 @@
 """create, verification and record included, against Torch-Pruning building its graph and pruning at the same ratio.
 
-Prints, per model, the median seconds of both and their ratio, taken in turn in one run on one thread.
+Prints, per model, the median CPU seconds of both and their ratio, taken in turn in one run on one thread.
 Needs torch-pruning and torchvision: `pip install -e .[benchmark]`.
 
     python benchmarks/create.py [MODEL ...] [--size 224] [--rounds 5]
@@ -44,9 +44,9 @@ def theirs(model: nn.Module, x: torch.Tensor) -> None:
 
 
 def seconds(run: Callable[[], None]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     run()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def compare(name: str, size: int, rounds: int) -> tuple[float, float]:

@@ -17,8 +17,8 @@ from torch import nn
 
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse.capture import Logged
-from amct_pytorch.analyse.groups import Ids, units_of
-from amct_pytorch.analyse.labels import Factor, Labels, Mask
+from amct_pytorch.analyse.groups import units_of
+from amct_pytorch.analyse.labels import Factor, Labels
 from amct_pytorch.analyse.run import Arguments, Entry, Facts, Means, Options, Passes, Trace, tensors
 from amct_pytorch.apply.compose import removals_of
 from amct_pytorch.apply.cut import cut_shape, cut_tensor
@@ -103,7 +103,8 @@ class _Skeleton:
             )
         passes = self.passes[trace.means]
         try:
-            labels = _Replayed(script=iter([f[self.keep[f]] for f in trace.made]))
+            constants = self.facts.labels.constants
+            labels = _Replayed(constants=constants, script=iter([f[self.keep[f]] for f in trace.made]))
             passed = passes.run(labels, self.entries, arguments, trace.training)
         except Exception as e:  # noqa: BLE001 - any failure means that groups stay whole, and is reported with them
             return passes.log, f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"
@@ -123,44 +124,40 @@ def _failures(
     choice: Choice, full: Sequence[Logged], small: Sequence[Logged], error: str, patient: bool
 ) -> dict[int, str]:
     """The pruned groups that take part where the logs differ, with the difference."""
-    unit = choice.selector.facts.grouping.unit
     group_of = {u: i for i, us in choice.removed.items() for u in us}
-    active = np.zeros(int(unit.max()) + 1, np.bool_)  # the units of groups of which some go
-    for i in choice.removed:
-        active[np.concatenate(choice.selector.facts.grouping.groups[i].classes)] = True
-    expected = _Expected(choice.keep, unit, active)
+    expected = _Expected(choice)
     failures: dict[int, str] = {}
+    carried: dict[int, str] = {}  # results without channels of a pruned group that differ: what uses them is at fault
     for i, a in enumerate(full):
         difference = expected.difference(a, small[i]) if i < len(small) else error or "the operation is missing"
-        if not difference:
+        why = difference and f"after the cut, {a.name} would not do the same: {difference}"
+        why = why or next((carried[id(info)] for info in a.ins if id(info) in carried), "")
+        if not why:
             continue
         factors = [f for info in (*a.ins, *a.outs) for f in info.factors]
-        for u in units_of(unit, factors):
-            if u in group_of:
-                failures.setdefault(group_of[u], f"after the cut, {a.name} would not do the same: {difference}")
-        if failures and patient and not difference.startswith("other scalars"):
-            break
-        if i >= len(small) and failures:
-            break
-    if not failures and (error or len(small) != len(full) or any(True for _ in _differing(expected, full, small))):
-        why = error or "the pruned model runs other operations"
+        involved = {group_of[u] for u in units_of(expected.unit, factors) if u in group_of}
+        for group in involved:
+            failures.setdefault(group, why)
+        if not involved:
+            carried.update((id(info), why) for info in a.outs)
+        elif i >= len(small) or (patient and difference and not difference.startswith("other scalars")):
+            break  # what follows differs because this does
+    if not failures and (error or carried or len(small) != len(full)):
+        why = next(iter(carried.values()), "") or error or "the pruned model runs other operations"
         return dict.fromkeys(choice.removed, f"after the cut, the forward pass would not do the same: {why}")
     return failures
-
-
-def _differing(expected: _Expected, full: Sequence[Logged], small: Sequence[Logged]) -> Iterator[str]:
-    for a, b in zip(full, small, strict=False):
-        if difference := expected.difference(a, b):
-            yield difference
 
 
 class _Expected:
     """What an operation has to give after the cut."""
 
-    def __init__(self, keep: Mask, unit: Ids, active: Mask) -> None:
-        self.keep = keep
-        self.unit = unit
-        self.active = active
+    def __init__(self, choice: Choice) -> None:
+        grouping = choice.selector.facts.grouping
+        self.keep = choice.keep
+        self.unit = grouping.unit
+        self.active = np.zeros(int(self.unit.max()) + 1, np.bool_)  # the units of groups of which some go
+        for i in choice.removed:
+            self.active[np.concatenate(grouping.groups[i].classes)] = True
         self._cache: dict[int, tuple[Factor, Factor]] = {}
 
     def difference(self, a: Logged, b: Logged) -> str:

@@ -15,7 +15,8 @@ import numpy as np
 from amct_pytorch.errors import RecordError
 from amct_pytorch.record import Axis, Change, Facts, Node, PruneGroup, Record, Removal, SelectiveMask, Setting
 
-Key, Value = TypeVar("Key"), TypeVar("Value")
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 VERSION = 1  # of the facts
 

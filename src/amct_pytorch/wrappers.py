@@ -29,6 +29,7 @@ def refuse_wrapped(model: nn.Module, call: str) -> None:
 
 def _inside(model: nn.Module) -> nn.Module | None:
     if isinstance(model, (DataParallel, DistributedDataParallel)):
-        return model.module
+        inner: nn.Module = model.module
+        return inner
     # torch.compile's wrapper is told by its one submodule: importing its class takes a second
     return model._modules.get("_orig_mod")

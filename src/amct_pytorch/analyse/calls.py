@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from amct_pytorch.analyse import labels as lb
-from amct_pytorch.analyse.capture import Capture, Piece
+from amct_pytorch.analyse.capture import Capture, Logged, Piece, flatten
 from amct_pytorch.analyse.sizes import Dim, Expression, Size, attributes, origin
 
 LITERAL = "a size in user code without an origin"
+VALUE = "its size becomes the value of a tensor"
 Handler = Callable[["SizeMode", Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -80,11 +81,25 @@ class SizeMode(TorchFunctionMode):
         if isinstance(expression, Dim) and self.capture.varying(out, dim) is None and out.shape[dim] > 1:
             factor = expression.factor
             if factor.size == factor.shape[expression.dim]:
-                self._add(out, lb.place(factor.ravel(), dim, out.ndim))
+                self._add(out, lb.place(self.capture.labels.constant_like(factor.ravel()), dim, out.ndim))
         elif isinstance(size, Size) and out.shape[dim] > 1:
             if new and attributes(expression) and self.capture.varying(out, dim) is None:
-                self._add(out, lb.place(self.capture.labels.fresh(out.shape[dim]), dim, out.ndim))
+                fresh = self.capture.labels.fresh(out.shape[dim])
+                self._add(out, lb.place(self.capture.labels.constant_like(fresh), dim, out.ndim))
             self.sized(out, dim, size)
+
+    def valued(self, data: Any) -> None:
+        """`data` becomes the values of a tensor: sizes among it stay, and the trace check has to see all of it."""
+        if isinstance(data, np.ndarray):
+            data = data.ravel()[:64].tolist()
+        numbers = [v for v in flatten(data) if isinstance(v, (int, float)) and not isinstance(v, bool)]
+        for v in numbers:
+            if isinstance(v, Size) and isinstance(v.origin, Dim):
+                self.capture.fix(v.origin.factor, [v.origin.dim], VALUE)
+            elif isinstance(v, Size):
+                self.capture.equate(v.origin, int(v), VALUE)
+        plain = tuple(float(v) for v in numbers)
+        self.capture.log.append(Logged("the values of a tensor", plain, (), (), (), ()))
 
     def _add(self, out: torch.Tensor, factor: lb.Factor) -> None:
         info = self.capture.info(out)
@@ -145,7 +160,7 @@ def expand(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
             if at >= 0 and args[0].shape[at] == out.shape[d]:
                 mode.sized(out, d, size)
             else:
-                mode.spread(out, d, size)
+                mode.spread(out, d, size, new=True)
     return out
 
 
@@ -159,6 +174,7 @@ def expand_as(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str
 
 def normalize(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """normalize(x, p, dim, eps): by its definition, so that the norm has the labels of what it is expanded to."""
+    x: Any
     x, p, dim, eps = (
         args[i] if len(args) > i else kwargs.get(name, default)
         for i, (name, default) in enumerate((("input", None), ("p", 2.0), ("dim", 1), ("eps", 1e-12)))
@@ -187,6 +203,27 @@ def factory(at: int) -> Handler:
         for d, size in enumerate(sizes if len(sizes) == out.ndim else ()):
             mode.spread(out, d, size, new=True)
         return out
+
+    return handle
+
+
+def values(at: int, name: str) -> Handler:
+    """tensor(data), full_like(x, value): what is given as the values"""
+
+    def handle(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        mode.valued(args[at] if len(args) > at else kwargs.get(name))
+        return func(*args, **kwargs)
+
+    return handle
+
+
+def full(at: int) -> Handler:
+    """full(size, value); of a tensor: x.new_full(size, value)"""
+    sized = factory(at)
+
+    def handle(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        mode.valued(args[at + 1] if len(args) > at + 1 else kwargs.get("fill_value"))
+        return sized(mode, func, args, kwargs)
 
     return handle
 
@@ -380,8 +417,14 @@ HANDLERS: dict[Any, Handler] = {
     **dict.fromkeys((_T.expand, _T.broadcast_to, torch.broadcast_to), expand),
     _T.expand_as: expand_as,
     **dict.fromkeys((_T.repeat, _T.tile, torch.tile), repeat),
-    **{f: factory(0) for f in (torch.zeros, torch.ones, torch.full, torch.empty)},
-    **{f: factory(1) for f in (_T.new_zeros, _T.new_ones, _T.new_full, _T.new_empty)},
+    **{f: factory(0) for f in (torch.zeros, torch.ones, torch.empty)},
+    **{f: factory(1) for f in (_T.new_zeros, _T.new_ones, _T.new_empty)},
+    torch.full: full(0),
+    _T.new_full: full(1),
+    **dict.fromkeys((torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor), values(0, "data")),
+    torch.from_numpy: values(0, "ndarray"),
+    _T.new_tensor: values(1, "data"),
+    torch.full_like: values(1, "fill_value"),
     **dict.fromkeys((_T.split, torch.split, _T.split_with_sizes, torch.split_with_sizes), pieces),
     **dict.fromkeys((_T.chunk, torch.chunk), chunk),
     _T.__getitem__: getitem,

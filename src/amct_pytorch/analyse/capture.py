@@ -166,6 +166,18 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kept = (self.fix(f, along, text) for f in factors)
         return [f for f in kept if f is not None]
 
+    def counted(self, factors: Sequence[Factor], along: Sequence[int]) -> list[Factor]:
+        """The factors without those of constants that are summed along the given dims: they count channels."""
+        if not self.labels.constants:
+            return list(factors)
+        kept = []
+        for f in factors:
+            if self.labels.is_constant(f) and any(f.shape[d] > 1 for d in along):
+                self.freeze(f, "its channels are counted by a sum over a constant")
+            else:
+                kept.append(f)
+        return kept
+
     def fix_dim(self, tensor: torch.Tensor, dim: int, text: str) -> None:
         """The same for a dim of a tensor that has its labels already."""
         info = self.info(tensor)
@@ -247,6 +259,8 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 continue
             if mine == theirs:
                 self.labels.tie(o, f)
+                if self.labels.constants and self.labels.is_constant(o):
+                    out[i] = f
             elif mine < theirs:
                 self.labels.partial.append((o, f))
             elif theirs < mine:
@@ -314,7 +328,6 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for f in info.indices:
                 self.freeze(f, f"indices of channels are used by {name}")
         outs = [o for o in (out if isinstance(out, (tuple, list)) else (out,)) if isinstance(o, torch.Tensor)]
-        ins = tuple(Info(list(i.factors)) for i in infos)
         if labelled:
             self.rules.get(name, unknown)(self, call)
         given = tuple(self._given(o, static and bool(infos)) for o in outs)
@@ -326,7 +339,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 _scalars(name, args, kwargs),
                 tuple(tuple(o.shape) for o in outs),
                 given,
-                ins,
+                tuple(infos),
                 tuple(s for _, s in before),
             )
         )
@@ -382,8 +395,9 @@ RESHAPES = frozenset("view _unsafe_view reshape _reshape_alias".split())
 # Operations whose scalars are sizes: their results' shapes and labels are compared instead.
 SIZED = frozenset(
     "view _unsafe_view reshape _reshape_alias expand split split_with_sizes unsafe_split chunk slice narrow repeat "
-    "as_strided as_strided_ native_group_norm native_layer_norm _fused_rms_norm arange zeros ones full empty rand "
-    "randn randint new_zeros new_ones new_full new_empty new_empty_strided empty_strided empty_permuted".split()
+    "as_strided as_strided_ affine_grid_generator native_group_norm native_layer_norm _fused_rms_norm arange zeros "
+    "ones full empty rand randn randint new_zeros new_ones new_full new_empty new_empty_strided empty_strided "
+    "empty_permuted".split()
 )
 
 

@@ -47,6 +47,7 @@ class Labels:
     partial: list[tuple[Factor, Factor]] = field(default_factory=list)  # (over more dims, over some of them)
     balanced: list[Factor] = field(default_factory=list)  # (rows, labels): every row loses equally many
     produced: list[Factor] = field(default_factory=list)
+    constants: set[int] = field(default_factory=set)
     made: list[Factor] = field(
         default_factory=list
     )  # labels of no parameter, in the order in which passes asked for them
@@ -60,6 +61,19 @@ class Labels:
         if axis is None:
             self.made.append(labels)
         return labels
+
+    def constant_like(self, factor: Factor) -> Factor:
+        """Labels of a tensor whose elements are equal along these dims, tied to those of what its size counts.
+
+        A removed channel of it is not zero but gone: a sum over it would count channels.
+        """
+        labels = self.fresh(factor.size).reshape(factor.shape)
+        self.constants.update(labels.ravel().tolist())
+        self.tie(labels, factor)
+        return labels
+
+    def is_constant(self, factor: Factor) -> bool:
+        return factor.size > 0 and int(factor.flat[0]) in self.constants
 
     def tie(self, a: Factor, b: Factor) -> None:
         """Label i of `a` and label i of `b`, broadcast, go together."""

@@ -110,7 +110,7 @@ def kept_blocks(shape: Sequence[int], removals: Mapping[int, Removal]) -> list[B
 
 def stride_order(tensor: torch.Tensor) -> list[int]:
     """The axes from the outermost in memory to the innermost."""
-    return sorted(range(tensor.ndim), key=lambda axis: -tensor.stride(axis))
+    return sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
 
 
 def _cut_blocks(tensor: torch.Tensor, blocks: list[Block], first: int, second: int) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
@@ -80,6 +80,12 @@ def convert(model: nn.Module, plan: NmPlan, without_values: Collection[str] = ()
             )
     copy = shrink(model, ChannelPlan(), without_values)
     del copy._sparsity_plan  # nothing was cut
+    with torch.inference_mode(False):  # or what is made here could not be written to in training
+        _make_sparse(copy, plan, found)
+    return copy
+
+
+def _make_sparse(copy: nn.Module, plan: NmPlan, found: Mapping[tuple[str, str], Weight]) -> None:
     for layer in plan.layers:
         groups = found[layer.name, layer.parameter].groups
         sparsity = Sparsity(layer.axis, groups, layer.update_freq, plan.gradients)
@@ -87,7 +93,6 @@ def convert(model: nn.Module, plan: NmPlan, without_values: Collection[str] = ()
         make_sparse(target, layer.parameter, sparsity, _bits(layer, target._parameters[layer.parameter]))
     if any(layer.update_freq for layer in plan.layers):
         count_batches(copy)
-    return copy
 
 
 def to_dense(model: nn.Module) -> nn.Module:

@@ -54,6 +54,16 @@ def resolve_nm(record: Record, config: SparsityConfig, model: nn.Module) -> NmPl
     """
     found = {weight.name: weight for weight in weights(model)}
     layers = tuple(_resolved(entry, found, record, config, model) for entry in record.selective)
+    pairs = zip(record.selective, layers, strict=True)
+    changed = [(entry, layer) for entry, layer in pairs if entry.update_freq not in (None, layer.update_freq)]
+    if changed:
+        entry, layer = changed[0]
+        others = f" ({len(changed) - 1} more layers differ)" if len(changed) > 1 else ""
+        _warn(
+            record,
+            f"{entry.name!r} was made with update_freq {entry.update_freq}, the config has {layer.update_freq}, which "
+            f"holds{others}",
+        )
     gradients = record.gradients or config.gradients
     if gradients != config.gradients:
         _warn(record, f"was made with gradients {gradients!r}, which hold; the config asks for {config.gradients!r}")
@@ -93,12 +103,6 @@ def _resolved(
         raise RecordError(
             f"{record.source}: layer {entry.name!r} is 2:4 sparse, but the config {config.source or ''} leaves it out; "
             "give the config that the record was made with"
-        )
-    if entry.update_freq not in (None, asked.update_freq):
-        _warn(
-            record,
-            f"{entry.name!r} was made with update_freq {entry.update_freq}, the config has {asked.update_freq}, which "
-            "holds",
         )
     return NmLayer(weight.layer, weight.parameter, weight.axis, asked.update_freq, entry.shape, entry.mask)
 

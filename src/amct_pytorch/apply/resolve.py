@@ -136,7 +136,7 @@ def _layer(node: Node, layers: Mapping[str, nn.Module]) -> nn.Module | None:
         if kind is None and not [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]:
             return None
     transposed = {"Conv": False, "ConvTranspose": True}.get(node.type)
-    if kind is None or not isinstance(layer, kind) or (transposed is not None and layer.transposed is not transposed):
+    if kind is None or not isinstance(layer, kind) or (transposed is not None and bool(layer.transposed) is not transposed):
         raise RecordError(
             f"the record is of another architecture: it has {node.name!r} as {node.type or 'a layer with channels'}, "
             f"in the model it is a {type(layer).__qualname__}"

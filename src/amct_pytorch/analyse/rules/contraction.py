@@ -28,6 +28,9 @@ def contract(
     rest_a, rest_b = [f for f in one if f is not a], [f for f in two if f is not b]
     if a is not None and b is not None:
         capture.labels.tie(*_aligned(a, dim, b, other, shared))
+        if capture.labels.is_constant(a) and capture.labels.is_constant(b):
+            capture.counted([a], [dim])
+            return rest_a, rest_b
     for f, d, rest in ((a, dim, rest_a), (b, other, rest_b)):
         if f is None:
             continue
@@ -104,12 +107,12 @@ def convolution(capture: Capture, call: Call) -> None:
     transposed, groups = call.args[6], call.args[8]
     kernel = list(range(2, w.ndim))
     fx = capture.fixed(capture.factors(x), [d for d in kernel if _windowed(call, d)], "windows are taken along it")
-    fw = capture.fixed(capture.factors(w), kernel, "it is the size of a kernel")
+    fw = [f for f in capture.fixed(capture.factors(w), kernel, "it is the size of a kernel") if not _mixed(capture, f)]
     inputs, outputs = (0, 1) if transposed else (1, 0)
     if groups == 1:
         left, right = contract(capture, fx, 1, fw, inputs)
         made = next((f.ravel() for f in right if f.shape[outputs] > 1), None)
-        _produce(capture, w, [made] if made is not None else [])
+        capture.labels.produced += [made] if made is not None else []
     else:
         left = [f for f in fx if f.shape[1] == 1]
         joint = [f for f in fx if f.shape[1] > 1 and len(lb.dims(f)) > 1]
@@ -124,6 +127,14 @@ def convolution(capture: Capture, call: Call) -> None:
             else:
                 capture.labels.tie(made, f)
     capture.put(call.out, [*left, *([lb.place(made, 1, call.out.ndim)] if made is not None else [])])
+
+
+def _mixed(capture: Capture, factor: Factor) -> bool:
+    """Whether a kernel's channels depend on both of its dims, as those that are made per sample do: they stay."""
+    joint = len(lb.dims(factor)) > 1
+    if joint:
+        capture.freeze(factor, "channels of a convolution's kernel that depend on more than one dim")
+    return joint
 
 
 def _windowed(call: Call, dim: int) -> bool:
@@ -153,7 +164,7 @@ def _grouped(
     if rows is not None:
         labels.balance(rows)
     if made is not None:
-        _produce(capture, w, [made])
+        labels.produced.append(made)
         labels.balance(made.reshape(groups, -1))
     return made
 
@@ -190,7 +201,7 @@ def _grouped_transposed(
     if rows is not None:
         labels.balance(rows)
     if made is not None:
-        _produce(capture, w, [made])
+        labels.produced.append(made)
         labels.balance(made.reshape(groups, -1))
     return made
 

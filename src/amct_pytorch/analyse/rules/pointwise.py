@@ -23,7 +23,8 @@ def pointwise(capture: Capture, call: Call) -> None:
         one, two = capture.factors(tensors[0]), capture.factors(tensors[1])
         if len(one) == len(two) == 1 and one[0].shape == two[0].shape:
             capture.labels.tie(one[0], two[0])
-            capture.put(call.out, one)
+            constant_first = bool(capture.labels.constants) and capture.labels.is_constant(one[0])
+            capture.put(call.out, two if constant_first else one)
             return
     capture.put(call.out, capture.merge([(t, capture.factors(t)) for t in tensors], call.out.ndim))
 
@@ -88,6 +89,11 @@ def constant(capture: Capture, call: Call) -> None:
     """A new tensor that depends on nothing; what its sizes count is seen where user code asks for it."""
 
 
+def like(capture: Capture, call: Call) -> None:
+    """ones_like, fill_ and others: the shape of a tensor, of its values nothing."""
+    capture.put(call.out, [capture.labels.constant_like(f) for f in capture.factors(call.args[0])])
+
+
 def triangle(capture: Capture, call: Call) -> None:
     """tril, triu: what stays depends on both indices."""
     x = call.args[0]
@@ -101,10 +107,13 @@ UNARY = (
     "threshold clamp clamp_min clamp_max reciprocal erf erfc erfinv round floor ceil trunc frac square sin cos "
     "tan asin acos atan sinh cosh sign sgn selu celu log_sigmoid_forward logical_not bitwise_not isnan isinf "
     "isfinite nan_to_num logit clone _to_copy contiguous detach alias lift_fresh lift_fresh_copy positive "
-    "zeros_like ones_like full_like empty_like rand_like randn_like bernoulli zero fill zero_ fill_ bernoulli_ "
-    "uniform_ normal_ conj _conj real _neg_view rrelu_with_noise rrelu to copy_to exponential_ "
+    "bernoulli bernoulli_ conj _conj real _neg_view rrelu_with_noise rrelu to copy_to "
     "_fake_quantize_learnable_per_tensor_affine fake_quantize_per_tensor_affine "
     "fake_quantize_per_tensor_affine_cachemask"
+).split()
+LIKE = (
+    "zeros_like ones_like full_like empty_like rand_like randn_like randint_like zero fill zero_ fill_ uniform_ "
+    "normal_ exponential_"
 ).split()
 POINTWISE = (
     "add sub mul div maximum minimum fmax fmin where pow addcmul addcdiv lerp masked_fill eq ne lt gt le ge "
@@ -116,6 +125,7 @@ RULES: dict[str, Rule] = {
     **{name + "_": in_place(unary) for name in UNARY if name + "_" not in UNARY and not name.endswith("_")},
     **dict.fromkeys(POINTWISE, pointwise),
     **{name + "_": in_place(pointwise) for name in POINTWISE},
+    **dict.fromkeys(LIKE, like),
     "copy_": in_place(copy),
     "copy": copy,
     **dict.fromkeys(("tril", "triu", "tril_", "triu_"), triangle),

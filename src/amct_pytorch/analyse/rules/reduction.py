@@ -18,10 +18,12 @@ from amct_pytorch.analyse.labels import Factor
 from amct_pytorch.analyse.rules.pointwise import pointwise
 
 
-def _reduced(capture: Capture, x: torch.Tensor, along: Sequence[int], keepdim: bool, over: str | None) -> list[Factor]:
+def _reduced(
+    capture: Capture, factors: Sequence[Factor], along: Sequence[int], keepdim: bool, over: str | None
+) -> list[Factor]:
     """The labels after a reduction; `over` says why channels that are reduced stay (None: they may go)."""
     out = []
-    for f in capture.factors(x):
+    for f in factors:
         mine = [d for d in lb.dims(f) if d in along]
         if mine and over is not None:
             capture.freeze(f, over)
@@ -49,7 +51,10 @@ def reduction(over: str | None = None, at: int = 1) -> Rule:
         outs = call.out if isinstance(call.out, (tuple, list)) else (call.out,)
         along = _along(call.arg(at, "dim"), x.ndim)
         keepdim = bool(call.kwargs.get("keepdim", call.args[at + 1] if _has_keepdim(call, at) else False))
-        factors = _reduced(capture, x, along, keepdim, over)
+        factors = capture.factors(x)
+        if call.name in COUNTING:
+            factors = capture.counted(factors, along)
+        factors = _reduced(capture, factors, along, keepdim, over)
         for o in outs:
             if o.ndim == (x.ndim if keepdim else x.ndim - len(along)):
                 capture.put(o, factors)
@@ -87,8 +92,10 @@ def along_dim(at: int, over: str | None) -> Rule:
         x = call.args[0]
         dim = call.arg(at, "dim", -1)
         along = _along(dim, x.ndim)
-        text = over and f"{call.name} is taken over it"
-        factors = capture.factors(x) if text is None else capture.fixed(capture.factors(x), along, text)
+        if over is None:
+            factors = capture.counted(capture.factors(x), along)
+        else:
+            factors = capture.fixed(capture.factors(x), along, f"{call.name} is taken over it")
         for o in call.out if isinstance(call.out, (tuple, list)) else (call.out,):
             if isinstance(o, torch.Tensor) and o.ndim == x.ndim:
                 capture.put(o, factors)
@@ -96,6 +103,7 @@ def along_dim(at: int, over: str | None) -> Rule:
     return rule
 
 
+COUNTING = ("sum", "nansum", "linalg_vector_norm", "norm")
 STAYS = "it stays"
 RULES: dict[str, Rule] = {
     **{n: reduction() for n in ("mean", "sum", "amax", "var", "var_mean", "nansum", "nanmean")},
