@@ -71,7 +71,7 @@ class SizeMode(TorchFunctionMode):
         else:
             self.capture.equate(expression, Dim(factor, dim))
 
-    def spread(self, out: torch.Tensor, dim: int, size: Any, new: bool = False) -> None:
+    def spread(self, out: torch.Tensor, dim: int, size: Any, new: bool = False, zero: bool = False) -> None:
         """A dim of equal elements, made out of a size: it has the labels that the size counts.
 
         Where an attribute gives the size of a `new` tensor, it gets labels of its own, which are tied to what they
@@ -81,11 +81,13 @@ class SizeMode(TorchFunctionMode):
         if isinstance(expression, Dim) and self.capture.varying(out, dim) is None and out.shape[dim] > 1:
             factor = expression.factor
             if factor.size == factor.shape[expression.dim]:
-                self._add(out, lb.place(self.capture.labels.constant_like(factor.ravel()), dim, out.ndim))
+                labels = factor.ravel() if zero else self.capture.labels.constant_like(factor.ravel())
+                self._add(out, lb.place(labels, dim, out.ndim))
         elif isinstance(size, Size) and out.shape[dim] > 1:
             if new and attributes(expression) and self.capture.varying(out, dim) is None:
-                fresh = self.capture.labels.fresh(out.shape[dim])
-                self._add(out, lb.place(self.capture.labels.constant_like(fresh), dim, out.ndim))
+                labels = self.capture.labels.fresh(out.shape[dim])
+                labels = labels if zero else self.capture.labels.constant_like(labels)
+                self._add(out, lb.place(labels, dim, out.ndim))
             self.sized(out, dim, size)
 
     def valued(self, data: Any) -> None:
@@ -160,7 +162,7 @@ def expand(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
             if at >= 0 and args[0].shape[at] == out.shape[d]:
                 mode.sized(out, d, size)
             else:
-                mode.spread(out, d, size, new=True)
+                mode.spread(out, d, size, new=True, zero=zero)
     return out
 
 
@@ -193,7 +195,7 @@ def repeat(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     return out
 
 
-def factory(at: int) -> Handler:
+def factory(at: int, zero: bool = False) -> Handler:
     """zeros, ones, full, empty: (sizes...); of a tensor: x.new_zeros(sizes...)"""
 
     def handle(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -201,7 +203,7 @@ def factory(at: int) -> Handler:
         plain = [a for a in args[at:] if isinstance(a, (int, tuple, list, torch.Size))]
         sizes = plain[0] if plain and not isinstance(plain[0], int) else kwargs.get("size", plain)
         for d, size in enumerate(sizes if len(sizes) == out.ndim else ()):
-            mode.spread(out, d, size, new=True)
+            mode.spread(out, d, size, new=True, zero=zero)
         return out
 
     return handle
@@ -360,9 +362,10 @@ def grouped(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     groups = args[6] if len(args) > 6 else kwargs.get("groups", 1)
     if type(groups) is int and groups == 1:
         return out
-    x = args[0]
-    if x.shape[1 if x.ndim == args[1].ndim else 0] == int(groups):
-        mode.sized(x, 1 if x.ndim == args[1].ndim else 0, groups)
+    x, weight = (args[i] if len(args) > i else kwargs[name] for i, name in enumerate(("input", "weight")))
+    channels = 1 if x.ndim == weight.ndim else 0
+    if x.shape[channels] == int(groups):
+        mode.sized(x, channels, groups)
     elif isinstance(groups, Size):
         mode.capture.equate(groups.origin, int(groups))
     return out
@@ -384,10 +387,13 @@ def multi_head(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[st
     """
     capture = mode.capture
     query, embed, heads = args[0], args[3], args[4]
-    stated = {name: capture.factors(t) for name, t in (("packed", args[5]), ("q", kwargs.get("q_proj_weight")))}
+    stated = (capture.factors(t) for t in (args[5], kwargs.get("q_proj_weight")))
+    rows = next((f.ravel() for fs in stated for f in fs if f.shape[0] > 1), None)
+    if rows is not None:
+        capture.repeated = rows[: int(embed)].reshape(int(heads), -1)[:, 0]  # masks are expanded to the heads
     out = func(*args, **kwargs)
+    capture.repeated = None
     capture.pieces.clear()
-    rows = next((f.ravel() for fs in stated.values() for f in fs if f.shape[0] > 1), None)
     width = capture.varying(query, query.ndim - 1)
     mode.sized(query, query.ndim - 1, embed)
     if rows is None:
@@ -417,8 +423,10 @@ HANDLERS: dict[Any, Handler] = {
     **dict.fromkeys((_T.expand, _T.broadcast_to, torch.broadcast_to), expand),
     _T.expand_as: expand_as,
     **dict.fromkeys((_T.repeat, _T.tile, torch.tile), repeat),
-    **{f: factory(0) for f in (torch.zeros, torch.ones, torch.empty)},
-    **{f: factory(1) for f in (_T.new_zeros, _T.new_ones, _T.new_empty)},
+    torch.ones: factory(0),
+    _T.new_ones: factory(1),
+    **dict.fromkeys((torch.zeros, torch.empty), factory(0, zero=True)),
+    **dict.fromkeys((_T.new_zeros, _T.new_empty), factory(1, zero=True)),
     torch.full: full(0),
     _T.new_full: full(1),
     **dict.fromkeys((torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor), values(0, "data")),

@@ -112,6 +112,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.touched: set[str] = set()
         self.parameters: dict[int, str] = {}
         self.per_group: dict[int, Factor] = {}
+        self.repeated: Factor | None = None  # what a dim of one element that is expanded to this many is repeated for
         self.inside = False  # a call of torch: what it compares is not the user's
         self._marked: list[torch.Tensor] = []
 
@@ -328,7 +329,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for f in info.indices:
                 self.freeze(f, f"indices of channels are used by {name}")
         outs = [o for o in (out if isinstance(out, (tuple, list)) else (out,)) if isinstance(o, torch.Tensor)]
-        if labelled:
+        if labelled or (self.repeated is not None and name == "expand"):
             self.rules.get(name, unknown)(self, call)
         given = tuple(self._given(o, static and bool(infos)) for o in outs)
         if name in COPIES:

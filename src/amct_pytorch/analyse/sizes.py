@@ -207,6 +207,8 @@ def _invert(e: Expression, target: int, values: dict[Setting, int], keep: Mask) 
     if right is not None:
         if e.name == "mul" and right and target % right == 0:
             return _invert(e.left, target // right, values, keep)
+        if e.name == "floordiv" and right:
+            return _invert(e.left, target * right, values, keep)
         if e.name in ("add", "sub"):
             return _invert(e.left, target - right if e.name == "add" else target + right, values, keep)
     if left is not None:

@@ -53,7 +53,17 @@ def transpose(capture: Capture, call: Call) -> None:
 
 def expand(capture: Capture, call: Call) -> None:
     n = call.out.ndim
-    capture.put(call.out, [f.reshape((1,) * (n - f.ndim) + f.shape) for f in capture.factors(call.args[0])])
+    factors = [f.reshape((1,) * (n - f.ndim) + f.shape) for f in capture.factors(call.args[0])]
+    capture.put(call.out, [*factors, *_repeated(capture, call, n)])
+
+
+def _repeated(capture: Capture, call: Call, ndim: int) -> list[Factor]:
+    repeated = capture.repeated
+    if repeated is None or len(repeated) < 2:
+        return []
+    old = (1,) * (ndim - call.args[0].ndim) + tuple(call.args[0].shape)
+    new = [d for d in range(ndim) if old[d] == 1 and call.out.shape[d] == len(repeated)]
+    return [lb.place(capture.labels.constant_like(repeated), new[0], ndim)] if new else []
 
 
 def take(capture: Capture, call: Call) -> None:
