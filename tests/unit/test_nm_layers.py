@@ -3,7 +3,10 @@
 import copy
 import io
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -363,3 +366,14 @@ def test_a_choice_is_made_outside_compiled_layers() -> None:
     assert (
         torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
     )  # one choice outside, one graph, no recompilation
+
+
+def test_an_unpickled_model_goes_on_counting_in_a_new_process(tmp_path: Path) -> None:
+    """There the numbers of hooks begin anew, and a hook of the user's must not take the place of ours."""
+    torch.save(sparse(nn.Linear(8, 4), 1), tmp_path / "model.pt")
+    program = (
+        "import sys, torch; model = torch.load(sys.argv[1], weights_only=False);"
+        "model.register_forward_pre_hook(lambda *_: None); model(torch.ones(1, 8));"
+        "sys.exit(int(model.sparse_batches) != 1)"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(tmp_path / "model.pt")]).returncode == 0
