@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 NAN = float("nan")
-CONTRACT = {"convolution": 0, "mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1, "mv": 0, "dot": 0, "addmv": 1}
+CONTRACT = {"convolution": 0, "mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1, "mv": 0, "dot": 0, "vdot": 0, "addmv": 1}
 Shaped = tuple[int, ...]
 
 
@@ -40,6 +40,8 @@ class Kept(TorchDispatchMode):
             return _contraction(func, name, args, kwargs)
         if name == "_trilinear":
             return _bilinear(func, args)
+        if name == "_grouped_mm":
+            return _grouped(func, args, kwargs)
         if name.startswith("_scaled_dot_product"):
             return _attention(func, args, kwargs)
         if name in ("mean", "sum", "linalg_vector_norm") and args[0].is_floating_point():
@@ -49,14 +51,18 @@ class Kept(TorchDispatchMode):
             n = (~x.isnan()).sum(over, keepdim=keep) - (1 if kwargs.get("correction") is None else kwargs["correction"])
             v = (x - x.nanmean(over, keepdim=True)).square().nansum(over, keepdim=keep) / n
             return v if name == "var" else v.sqrt()
+        x = args[0] if args else None
+        if not (isinstance(x, torch.Tensor) and x.is_floating_point()):
+            return func(*args, **kwargs)
         if name in ("amax", "max", "_softmax") and len(args) > 1 and not isinstance(args[1], torch.Tensor):
-            x = args[0]
             out = func(x.masked_fill(x.isnan(), -torch.inf), *args[1:], **kwargs)
             if name == "_softmax":
                 return out.masked_fill(x.isnan(), NAN)
             return tree_map_only(
                 torch.Tensor, lambda t: t.masked_fill(t == -torch.inf, NAN) if t.is_floating_point() else t, out
             )
+        if name == "max" and len(args) == 1:
+            return func(x.masked_fill(x.isnan(), -torch.inf))
         return _normalization(func, name, args, kwargs)
 
 
@@ -86,6 +92,14 @@ def _bilinear(func: Any, args: Any) -> torch.Tensor:
     out = func(*map(torch.nan_to_num, args[:3]), *args[3:])
     weight = args[1]
     return out.masked_fill(weight.isnan().flatten(-2).all(-1).reshape(-1), NAN) if out.ndim else out
+
+
+def _grouped(func: Any, args: Any, kwargs: Any) -> torch.Tensor:
+    """rows, weights (group, in, out), where each group's rows end"""
+    rows, weights, ends = args[0], args[1], kwargs.get("offs", args[2] if len(args) > 2 else None)
+    out = func(*map(torch.nan_to_num, (rows, weights)), *args[2:], **kwargs)
+    group = torch.searchsorted(ends, torch.arange(len(rows), dtype=ends.dtype), right=True).clamp_max(len(ends) - 1)
+    return out.masked_fill(weights.isnan().all(-2)[group] | rows.isnan().all(-1, keepdim=True), NAN)
 
 
 def _attention(func: Any, args: Any, kwargs: Any) -> Any:
@@ -217,6 +231,7 @@ def doubled(value: Any) -> Any:
 
 def run(model: nn.Module, inputs: Any) -> list[torch.Tensor]:
     """The output tensors of one forward pass, in order."""
+    inputs = tree_map(lambda leaf: leaf, inputs)  # some networks overwrite their lists
     with torch.no_grad(), Double():
         out = model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
     return [t.detach() for t in tree_leaves(_open(out)) if isinstance(t, torch.Tensor)]

@@ -1,15 +1,66 @@
-"""Every pattern: what is left computes exactly what it should, and what can go goes."""
+"""Every pattern: what is left computes exactly what it should, what can go goes, and restore builds the same."""
 
 from __future__ import annotations
 
+import attention
+import hard
+import layers
 import pytest
 import reference
+import sizes
+import wiring
 from judge import judge
 
-PATTERNS = {**reference.PATTERNS}
+FAMILIES = {
+    "": reference.PATTERNS,
+    "layer: ": layers.PATTERNS,
+    "wiring: ": wiring.PATTERNS,
+    "attention: ": attention.PATTERNS,
+    "size: ": sizes.PATTERNS,
+    "hard: ": hard.PATTERNS,
+}
+PATTERNS = {prefix + label: build for prefix, family in FAMILIES.items() for label, build in family.items()}
+# What is known to fall short: the reason, beginning with what `judge` says.
+KNOWN = {
+    "layer: circular padding in the layer": "not pruned",  # written into an empty tensor, slice by slice
+    "hard: constant added, then summed": "differs",  # zeros_like(x) + 1 counts the channels
+    "hard: numpy size": "differs",  # a size that leaves torch and comes back as a value
+}
+# Train mode computes the same, too, where nothing in it is random.
+TRAINED = [
+    "batch norm",
+    "cat, bn, conv",
+    "group norm",
+    "unet",
+    "wiring: auxiliary head",
+    "wiring: tied in train mode only",
+    "wiring: dense net",
+    "wiring: shuffle unit",
+    "layer: inverted residual",
+    "layer: weight standardization",
+    "layer: instance norm, statistics",
+    "attention: encoder",
+    "attention: GPT",
+    "attention: grouped queries by expand",
+]
+
+
+def test_labels_are_distinct() -> None:
+    assert sum(len(family) for family in FAMILIES.values()) == len(PATTERNS)
+    assert set(KNOWN) | set(TRAINED) <= set(PATTERNS)
 
 
 @pytest.mark.parametrize("ratio", [0.5, 0.3])
 @pytest.mark.parametrize("label", PATTERNS)
 def test_pattern(label: str, ratio: float) -> None:
-    assert judge(PATTERNS[label], ratio) == ""
+    wrong = judge(PATTERNS[label], ratio)
+    if label in KNOWN:
+        if ratio == 0.5:  # a pattern that has come to hold has to leave the list
+            assert wrong.startswith(KNOWN[label])
+        return
+    assert wrong == ""
+
+
+@pytest.mark.parametrize("label", TRAINED)
+def test_pattern_in_train_mode(label: str) -> None:
+    assert judge(PATTERNS[label], training=True) == ""

@@ -1,0 +1,576 @@
+"""Layers with parameters: convolutions, linear layers, norms, embeddings, parameters used directly."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from judge import Build, between, conv, image, module_between, net, of, tokens
+from torch import nn
+from torch.nn.utils import parametrizations
+
+L, C = nn.Linear, conv
+
+
+class RMSNorm(nn.Module):
+    """Written out, with a cast."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(width) + 0.5)
+        self.eps = 1e-6
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x.float()
+        y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + self.eps)
+        return y.type_as(x) * self.weight
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """Channels first, by permuting."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
+        return x.permute(0, 3, 1, 2)
+
+
+class ChannelsFirstNorm(nn.Module):
+    """Channels first, written out with mean and power (ConvNeXt)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.rand(width) + 0.5), nn.Parameter(torch.rand(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        u = x.mean(1, keepdim=True)
+        s = (x - u).pow(2).mean(1, keepdim=True)
+        x = (x - u) / torch.sqrt(s + 1e-6)
+        return self.weight[:, None, None] * x + self.bias[:, None, None]
+
+
+class GRN(nn.Module):
+    """Global response normalization (ConvNeXt v2), channels last."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.rand(1, 1, 1, width))
+        self.beta = nn.Parameter(torch.rand(1, 1, 1, width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        g = torch.norm(x, p=2, dim=(1, 2), keepdim=True)
+        return self.gamma * (x * (g / (g.mean(dim=-1, keepdim=True) + 1e-6))) + self.beta + x
+
+
+class LayerScale(nn.Module):
+    def __init__(self, width: int, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.rand(width).view(shape) + 0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.gamma
+
+
+class StdConv(nn.Conv2d):
+    """Weight standardization by batch norm, as in timm."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        w = F.batch_norm(self.weight.reshape(1, self.out_channels, -1), None, None, training=True, momentum=0.0)
+        return F.conv2d(x, w.reshape_as(self.weight), self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class StdConvMean(nn.Conv2d):
+    """Weight standardization written out."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        w = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
+        w = w / (w.pow(2).sum(dim=(1, 2, 3), keepdim=True).sqrt() + 1e-5)
+        return F.conv2d(x, w, self.bias, self.stride, self.padding)
+
+
+class Scaled(nn.Module):
+    """Equalized learning rate: the weight times a constant."""
+
+    def forward(self, w: torch.Tensor) -> torch.Tensor:
+        return w * 0.7
+
+
+class LowRank(nn.Module):
+    """LoRA beside a linear layer."""
+
+    def __init__(self, i: int, o: int, rank: int) -> None:
+        super().__init__()
+        self.base = L(i, o)
+        self.down, self.up = nn.Parameter(torch.randn(rank, i)), nn.Parameter(torch.randn(o, rank))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.base(x) + (x @ self.down.T) @ self.up.T
+
+
+class LowRankWeight(nn.Module):
+    """The product of the two is added to the weight."""
+
+    def __init__(self, i: int, o: int, rank: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(o, i) * 0.2)
+        self.down, self.up = nn.Parameter(torch.randn(rank, i)), nn.Parameter(torch.randn(o, rank))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.weight + self.up @ self.down)
+
+
+class PackedLinear(nn.Module):
+    """One weight that holds two layers, taken apart by slices of its rows."""
+
+    def __init__(self, i: int, o: int) -> None:
+        super().__init__()
+        self.hidden = o
+        self.weight = nn.Parameter(torch.randn(2 * o, i) * 0.3)
+        self.out = L(o, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a, b = F.linear(x, self.weight[: self.hidden]), F.linear(x, self.weight[self.hidden :])
+        return self.out(torch.relu(a) * b)
+
+
+class OwnConv(nn.Module):
+    """Parameters of the module's own, called by function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w1, self.b1 = nn.Parameter(torch.randn(16, 3, 3, 3)), nn.Parameter(torch.randn(16))
+        self.w2 = nn.Parameter(torch.randn(8, 16, 3, 3) * 0.1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(F.relu(F.conv2d(x, self.w1, self.b1, padding=1)), self.w2)
+
+
+class Tied(nn.Module):
+    """A language model whose head is its embedding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.mix, self.head = nn.Embedding(20, 16), L(16, 16), L(16, 20, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, i: torch.Tensor) -> torch.Tensor:
+        x = self.embed(i)
+        return self.head(x + torch.relu(self.mix(x)))
+
+
+class ClassToken(nn.Module):
+    """Patches, a class token, positions, layer scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 16, 4, 4)
+        self.cls, self.pos = nn.Parameter(torch.randn(1, 1, 16)), nn.Parameter(torch.randn(1, 5, 16))
+        self.gamma = nn.Parameter(torch.rand(16))
+        self.mlp1, self.mlp2, self.norm, self.head = L(16, 24), L(24, 16), nn.LayerNorm(16), L(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.cls.expand(x.shape[0], -1, -1), x], 1) + self.pos
+        x = x + self.gamma * self.mlp2(F.gelu(self.mlp1(x)))
+        return self.head(self.norm(x)[:, 0])
+
+
+class Sinusoid(nn.Module):
+    """A position table in a buffer, added to what a linear layer makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = L(8, 16), L(16, 4)
+        self.register_buffer("table", torch.randn(10, 16), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(self.a(x) + self.table[: x.shape[1]])
+
+
+class OwnStatistics(nn.Module):
+    """A buffer of its own that follows the channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = conv(3, 16), conv(16, 8)
+        self.register_buffer("mean", torch.randn(16))
+        self.register_buffer("scale", torch.rand(1, 16, 1, 1) + 0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b((self.a(x) - self.mean.view(1, -1, 1, 1)) / self.scale)
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer between linear ones; its own sizes may stay."""
+
+    def __init__(self, kind: type[nn.Module], layers: int = 1, **kw: bool) -> None:
+        super().__init__()
+        self.a, self.m = L(8, 24), kind(16, 12, num_layers=layers, batch_first=True, **kw)
+        self.i, self.b = L(24, 16), L(24 if kw.get("bidirectional") else 12, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(self.m(self.i(torch.relu(self.a(x))))[0])
+
+
+def _tied_pair() -> nn.Module:
+    m = nn.Sequential(L(8, 16), nn.ReLU(), L(16, 16), nn.ReLU(), L(16, 16), nn.ReLU(), L(16, 4))
+    m[4].weight = m[2].weight
+    return m
+
+
+PATTERNS: dict[str, Build] = {
+    "grouped, then depthwise with multiplier 3": net(
+        lambda s, x: s.c(F.relu(s.d(F.relu(s.g(s.a(x)))))),
+        "a g d c",
+        a=lambda: C(3, 16),
+        g=lambda: C(16, 24, groups=4),
+        d=lambda: C(24, 72, groups=24),
+        c=lambda: C(72, 8),
+    ),
+    "grouped after grouped": net(
+        lambda s, x: s.c(s.h(F.relu(s.g(s.a(x))))),
+        "a g h c",
+        a=lambda: C(3, 16),
+        g=lambda: C(16, 16, groups=4),
+        h=lambda: C(16, 16, groups=2),
+        c=lambda: C(16, 8),
+    ),
+    "grouped with a residual": net(
+        lambda s, x: (lambda y: s.c(y + s.g(y)))(s.a(x)),
+        "a g c",
+        a=lambda: C(3, 16),
+        g=lambda: C(16, 16, groups=4),
+        c=lambda: C(16, 8),
+    ),
+    "grouped, batch norm": net(
+        lambda s, x: s.c(F.relu(s.n(s.g(F.relu(s.a(x)))))),
+        "a g c",
+        a=lambda: C(3, 16),
+        g=lambda: C(16, 32, groups=8),
+        n=lambda: nn.BatchNorm2d(32),
+        c=lambda: C(32, 8),
+    ),
+    "grouped conv1d": net(
+        lambda s, x: s.c(s.g(s.a(x))),
+        "a g c",
+        lambda: image(2, 3, 8),
+        a=lambda: nn.Conv1d(3, 16, 3),
+        g=lambda: nn.Conv1d(16, 16, 3, groups=2),
+        c=lambda: nn.Conv1d(16, 4, 1),
+    ),
+    "grouped after a concatenation": net(
+        lambda s, x: s.c(s.g(torch.cat([s.a(x), s.b(x)], 1))),
+        "",
+        a=lambda: C(3, 8),
+        b=lambda: C(3, 8),
+        g=lambda: C(16, 16, groups=2),
+        c=lambda: C(16, 8),
+    ),
+    "grouped over half of a concatenation": net(
+        lambda s, x: s.c(s.g(torch.cat([s.a(x), s.b(x)], 1))),
+        "",
+        a=lambda: C(3, 12),
+        b=lambda: C(3, 4),
+        g=lambda: C(16, 16, groups=2),
+        c=lambda: C(16, 8),
+    ),
+    "inverted residual": net(
+        lambda s, x: (lambda y: s.c(y + s.p(F.relu6(s.d(F.relu6(s.e(y)))))))(s.a(x)),
+        "a e d p c",
+        a=lambda: C(3, 16),
+        e=lambda: C(16, 32, 1),
+        d=lambda: C(32, 32, groups=32),
+        p=lambda: C(32, 16, 1),
+        c=lambda: C(16, 8),
+    ),
+    "transposed, grouped": module_between(lambda: nn.ConvTranspose2d(16, 32, 2, 2, groups=4), "a m b", 32),
+    "transposed, depthwise": module_between(lambda: nn.ConvTranspose2d(16, 16, 2, 2, groups=16), "a m b"),
+    "transposed, depthwise, multiplier 2": module_between(
+        lambda: nn.ConvTranspose2d(16, 32, 2, 2, groups=16), "a m b", 32
+    ),
+    "transposed, output padding": module_between(
+        lambda: nn.ConvTranspose2d(16, 24, 3, 2, 1, output_padding=1), "a m b", 24
+    ),
+    "transposed 1d": net(
+        lambda s, x: s.c(F.relu(s.m(s.a(x)))),
+        "a m c",
+        lambda: image(2, 3, 8),
+        a=lambda: nn.Conv1d(3, 16, 3),
+        m=lambda: nn.ConvTranspose1d(16, 12, 2, 2),
+        c=lambda: nn.Conv1d(12, 4, 1),
+    ),
+    "transposed 3d": net(
+        lambda s, x: s.c(F.relu(s.m(s.a(x)))),
+        "a m c",
+        lambda: image(2, 3, 4, 4, 4),
+        a=lambda: nn.Conv3d(3, 16, 3),
+        m=lambda: nn.ConvTranspose3d(16, 12, 2, 2),
+        c=lambda: nn.Conv3d(12, 4, 1),
+    ),
+    "depthwise 3d": net(
+        lambda s, x: s.c(s.m(s.a(x))),
+        "a m c",
+        lambda: image(2, 3, 4, 4, 4),
+        a=lambda: nn.Conv3d(3, 16, 3),
+        m=lambda: nn.Conv3d(16, 16, 1, groups=16),
+        c=lambda: nn.Conv3d(16, 4, 1),
+    ),
+    "depthwise on the input": net(lambda s, x: s.c(s.d(x)), "", d=lambda: C(3, 12, groups=3), c=lambda: C(12, 8)),
+    "no batch dim": net(
+        lambda s, x: s.b(F.relu(s.a(x))), "a b", lambda: image(3, 8, 8), a=lambda: C(3, 16), b=lambda: C(16, 8)
+    ),
+    "reflect padding in the layer": module_between(
+        lambda: nn.Conv2d(16, 16, 3, padding=1, padding_mode="reflect"), "a m b"
+    ),
+    "circular padding in the layer": module_between(
+        lambda: nn.Conv2d(16, 16, 3, padding=1, padding_mode="circular"), "a m b"
+    ),
+    "string padding": module_between(lambda: nn.Conv2d(16, 16, 3, padding="same"), "a m b"),
+    "instance norm, affine": module_between(lambda: nn.InstanceNorm2d(16, affine=True)),
+    "instance norm, statistics": module_between(lambda: nn.InstanceNorm2d(16, affine=True, track_running_stats=True)),
+    "batch norm 1d after linear": net(
+        lambda s, x: s.b(F.relu(s.n(s.a(x)))),
+        "a n b",
+        lambda: image(6, 8),
+        a=lambda: L(8, 16),
+        n=lambda: nn.BatchNorm1d(16),
+        b=lambda: L(16, 4),
+    ),
+    "batch norm 1d over tokens": net(
+        lambda s, x: s.b(s.n(s.a(x).transpose(1, 2)).transpose(1, 2)),
+        "a n b",
+        tokens,
+        a=lambda: L(8, 16),
+        n=lambda: nn.BatchNorm1d(16),
+        b=lambda: L(16, 4),
+    ),
+    "batch norm, no statistics": module_between(lambda: nn.BatchNorm2d(16, track_running_stats=False)),
+    "batch norm before the first layer": net(
+        lambda s, x: s.b(s.a(s.n(x))), "a b", n=lambda: nn.BatchNorm2d(3), a=lambda: C(3, 16), b=lambda: C(16, 8)
+    ),
+    "layer norm, no affine": net(
+        lambda s, x: s.b(s.n(s.a(x))),
+        "a b",
+        tokens,
+        a=lambda: L(8, 16),
+        n=lambda: nn.LayerNorm(16, elementwise_affine=False),
+        b=lambda: L(16, 4),
+    ),
+    "layer norm, no bias": net(
+        lambda s, x: s.b(s.n(s.a(x))),
+        "a n b",
+        tokens,
+        a=lambda: L(8, 16),
+        n=lambda: nn.LayerNorm(16, bias=False),
+        b=lambda: L(16, 4),
+    ),
+    "layer norm, functional, of its shape": net(
+        lambda s, x: (lambda y: s.b(F.layer_norm(y, y.shape[-1:])))(s.a(x)),
+        "a b",
+        tokens,
+        a=lambda: L(8, 16),
+        b=lambda: L(16, 4),
+    ),
+    "layer norm over channels and space": net(
+        lambda s, x: s.b(s.n(s.a(x))),
+        "a b",
+        a=lambda: C(3, 16),
+        n=lambda: nn.LayerNorm([16, 8, 8]),
+        b=lambda: C(16, 8),
+    ),
+    "layer norm, channels first": module_between(lambda: LayerNorm2d(16), "a m b"),
+    "layer norm, channels first, written out": module_between(lambda: ChannelsFirstNorm(16), "a b"),
+    "global response norm": module_between(
+        lambda: nn.Sequential(Permute(0, 2, 3, 1), GRN(16), Permute(0, 3, 1, 2)), "a b"
+    ),
+    "RMS norm": net(
+        lambda s, x: s.b(s.n(s.a(x))),
+        "a n b",
+        tokens,
+        a=lambda: L(8, 16),
+        n=lambda: nn.RMSNorm(16),
+        b=lambda: L(16, 4),
+    ),
+    "RMS norm written out": net(
+        lambda s, x: s.b(s.n(s.a(x))),
+        "a n b",
+        tokens,
+        a=lambda: L(8, 16),
+        n=lambda: RMSNorm(16),
+        b=lambda: L(16, 4),
+    ),
+    "group norm of one group": module_between(lambda: nn.GroupNorm(1, 16)),
+    "group norm of every channel": module_between(lambda: nn.GroupNorm(16, 16), ""),
+    "local response norm": module_between(lambda: nn.LocalResponseNorm(3), ""),
+    "PReLU with one slope": module_between(lambda: nn.PReLU()),
+    "PReLU after linear": net(
+        lambda s, x: s.b(s.m(s.a(x))),
+        "a b",
+        lambda: image(6, 8),
+        a=lambda: L(8, 16),
+        m=lambda: nn.PReLU(16),
+        b=lambda: L(16, 4),
+    ),
+    "PReLU shared by two": net(
+        lambda s, x: s.c(s.m(s.b(s.m(s.a(x))))),
+        "a b c",
+        a=lambda: C(3, 16),
+        b=lambda: C(16, 16),
+        m=lambda: nn.PReLU(16),
+        c=lambda: C(16, 8),
+    ),
+    "embedding": net(
+        lambda s, i: s.b(F.relu(s.a(s.e(i)))),
+        "e a b",
+        lambda: torch.randint(20, (2, 5)),
+        e=lambda: nn.Embedding(20, 16),
+        a=lambda: L(16, 12),
+        b=lambda: L(12, 4),
+    ),
+    "embedding with padding and positions": net(
+        lambda s, i: s.b(s.e(i) + s.p(torch.arange(i.shape[1]))),
+        "e p b",
+        lambda: torch.randint(20, (2, 5)),
+        e=lambda: nn.Embedding(20, 16, padding_idx=0),
+        p=lambda: nn.Embedding(5, 16),
+        b=lambda: L(16, 4),
+    ),
+    "embedding bag": net(
+        lambda s, i: s.b(s.e(i)),
+        "",
+        lambda: torch.randint(20, (2, 5)),
+        e=lambda: nn.EmbeddingBag(20, 16, mode="mean"),
+        b=lambda: L(16, 4),
+    ),
+    "embedding as head": of(Tied, "embed mix", lambda: torch.randint(20, (2, 5))),
+    "tied weights": of(_tied_pair, "0 2 4 6", lambda: image(4, 8)),
+    "class token and positions": of(ClassToken, "patch mlp1 mlp2 head cls pos gamma"),
+    "positions in a buffer": of(Sinusoid, "a b", tokens),
+    "statistics of one's own": of(OwnStatistics, "a b"),
+    "scale per channel": module_between(lambda: LayerScale(16, (1, 16, 1, 1)), "a b"),
+    "layer scale, channels last": net(
+        lambda s, x: (lambda y: s.c(y + s.m(s.b(y))))(s.a(x)),
+        "a b c",
+        tokens,
+        a=lambda: L(8, 16),
+        b=lambda: L(16, 16),
+        m=lambda: LayerScale(16, (16,)),
+        c=lambda: L(16, 4),
+    ),
+    "one scale for all": module_between(lambda: LayerScale(1, (1,)), "a b"),
+    "weight standardization": module_between(lambda: StdConv(16, 16, 3), "a b"),
+    "weight standardization, written out": module_between(lambda: StdConvMean(16, 16, 3), "a b"),
+    "weight norm": module_between(lambda: parametrizations.weight_norm(conv(16, 16)), "b"),
+    "spectral norm": module_between(lambda: parametrizations.spectral_norm(conv(16, 16)), ""),
+    "parametrization of one's own": net(
+        lambda s, x: s.b(F.relu(s.a(x))),
+        "b",
+        tokens,
+        a=lambda: _parametrized(L(8, 16)),
+        b=lambda: L(16, 4),
+    ),
+    "low rank beside": net(
+        lambda s, x: s.b(F.relu(s.m(s.a(x)))),
+        "a m.base b",
+        tokens,
+        a=lambda: L(8, 16),
+        m=lambda: LowRank(16, 16, 2),
+        b=lambda: L(16, 4),
+    ),
+    "low rank in the weight": net(
+        lambda s, x: s.b(F.relu(s.m(s.a(x)))),
+        "a m.weight b",
+        tokens,
+        a=lambda: L(8, 16),
+        m=lambda: LowRankWeight(16, 16, 2),
+        b=lambda: L(16, 4),
+    ),
+    "packed linear": of(lambda: PackedLinear(8, 16), "out", tokens),
+    "conv by function": of(OwnConv, "w1 w2"),
+    "bilinear": net(
+        lambda s, x: s.c(s.m(s.a(x), s.b(x))),
+        "",
+        lambda: image(6, 8),
+        a=lambda: L(8, 16),
+        b=lambda: L(8, 12),
+        m=lambda: nn.Bilinear(16, 12, 10),
+        c=lambda: L(10, 4),
+    ),
+    "LSTM": of(lambda: Recurrent(nn.LSTM), "a", tokens),
+    "LSTM, two layers, both ways": of(lambda: Recurrent(nn.LSTM, 2, bidirectional=True), "a", tokens),
+    "GRU": of(lambda: Recurrent(nn.GRU), "a", tokens),
+    "RNN": of(lambda: Recurrent(nn.RNN), "a", tokens),
+    "GRU cell": net(
+        lambda s, x: s.b(s.m(s.a(x))),
+        "",
+        lambda: image(6, 8),
+        a=lambda: L(8, 16),
+        m=lambda: nn.GRUCell(16, 12),
+        b=lambda: L(12, 4),
+    ),
+    "linear without bias": net(
+        lambda s, x: s.b(F.relu(s.a(x))),
+        "a b",
+        tokens,
+        a=lambda: L(8, 16, bias=False),
+        b=lambda: L(16, 4, bias=False),
+    ),
+    "matmul with a parameter": net(
+        lambda s, x: s.b(F.relu(x @ s.w)),
+        "w b",
+        tokens,
+        w=lambda: nn.Parameter(torch.randn(8, 16)),
+        b=lambda: L(16, 4),
+    ),
+    "bias of one's own": net(
+        lambda s, x: s.b(F.relu(s.a(x) + s.bias)),
+        "a b bias",
+        tokens,
+        a=lambda: L(8, 16, bias=False),
+        bias=lambda: nn.Parameter(torch.randn(16)),
+        b=lambda: L(16, 4),
+    ),
+    "addmm": net(
+        lambda s, x: s.b(F.relu(torch.addmm(s.bias, x, s.w))),
+        "w b bias",
+        lambda: image(6, 8),
+        w=lambda: nn.Parameter(torch.randn(8, 16)),
+        bias=lambda: nn.Parameter(torch.randn(16)),
+        b=lambda: L(16, 4),
+    ),
+    "a vector at the end": net(
+        lambda s, x: F.relu(s.a(x)) @ s.v,
+        "a v",
+        tokens,
+        a=lambda: L(8, 16),
+        v=lambda: nn.Parameter(torch.randn(16)),
+    ),
+    "identity": module_between(nn.Identity),
+    "dropout": between(lambda t: F.dropout2d(t, 0.5, training=False)),
+    "fused scale of batch norm by hand": module_between(lambda: Fused(16), "a m.conv b"),
+}
+
+
+class Permute(nn.Module):
+    def __init__(self, *order: int) -> None:
+        super().__init__()
+        self.order = order
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.permute(self.order)
+
+
+class Fused(nn.Module):
+    """A conv and a batch norm as one convolution, computed at every call."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv, self.bn = conv(width, width, bias=False), nn.BatchNorm2d(width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scale = self.bn.weight / torch.sqrt(self.bn.running_var + self.bn.eps)
+        weight = self.conv.weight * scale.reshape(-1, 1, 1, 1)
+        return F.conv2d(x, weight, self.bn.bias - self.bn.running_mean * scale, padding=1)
+
+
+def _parametrized(layer: nn.Module) -> nn.Module:
+    nn.utils.parametrize.register_parametrization(layer, "weight", Scaled())
+    return layer

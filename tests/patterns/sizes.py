@@ -1,0 +1,545 @@
+"""Sizes in user code: attributes, lists, dictionaries, configuration objects, asserts, caches; kinds of arguments."""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict, namedtuple
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from judge import Build, conv, image, of, tokens
+from torch import nn
+
+L, C, R = nn.Linear, conv, F.relu
+Pair = namedtuple("Pair", ["first", "second"])
+
+
+@dataclass
+class Config:
+    hidden: int = 16
+    heads: int = 4
+    groups: int = 2
+    sizes: list[int] = field(default_factory=lambda: [16, 12])
+
+
+@dataclass
+class Result:
+    logits: torch.Tensor
+    states: tuple[torch.Tensor, ...] = ()
+    loss: torch.Tensor | None = None
+
+
+class Base(nn.Module):
+    """a -> (something with a size) -> b"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = C(3, 16), C(16, 8)
+        self.width = 16
+        self.prepare()
+
+    def prepare(self) -> None:
+        pass
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.b(self.between(self.a(x)))
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+
+class Asserted(Base):
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[1] == self.width, "unexpected width"
+        return R(x)
+
+
+class AssertedLiteral(Base):
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[1] == 16, "unexpected width"
+        return R(x)
+
+
+class AssertedLayers(Base):
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[1] == self.a.out_channels == self.b.in_channels
+        return R(x)
+
+
+class AssertedTuple(Base):
+    def prepare(self) -> None:
+        self.shape = (16, 8, 8)
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        assert tuple(x.shape[1:]) == self.shape
+        return R(x)
+
+
+class TorchAssert(Base):
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        torch._assert(x.shape[1] == self.width, "unexpected width")
+        return R(x)
+
+
+class Raised(Base):
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        if x.size(1) != self.width:
+            raise ValueError("unexpected width")
+        return R(x)
+
+
+class Comparison(Base):
+    """Bounds, not equality."""
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        if not 1 < x.shape[1] <= self.width:
+            raise ValueError("unexpected width")
+        return R(x)
+
+
+class Viewed(Base):
+    """A view with attributes, there and back."""
+
+    def prepare(self) -> None:
+        self.groups = 4
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        b, _, h, w = x.shape
+        y = x.view(b, self.groups, self.width // self.groups, h, w)
+        return (y * y.amax((3, 4), keepdim=True)).view(b, self.width, h, w)
+
+
+class ViewedInList(Base):
+    def prepare(self) -> None:
+        self.sizes = [16, 8]
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(x.shape[0], self.sizes[0], self.sizes[1] * self.sizes[1]).view(-1, *self.sizes, self.sizes[1])
+
+
+class ViewedInDict(Base):
+    def prepare(self) -> None:
+        self.sizes = {"width": 16, "space": 64}
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(-1, self.sizes["width"], self.sizes["space"]).view(x.shape)
+
+
+class ViewedInConfig(Base):
+    def prepare(self) -> None:
+        self.config = Config()
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(-1, self.config.hidden, 64).view(x.shape)
+
+
+class ViewedInNamespace(Base):
+    def prepare(self) -> None:
+        self.hparams = SimpleNamespace(width=16, inner=SimpleNamespace(space=64))
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(-1, self.hparams.width, self.hparams.inner.space).view(x.shape)
+
+
+class ViewedInTuple(Base):
+    def prepare(self) -> None:
+        self.pair = Pair(16, 64)
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(-1, self.pair.first, self.pair.second).view(x.shape)
+
+
+class ViewedByClass(Base):
+    """An attribute of the class."""
+
+    space = 64
+    channels = 16
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(-1, self.channels, self.space).view(x.shape)
+
+
+class ViewedByGlobal(Base):
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(-1, _WIDTH, 64).view(x.shape)
+
+
+class ViewedByProperty(Base):
+    @property
+    def channels(self) -> int:
+        return self.a.out_channels
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(-1, self.channels, 64).view(x.shape)
+
+
+class ViewedByWeight(Base):
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(-1, self.a.weight.shape[0], 64).view(-1, self.b.weight.size(1), 8, 8)
+
+
+class ViewedByCache(Base):
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(-1, _cached(int(self.width)), 64).view(x.shape)
+
+
+class ViewedByClosure(Base):
+    def prepare(self) -> None:
+        width = 16
+        self.act = lambda x: R(x).reshape(-1, width, 64)
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(x).view(x.shape)
+
+
+class ViewedByPartial(Base):
+    def prepare(self) -> None:
+        self.act = functools.partial(_as_rows, width=16)
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(x).view(x.shape)
+
+
+class ViewedByFloat(Base):
+    """int(a / b)"""
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(-1, 4, int(self.width / 4), 64).view(x.shape)
+
+
+class ViewedByRatio(Base):
+    def prepare(self) -> None:
+        self.inner = 32
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(-1, self.inner // 2, 64).view(x.shape)
+
+
+class ViewedByMax(Base):
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(-1, max(self.width, 4), 64).view(x.shape)
+
+
+class ViewedByIntCast(Base):
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(-1, int(x.shape[1]), 64).view(x.shape)
+
+
+class ViewedByTwo(Base):
+    """One attribute for two widths, of which one stays."""
+
+    def prepare(self) -> None:
+        self.c = C(3, 16)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y = self.c(x)
+        return self.b(self.a(x).reshape(-1, self.width, 64).view(-1, 16, 8, 8)), y.reshape(-1, self.width, 64)
+
+
+class SharedSize(Base):
+    """One attribute for two widths that both go."""
+
+    def prepare(self) -> None:
+        self.c, self.d = C(3, 16), C(16, 8)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y, z = self.a(x), self.c(x)
+        y, z = (t.reshape(t.shape[0], self.width, -1).view(t.shape) for t in (y, z))
+        return self.b(y) + self.d(z)
+
+
+class SizesToLayers(Base):
+    """The norm of a shape in an attribute, the groups of a convolution."""
+
+    def prepare(self) -> None:
+        self.shape = (16,)
+        self.w = nn.Parameter(torch.randn(16, 1, 3, 3))
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.layer_norm(x.permute(0, 2, 3, 1), self.shape).permute(0, 3, 1, 2)
+        return F.conv2d(x, self.w, padding=1, groups=self.width)
+
+
+class SplitInList(Base):
+    def prepare(self) -> None:
+        self.a, self.b, self.c = C(3, 28), C(16, 8), C(12, 8)
+        self.sizes = [16, 12]
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y, z = self.a(x).split(self.sizes, 1)
+        return self.b(y) + self.c(z)
+
+
+class SplitByLayer(Base):
+    def prepare(self) -> None:
+        self.a, self.b, self.c = C(3, 28), C(16, 8), C(12, 8)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y, z = self.a(x).split([self.b.in_channels, self.c.in_channels], 1)
+        return self.b(y) + self.c(z)
+
+
+class SplitByDifference(Base):
+    def prepare(self) -> None:
+        self.a, self.b, self.c = C(3, 28), C(16, 8), C(12, 8)
+        self.total, self.first = 28, 16
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y, z = self.a(x).split((self.first, self.total - self.first), 1)
+        return self.b(y) + self.c(z)
+
+
+class NarrowByAttribute(Base):
+    def prepare(self) -> None:
+        self.a, self.b, self.c = C(3, 32), C(16, 8), C(16, 8)
+        self.half = 16
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y = self.a(x)
+        return self.b(y.narrow(1, 0, self.half)) + self.c(y.narrow(1, self.half, self.half))
+
+
+class ExpandByAttribute(Base):
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return x * x.mean((1, 2, 3), keepdim=True).expand(-1, self.width, 1, 1)
+
+
+class HiddenState(Base):
+    def prepare(self) -> None:
+        self.c = C(16, 16)
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        h = x.new_zeros(x.shape[0], self.width, 8, 8)
+        for _ in range(2):
+            h = torch.tanh(x + self.c(h))
+        return h
+
+
+class Cached(Base):
+    """A table that is made at the first call, by width and size, and kept."""
+
+    def prepare(self) -> None:
+        self.cache: dict[Any, torch.Tensor] = {}
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        key = tuple(x.shape[-2:])
+        if key not in self.cache:
+            self.cache[key] = torch.linspace(0, 1, 8, dtype=x.dtype)
+        return x + self.cache[key]
+
+
+class CachedFeature(Base):
+    """A tensor of the last call is kept."""
+
+    def prepare(self) -> None:
+        self.last: torch.Tensor | None = None
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        self.last = x
+        return x * 2
+
+
+class Padded(Base):
+    """Channels are padded up to the next layer's (option A, by sizes)."""
+
+    def prepare(self) -> None:
+        self.b = C(24, 8)
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return F.pad(x, (0, 0, 0, 0, 0, self.b.in_channels - x.shape[1]))
+
+
+class Grouped(Base):
+    def prepare(self) -> None:
+        self.g = C(16, 16, groups=4)
+        self.per_group = 4
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        b, c, h, w = x.shape
+        x = self.g(x)
+        return (
+            x.view(b, -1, self.per_group, h, w)
+            .mean(2, keepdim=True)
+            .expand(b, -1, self.per_group, h, w)
+            .reshape(b, c, h, w)
+        )
+
+
+class DictInput(Base):
+    def forward(self, image: torch.Tensor, scale: float = 1.0, extra: Any = None) -> Any:
+        x = R(self.a(image)) * scale
+        return {"out": self.b(x), "extra": extra}
+
+
+class ListInput(Base):
+    def forward(self, images: list[torch.Tensor]) -> Any:
+        return [self.b(R(self.a(i))) for i in images]
+
+
+class ListOfSingles(Base):
+    """As detectors take them: a list of images, batched inside."""
+
+    def forward(self, images: list[torch.Tensor]) -> Any:
+        return self.b(R(self.a(torch.stack(images))))
+
+
+class NestedInput(Base):
+    def forward(self, batch: Any) -> Any:
+        return self.b(R(self.a(batch["x"][0])) + batch["y"][1])
+
+
+class DataOutput(Base):
+    def forward(self, x: torch.Tensor) -> Any:
+        y = self.a(x)
+        return Result(self.b(R(y)), (y.mean(1),))
+
+
+class DataOutputFeature(Base):
+    def forward(self, x: torch.Tensor) -> Any:
+        y = self.a(x)
+        return Result(self.b(R(y)), (y,))
+
+
+class OrderedOutput(Base):
+    def forward(self, x: torch.Tensor) -> Any:
+        y = R(self.a(x))
+        return OrderedDict(first=self.b(y), second=self.b(y * 2))
+
+
+class OwnLoop(Base):
+    def prepare(self) -> None:
+        self.depth = 3
+        self.ms = nn.ModuleList(C(16, 16) for _ in range(3))
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        for i in range(self.depth):
+            x = R(self.ms[i](x))
+        return x
+
+
+class OverwrittenInput(Base):
+    def forward(self, x: list[torch.Tensor]) -> Any:
+        for i in range(len(x)):
+            x[i] = R(self.a(x[i]))
+        return self.b(x[0] + x[1])
+
+
+class HeadsInModule(Base):
+    """Heads whose count is in a plain dictionary of options."""
+
+    def prepare(self) -> None:
+        self.options = {"heads": 4, "dim": 4, "name": "attention", "scale": 0.5}
+        self.a, self.q, self.b = L(8, 16), L(16, 16), L(16, 4)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        q = self.q(self.a(x))
+        q = q.view(*q.shape[:2], self.options["heads"], self.options["dim"])
+        return self.b((q.softmax(1) * self.options["scale"]).flatten(2))
+
+
+class HeadsInTwo(Base):
+    """Parent and child both hold the size."""
+
+    def prepare(self) -> None:
+        self.a, self.b = L(8, 16), L(16, 4)
+        self.inner = nn.Module()
+        self.inner.width = 16
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y = self.a(x).view(-1, self.width)
+        return self.b(R(y).view(*x.shape[:2], self.inner.width))
+
+
+class WidthByHeads(Base):
+    """A width that is a product of two attributes, one of them a head size that stays elsewhere."""
+
+    def prepare(self) -> None:
+        self.heads, self.head_dim = 4, 4
+        self.a, self.b = L(8, 16), L(16, 4)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y = self.a(x).view(*x.shape[:-1], self.heads, self.head_dim)
+        return self.b(R(y).reshape(*x.shape[:-1], self.heads * self.head_dim))
+
+
+class Hooked(Base):
+    """A forward hook that is part of the function."""
+
+    def prepare(self) -> None:
+        self.a.register_forward_hook(_double)
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return R(x)
+
+
+_WIDTH = 16
+
+
+@functools.lru_cache
+def _cached(width: int) -> int:
+    return width
+
+
+def _as_rows(x: torch.Tensor, width: int) -> torch.Tensor:
+    return R(x).reshape(-1, width, 64)
+
+
+def _double(module: nn.Module, args: Any, out: torch.Tensor) -> torch.Tensor:
+    return out * 2
+
+
+PATTERNS: dict[str, Build] = {
+    "asserted": of(Asserted, "a b"),
+    "asserted, a literal": of(AssertedLiteral, ""),
+    "asserted, attributes of layers": of(AssertedLayers, "a b"),
+    "asserted, a tuple": of(AssertedTuple, ""),
+    "asserted by torch": of(TorchAssert, "a b"),
+    "raised": of(Raised, "a b"),
+    "compared": of(Comparison, ""),
+    "viewed in groups": of(Viewed, "a b"),
+    "viewed, list": of(ViewedInList, "a b"),
+    "viewed, dict": of(ViewedInDict, "a b"),
+    "viewed, config": of(ViewedInConfig, "a b"),
+    "viewed, namespace": of(ViewedInNamespace, "a b"),
+    "viewed, named tuple": of(ViewedInTuple, ""),
+    "viewed, attribute of the class": of(ViewedByClass, ""),
+    "viewed, global": of(ViewedByGlobal, ""),
+    "viewed, property": of(ViewedByProperty, "a b"),
+    "viewed, shape of a weight": of(ViewedByWeight, "a b"),
+    "viewed, cached by int": of(ViewedByCache, ""),
+    "viewed, closure": of(ViewedByClosure, ""),
+    "viewed, partial": of(ViewedByPartial, ""),
+    "viewed, int(a / b)": of(ViewedByFloat, ""),
+    "viewed, a quotient": of(ViewedByRatio, "a b"),
+    "viewed, max": of(ViewedByMax, ""),
+    "viewed, int": of(ViewedByIntCast, ""),
+    "viewed, one attribute for two, one stays": of(ViewedByTwo, ""),
+    "viewed, one attribute for two": of(SharedSize, "a b c d"),
+    "normalized shape and groups": of(SizesToLayers, ""),
+    "split, list": of(SplitInList, "a b c"),
+    "split, by layers": of(SplitByLayer, "a b c"),
+    "split, a difference": of(SplitByDifference, "a b c"),
+    "narrow": of(NarrowByAttribute, "a b c"),
+    "expand": of(ExpandByAttribute, "a b"),
+    "state of zeros": of(HiddenState, "a b c"),
+    "cached table": of(Cached, "a b"),
+    "cached feature": of(CachedFeature, "a b"),
+    "padded up to the next layer": of(Padded, ""),
+    "averages of groups": of(Grouped, ""),
+    "dict of arguments": of(DictInput, "a b", lambda: {"image": image(), "scale": 0.5, "extra": [1, "x"]}),
+    "list of tensors": of(ListInput, "a b", lambda: ([image(), image(1, 3, 6, 6)],)),
+    "list of images": of(ListOfSingles, "a b", lambda: ([image(3, 8, 8), image(3, 8, 8)],)),
+    "nested": of(NestedInput, "", lambda: ({"x": (image(), None), "y": [1, torch.randn(2, 16, 8, 8)]},)),
+    "dataclass": of(DataOutput, "a b"),
+    "dataclass with a feature": of(DataOutputFeature, ""),
+    "ordered dict": of(OrderedOutput, "a b"),
+    "loop over layers": of(OwnLoop, "a b ms.0 ms.1 ms.2"),
+    "overwritten list": of(OverwrittenInput, "", lambda: ([image(), image()],)),
+    "heads in options": of(HeadsInModule, "a q b", tokens),
+    "size in parent and child": of(HeadsInTwo, "a b", tokens),
+    "width by heads": of(WidthByHeads, "a b", tokens),
+    "hook": of(Hooked, "a b"),
+}
