@@ -108,7 +108,7 @@ def _node_removals(
     first = first_names(model)
     tensors = named_tensors(model)
     before = {name: shapes.get(first[name], tuple(tensor.shape)) for name, tensor in tensors.items()}
-    found: dict[Axis, set[int]] = {}
+    found: dict[Axis, list[tuple[int, ...]]] = {}
     sizes: dict[Axis, int] = {}
     for group in groups:
         for produces, nodes in ((True, group.producers), (False, group.consumers)):
@@ -117,8 +117,14 @@ def _node_removals(
                 for name, axis, size in () if layer is None else _cuts(node, layer, produces, before, removals):
                     key = Axis(first[name], axis)
                     sizes[key] = size
-                    found.setdefault(key, set()).update(node.removed)
-    return {axis: Removal(sizes[axis], tuple(sorted(removed))) for axis, removed in found.items() if removed}
+                    if node.removed:
+                        found.setdefault(key, []).append(node.removed)
+    # The nodes of a group mostly name the same indices: one value for all of them.
+    united = {
+        axis: parts[0] if len(parts) == 1 else tuple(sorted(set().union(*parts))) for axis, parts in found.items()
+    }
+    shared = {key: Removal(*key) for key in {(sizes[axis], removed) for axis, removed in united.items()}}
+    return {axis: shared[sizes[axis], removed] for axis, removed in united.items()}
 
 
 def _layer(node: Node, layers: Mapping[str, nn.Module]) -> nn.Module | None:
@@ -136,7 +142,11 @@ def _layer(node: Node, layers: Mapping[str, nn.Module]) -> nn.Module | None:
         if kind is None and not [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]:
             return None
     transposed = {"Conv": False, "ConvTranspose": True}.get(node.type)
-    if kind is None or not isinstance(layer, kind) or (transposed is not None and bool(layer.transposed) is not transposed):
+    if (
+        kind is None
+        or not isinstance(layer, kind)
+        or (transposed is not None and bool(layer.transposed) is not transposed)
+    ):
         raise RecordError(
             f"the record is of another architecture: it has {node.name!r} as {node.type or 'a layer with channels'}, "
             f"in the model it is a {type(layer).__qualname__}"

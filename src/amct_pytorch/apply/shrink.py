@@ -66,8 +66,9 @@ def cut_shapes(model: nn.Module, plan: ChannelPlan) -> dict[str, tuple[int, ...]
     by_tensor = _removals(tensors, plan)
     shapes = {}
     for name, tensor in tensors.items():
+        removals = by_tensor.get(id(tensor))
         try:
-            shapes[name] = cut_shape(tuple(tensor.shape), by_tensor.get(id(tensor), {}))
+            shapes[name] = cut_shape(tensor.shape, removals) if removals else tuple(tensor.shape)
         except RecordError as cause:
             raise RecordError(f"{name}: {cause}") from cause
     check_sizes(model, plan)

@@ -72,7 +72,7 @@ def _followed(model: nn.Module, plan: ChannelPlan) -> Iterator[tuple[nn.Module, 
         return before.get(id(tensor), tuple(tensor.shape))
 
     for layer in model.modules():
-        own = (*layer.parameters(recurse=False), *layer.buffers(recurse=False), *_parametrized(layer))
+        own = (*layer._parameters.values(), *layer._buffers.values(), *_parametrized(layer))
         names = [cut[id(tensor)] for tensor in own if id(tensor) in cut]
         old = _sizes(layer, shape_before) if names else {}
         if old and all(getattr(layer, name, None) == size for name, size in old.items()):
