@@ -90,8 +90,8 @@ class SizeMode(TorchFunctionMode):
                 self._add(out, lb.place(labels, dim, out.ndim))
             self.sized(out, dim, size)
 
-    def valued(self, data: Any) -> None:
-        """`data` becomes the values of a tensor: sizes among it stay, and the trace check has to see all of it."""
+    def valued(self, out: torch.Tensor, data: Any) -> None:
+        """`data` became the values of a tensor: sizes among it stay, and the trace check has to see all of it."""
         if isinstance(data, np.ndarray):
             data = data.ravel()[:64].tolist()
         numbers = [v for v in flatten(data) if isinstance(v, (int, float)) and not isinstance(v, bool)]
@@ -100,8 +100,12 @@ class SizeMode(TorchFunctionMode):
                 self.capture.fix(v.origin.factor, [v.origin.dim], VALUE)
             elif isinstance(v, Size):
                 self.capture.equate(v.origin, int(v), VALUE)
+        if self.capture.info(out) is None:
+            self.capture.put(out, [])
+        info = self.capture.info(out)
+        assert info is not None
         plain = tuple(float(v) for v in numbers)
-        self.capture.log.append(Logged("the values of a tensor", plain, (), (), (), ()))
+        self.capture.log.append(Logged("making a tensor of numbers", plain, (tuple(out.shape),), (info,), (), ()))
 
     def _add(self, out: torch.Tensor, factor: lb.Factor) -> None:
         info = self.capture.info(out)
@@ -162,7 +166,7 @@ def expand(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
             if at >= 0 and args[0].shape[at] == out.shape[d]:
                 mode.sized(out, d, size)
             else:
-                mode.spread(out, d, size, new=True, zero=zero)
+                mode.spread(out, d, size, new=True)
     return out
 
 
@@ -213,8 +217,9 @@ def values(at: int, name: str) -> Handler:
     """tensor(data), full_like(x, value): what is given as the values"""
 
     def handle(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        mode.valued(args[at] if len(args) > at else kwargs.get(name))
-        return func(*args, **kwargs)
+        out = func(*args, **kwargs)
+        mode.valued(out, args[at] if len(args) > at else kwargs.get(name))
+        return out
 
     return handle
 
@@ -224,8 +229,9 @@ def full(at: int) -> Handler:
     sized = factory(at)
 
     def handle(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        mode.valued(args[at + 1] if len(args) > at + 1 else kwargs.get("fill_value"))
-        return sized(mode, func, args, kwargs)
+        out = sized(mode, func, args, kwargs)
+        mode.valued(out, args[at + 1] if len(args) > at + 1 else kwargs.get("fill_value"))
+        return out
 
     return handle
 

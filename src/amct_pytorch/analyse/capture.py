@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse import shapes
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
-from amct_pytorch.analyse.sizes import Dim, Equation, Expression
+from amct_pytorch.analyse.sizes import Dim, Equation, Expression, Size
 from amct_pytorch.errors import ModelError
 
 _TORCH = os.path.join(os.path.dirname(torch.__file__), "")
@@ -79,15 +79,28 @@ class Piece(NamedTuple):
 Rule = Callable[["Capture", Call], None]
 
 
-def flatten(value: Any) -> Iterator[Any]:
-    if isinstance(value, (tuple, list)):
+def flatten(value: Any) -> list[Any]:
+    """What is in tuples, lists and dictionaries, in order."""
+    found: list[Any] = []
+    _flatten(value, found)
+    return found
+
+
+def _flatten(value: Any, found: list[Any]) -> None:
+    kind = type(value)
+    if kind in _SINGLE:
+        found.append(value)
+    elif isinstance(value, (tuple, list)):
         for v in value:
-            yield from flatten(v)
+            _flatten(v, found)
     elif isinstance(value, dict):
         for v in value.values():
-            yield from flatten(v)
+            _flatten(v, found)
     else:
-        yield value
+        found.append(value)
+
+
+_SINGLE = frozenset((torch.Tensor, nn.Parameter, int, float, bool, type(None)))
 
 
 class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -115,6 +128,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.repeated: Factor | None = None  # what a dim of one element that is expanded to this many is repeated for
         self.inside = False  # a call of torch: what it compares is not the user's
         self._marked: list[torch.Tensor] = []
+        self._frozen: dict[int, Factor] = {}
 
     # the labels of tensors
 
@@ -148,7 +162,9 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def freeze(self, factor: Factor, text: str) -> None:
         """These channels cannot go."""
-        self.labels.freeze(factor, self.reason(text))
+        if id(factor) not in self._frozen:
+            self._frozen[id(factor)] = factor  # held, so that its identity stays its own
+            self.labels.freeze(factor, self.reason(text))
 
     def fix(self, factor: Factor, along: Sequence[int], text: str) -> Factor | None:
         """The given dims keep their size: what remains of the factor, None where nothing does."""
@@ -290,34 +306,21 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        before = self._before(args, kwargs)
-        if self.shapes_only:
-            out = shapes.run(func, func._schema.name.removeprefix("aten::"), args, kwargs)
-        else:
-            out = func(*args, **kwargs)
-        self.rule(func, args, kwargs, out, before)
+        name, key = _NAMES.get(func) or _named(func)
+        leaves = flatten((args, kwargs)) if kwargs else flatten(args)
+        tensors = [t for t in leaves if isinstance(t, torch.Tensor)]
+        before = tuple([tuple(t.shape) for t in tensors])  # an operation in place may change them
+        out = shapes.run(func, name, args, kwargs) if self.shapes_only else func(*args, **kwargs)
+        if not name.startswith("prim::"):  # those ask for a property and compute nothing
+            self._follow(Call(func, name, args, kwargs, out, before), key, tensors, leaves)
         return out
 
-    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[torch.Tensor, tuple[int, ...]]]:
-        return [(t, tuple(t.shape)) for t in flatten((args, kwargs)) if isinstance(t, torch.Tensor)]
-
-    def rule(
-        self,
-        func: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        out: Any,
-        before: list[tuple[torch.Tensor, tuple[int, ...]]],
-    ) -> None:
-        name = func._schema.name
-        if name.startswith("prim::"):  # asks for a property, computes nothing
-            return
-        name = name.removeprefix("aten::")
-        call = Call(func, name, args, kwargs, out, tuple(s for _, s in before))
+    def _follow(self, call: Call, key: str, tensors: list[torch.Tensor], leaves: list[Any]) -> None:
+        """Let the labels ride along one operation, and log it."""
         infos: list[Info] = []
         labelled, static = False, True
-        for t, _ in before:
-            info = getattr(t, _MARK, None)
+        for t in tensors:
+            info: Info | None = getattr(t, _MARK, None)
             if info is None:
                 static = False
                 continue
@@ -327,23 +330,15 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             labelled = labelled or bool(info.factors)
             static = static and info.static
             for f in info.indices:
-                self.freeze(f, f"indices of channels are used by {name}")
-        outs = [o for o in (out if isinstance(out, (tuple, list)) else (out,)) if isinstance(o, torch.Tensor)]
-        if labelled or (self.repeated is not None and name == "expand"):
-            self.rules.get(name, unknown)(self, call)
-        given = tuple(self._given(o, static and bool(infos)) for o in outs)
-        if name in COPIES:
-            return
-        self.log.append(
-            Logged(
-                "reshape" if name in RESHAPES else str(func),
-                _scalars(name, args, kwargs),
-                tuple(tuple(o.shape) for o in outs),
-                given,
-                tuple(infos),
-                tuple(s for _, s in before),
-            )
-        )
+                self.freeze(f, f"indices of channels are used by {call.name}")
+        if labelled or (self.repeated is not None and call.name == "expand"):
+            self.rules.get(call.name, unknown)(self, call)
+        out = call.out if isinstance(call.out, (tuple, list)) else (call.out,)
+        outs = [o for o in out if isinstance(o, torch.Tensor)]
+        given = tuple([self._given(o, static and bool(infos)) for o in outs])
+        if call.name not in COPIES:
+            sizes = tuple([tuple(o.shape) for o in outs])
+            self.log.append(Logged(key, _scalars(call.name, leaves), sizes, given, tuple(infos), call.shapes))
 
     def _given(self, tensor: torch.Tensor, static: bool) -> Info:
         info: Info | None = getattr(tensor, _MARK, None)
@@ -402,16 +397,22 @@ SIZED = frozenset(
 )
 
 
-def _scalars(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+_NAMES: dict[Any, tuple[str, str]] = {}
+
+
+def _named(func: Any) -> tuple[str, str]:
+    """An operation's name for the table of rules, and for the log."""
+    name = func._schema.name.removeprefix("aten::")
+    _NAMES[func] = name, "reshape" if name in RESHAPES else str(func)
+    return _NAMES[func]
+
+
+def _scalars(name: str, leaves: list[Any]) -> tuple[Any, ...]:
     if name in SIZED:
         return ()
     if name == "convolution":
-        args = args[:8]  # the groups of a depthwise one are a size
-    return tuple(
-        int(v) if type(v) is not bool and isinstance(v, int) else v
-        for v in flatten((args, kwargs))
-        if not isinstance(v, torch.Tensor)
-    )
+        leaves = leaves[:-1]  # the groups of a depthwise one are a size
+    return tuple([int(v) if type(v) is Size else v for v in leaves if not isinstance(v, torch.Tensor)])
 
 
 def index(factor: Factor, dim: int, start: int, stop: int) -> Factor:

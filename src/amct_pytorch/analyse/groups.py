@@ -14,7 +14,7 @@ from amct_pytorch.analyse.labels import Factor, Labels, Mask, Reason, settle
 from amct_pytorch.record import Axis
 
 Ids = npt.NDArray[np.int64]
-Signature = tuple[int, ...]  # the axes and rows that a unit touches, -1, and how often each
+Signature = bytes  # the axes and rows that a unit touches, and how often each: pairs of int64
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,10 @@ def _groups(
     touched, times = np.unique(np.concatenate(keys), return_counts=True)
     signatures: dict[Signature, list[int]] = defaultdict(list)
     starts = np.searchsorted(touched, np.arange(count + 1) * width).tolist()
-    columns, counts = (touched % max(width, 1)).tolist(), times.tolist()
+    entries = np.stack([touched % max(width, 1), times], 1)  # axis or row, and how often
     for u, (a, b) in enumerate(itertools.pairwise(starts)):
         if a < b and u not in why:
-            signatures[(*columns[a:b], -1, *counts[a:b])].append(u)
+            signatures[entries[a:b].tobytes()].append(u)
     produced = _produced(labels)
     found = []
     for classes in _cohorts(list(signatures), rows, signatures):
@@ -132,8 +132,9 @@ def _groups(
     return tuple(found)
 
 
-def _columns(signature: Signature) -> Signature:
-    return signature[: signature.index(-1)]
+def _columns(signature: Signature) -> list[int]:
+    columns: list[int] = np.frombuffer(signature, np.int64)[::2].tolist()
+    return columns
 
 
 def _cohorts(
@@ -172,10 +173,13 @@ def _frozen(labels: Labels, unit: Ids, axis_of: Ids, why: dict[int, Reason]) -> 
     """What is frozen, by reason, of the axes that layers make."""
     produced = _produced(labels)
     held: dict[Reason, tuple[set[int], set[int]]] = defaultdict(lambda: (set(), set()))
+    stays = np.zeros(int(unit.max()) + 1 if len(unit) else 0, np.bool_)
+    stays[list(why)] = True
     for i in sorted(produced):
         start = labels.starts[i]
         stop = labels.starts[i + 1] if i + 1 < len(labels.starts) else labels.count
-        for u in unit[start:stop].tolist():
+        mine = unit[start:stop]
+        for u in mine[stays[mine]].tolist():
             if u in why:
                 held[why[u]][0].add(i)
                 held[why[u]][1].add(u)

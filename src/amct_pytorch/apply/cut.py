@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from amct_pytorch.errors import RecordError
@@ -65,8 +66,10 @@ def empty_cut(tensor: torch.Tensor, removals: Mapping[int, Removal], device: tor
 
 def kept_indices(removal: Removal) -> list[int]:
     """The indices that stay, sorted."""
-    gone = set(removal.removed)
-    return [index for index in range(removal.size) if index not in gone]
+    stays = np.ones(removal.size, np.bool_)
+    stays[list(removal.removed)] = False
+    kept: list[int] = np.flatnonzero(stays).tolist()
+    return kept
 
 
 def kept_rows(rows: int, groups: int, removal: Removal | None) -> list[list[int]]:

@@ -10,8 +10,9 @@ import torch
 
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse.capture import Call, Capture, Rule
-from amct_pytorch.analyse.labels import Factor
+from amct_pytorch.analyse.labels import Factor, Reason
 
+KERNEL = Reason("it is the size of a kernel")
 BARE = "its channels are summed with a tensor that does not depend on them"
 
 
@@ -107,7 +108,7 @@ def convolution(capture: Capture, call: Call) -> None:
     transposed, groups = call.args[6], call.args[8]
     kernel = list(range(2, w.ndim))
     fx = capture.fixed(capture.factors(x), [d for d in kernel if _windowed(call, d)], "windows are taken along it")
-    fw = [f for f in capture.fixed(capture.factors(w), kernel, "it is the size of a kernel") if not _mixed(capture, f)]
+    fw = [f for f in _channels(capture, w, kernel) if not _mixed(capture, f)]
     inputs, outputs = (0, 1) if transposed else (1, 0)
     if groups == 1:
         left, right = contract(capture, fx, 1, fw, inputs)
@@ -141,6 +142,18 @@ def _windowed(call: Call, dim: int) -> bool:
     """Whether positions of a dim meet: a kernel of size 1 at every one of them leaves each by itself."""
     stride, padding = (v[dim - 2] if len(v) > 1 else v[0] for v in call.args[3:5])
     return bool(call.args[1].shape[dim] > 1 or stride != 1 or padding != 0 or any(call.args[7]))
+
+
+def _channels(capture: Capture, w: torch.Tensor, kernel: Sequence[int]) -> list[Factor]:
+    """The factors of a convolution's weight along its channels; those of the kernel's size stay."""
+    kept = []
+    for f in capture.factors(w):
+        varied = lb.dims(f)
+        if len(varied) == 1 and varied[0] in kernel:
+            capture.labels.freeze(f, KERNEL)
+        else:
+            kept += capture.fixed([f], kernel, KERNEL.text)
+    return kept
 
 
 def _along(factors: Sequence[Factor], dim: int) -> Factor | None:

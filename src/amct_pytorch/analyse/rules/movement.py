@@ -20,9 +20,11 @@ def reshape(capture: Capture, call: Call) -> None:
 
 
 def _apart(capture: Capture, factors: list[Factor]) -> list[Factor]:
-    """Where two factors came into one dim, the larger one stays: labels cannot say both."""
+    """Where two factors came into one dim, the larger one of channels stays: labels cannot say both."""
     kept: list[Factor] = []
-    for f in sorted(factors, key=lambda f: -f.size) if len(factors) > 1 else factors:
+    if len(factors) > 1:
+        factors = sorted(factors, key=lambda f: (capture.labels.is_constant(f), -f.size))
+    for f in factors:
         if any(set(lb.dims(f)) & set(lb.dims(k)) for k in kept):
             capture.freeze(f, "two kinds of channels are merged into one dim")
         else:

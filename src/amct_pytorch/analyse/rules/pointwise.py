@@ -90,7 +90,7 @@ def constant(capture: Capture, call: Call) -> None:
 
 
 def like(capture: Capture, call: Call) -> None:
-    """ones_like, fill_ and others: the shape of a tensor, of its values nothing. (Zeros count nothing where they are summed.)"""
+    """ones_like, fill_ and others: the shape of a tensor, of its values nothing (zeros count nothing in a sum)."""
     capture.put(call.out, [capture.labels.constant_like(f) for f in capture.factors(call.args[0])])
 
 
