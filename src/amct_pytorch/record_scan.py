@@ -6,6 +6,9 @@ That parser is pure Python and takes 4 microseconds for each token; a record of 
 from __future__ import annotations
 
 import re
+import warnings
+
+import numpy as np
 
 Attribute = tuple[str, str, list[int] | list[str]]  # name, type, and its value, or values
 ScannedNode = tuple[str, str, list[Attribute]]  # producer, consumer or selective_prune; name; attributes
@@ -24,6 +27,9 @@ _BODIES = {
     "STRINGS": re.compile(rf"(?:{_SPACE}strings: {_STRING})*{_SPACE}"),
 }
 _VALUE = {"INT": re.compile("-?[0-9]+"), "STRING": re.compile(_STRING), "STRINGS": re.compile(_STRING)}
+
+
+_SEPARATOR = re.compile(r"ints: -?[0-9]+(\s+ints: )")
 
 
 class _Unusual(Exception):
@@ -73,6 +79,9 @@ def _attributes(text: str, position: int, runs: dict[str, list[int]]) -> tuple[l
 
 def _numbers(body: str) -> list[int]:
     """The integers of `ints: <number> ints: <number> ...`."""
+    quick = _alike(body.strip())
+    if quick is not None:
+        return quick
     words = body.split()
     try:
         numbers = [int(word) for word in words[1::2]]
@@ -80,6 +89,26 @@ def _numbers(body: str) -> list[int]:
         raise _Unusual from cause
     if len(words) % 2 or set(words[::2]) - {"ints:"} or [str(number) for number in numbers] != words[1::2]:
         raise _Unusual  # or a number in another spelling: 010 is octal
+    return numbers
+
+
+def _alike(run: str) -> list[int] | None:
+    """The integers of a run in which all are set apart alike, as the hundreds of thousands of a mask are; else None."""
+    separator = _SEPARATOR.match(run)
+    if separator is None:
+        return None
+    plain = run.removeprefix("ints: ").replace(separator[1], ",")
+    if plain.encode().translate(None, b"-,0123456789") or plain[0] == "0" or ",0" in plain or "-0" in plain:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            array = np.fromstring(plain, np.int64, sep=",")
+    except (ValueError, DeprecationWarning):  # something else in between; which of the two depends on numpy
+        return None
+    # numpy cuts off what has more than 64 bits
+    whole = len(array) == plain.count(",") + 1 and array.min() > -(2**63) and array.max() < 2**63 - 1
+    numbers: list[int] | None = array.tolist() if whole else None
     return numbers
 
 

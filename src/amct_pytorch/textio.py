@@ -22,7 +22,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 from google.protobuf import text_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
@@ -332,7 +331,7 @@ def _text(name: str, value: bytes) -> str:
 # Text protobuf
 
 _TOKEN = r"""("(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')"""
-_ONE_INT = r"ints\s*:\s*-?(?:0|[1-9][0-9]{0,18})(?=[\s,;}>]|\Z)"
+_ONE_INT = r"ints\s*:\s*-?(?:0|[1-9][0-9]{0,18})(?=[\s,;}>])"
 # The fields at the top of the other kind of file.
 _OTHER = {
     "AMCTRetrainConfig": set(ScaleOffsetRecord.DESCRIPTOR.fields_by_name),
@@ -358,8 +357,6 @@ _EXPECTED = {
 }
 # A string, a comment, a run of `ints: <number>`; what forbids lifting: `ints` in another spelling, a quote left open.
 _INTS = re.compile(rf"{_TOKEN}|#[^\n]*|(\b{_ONE_INT}(?:\s+{_ONE_INT})*)|(ints|[\"'])")
-_RUN = re.compile(rf"{_ONE_INT}(?:\s+{_ONE_INT})*")
-_SEPARATOR = re.compile(r"ints: -?[0-9]+(\s+ints: )")
 _NUMBER = re.compile("-?[0-9]+")
 _COMMENT = re.compile(rf"{_TOKEN}|#[^\n]*")
 _BAD_ESCAPE = re.compile(r"""(?<!\\)(?:\\\\)*(\\(?:[^\\'"abfnrtvxuUN0-7]|[4-7][0-7]{2}))""")
@@ -425,36 +422,12 @@ def _lift(text: str) -> tuple[str, list[list[int]]] | None:
             return None
         if match[2] is None:
             continue
-        numbers = _numbers(match[2])
-        if numbers is None or max(numbers) >= 2**63 or min(numbers) < -(2**63):
+        runs.append([int(number) for number in _NUMBER.findall(match[2])])
+        if max(runs[-1]) >= 2**63 or min(runs[-1]) < -(2**63):
             return None
-        runs.append(numbers)
         pieces += (text[end : match.start()], f"ints: {len(runs) - 1}")
         end = match.end()
     return "".join((*pieces, text[end:])), runs
-
-
-def _numbers(run: str) -> list[int] | None:
-    """The integers of a run, None where it is something else."""
-    array = _alike(run)
-    if array is not None and array.min() > -(2**63) and array.max() < 2**63 - 1:  # numpy cuts off what is beyond
-        numbers: list[int] = array.tolist()
-        return numbers
-    return [int(number) for number in _NUMBER.findall(run)] if _RUN.fullmatch(run) else None
-
-
-def _alike(run: str) -> Any:
-    """The integers of a run in which all are set apart alike, as in the hundreds of thousands of a mask; or None."""
-    separator = _SEPARATOR.match(run)
-    if separator is None:
-        return None
-    plain = run.removeprefix("ints: ").replace(separator[1], ",")
-    if plain.encode().translate(None, b"-,0123456789") or plain[0] == "0" or ",0" in plain or "-0" in plain:
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numpy stops and warns where something else comes
-        array = np.fromstring(plain, np.int64, sep=",")
-    return array if len(array) == plain.count(",") + 1 else None
 
 
 def _parse(text: str, message: Message, source: str, error: type[AmctError]) -> None:
