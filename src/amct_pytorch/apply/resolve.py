@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import nn
 
 from amct_pytorch.apply.names import first_names, named_tensors
-from amct_pytorch.apply.shrink import carried_plan, cut_shapes
+from amct_pytorch.apply.shrink import carried_plan, check_plan
 from amct_pytorch.apply.sizes import Convolution
 from amct_pytorch.config import SparsityConfig
 from amct_pytorch.errors import ModelError, RecordError
@@ -56,7 +56,7 @@ def resolve(record: Record, model: nn.Module) -> ChannelPlan:
         tensors = named_tensors(model)
         shapes = {axis.tensor: tuple(tensors[axis.tensor].shape) for axis in stated}
         plan = ChannelPlan(removals, {**shapes, **facts.shapes}, facts.settings, record.groups)
-        cut_shapes(model, plan)
+        check_plan(model, plan)
     except RecordError as cause:
         raise RecordError(f"{prefix}{cause}") from cause
     return plan

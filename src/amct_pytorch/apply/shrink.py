@@ -17,7 +17,7 @@ from amct_pytorch.errors import ModelError, RecordError
 from amct_pytorch.record import ChannelPlan, Removal
 from amct_pytorch.structure import copy_structure
 
-__all__ = ["apply_sizes", "carried_plan", "compose", "cut_shape", "cut_shapes", "cut_tensor", "shrink"]
+__all__ = ["apply_sizes", "carried_plan", "check_plan", "compose", "cut_shape", "cut_shapes", "cut_tensor", "shrink"]
 
 _PLAN = "_sparsity_plan"  # the attribute of the root module that holds the plan it was cut by
 
@@ -33,7 +33,7 @@ def shrink(model: nn.Module, plan: ChannelPlan, without_values: Collection[str] 
 
     Raises RecordError where the plan does not fit the model, ModelError where the model cannot be copied.
     """
-    cut_shapes(model, plan)
+    check_plan(model, plan)
     carried = carried_plan(model)
     composed = plan if carried is None else compose(carried, plan)
     tensors = named_tensors(model)
@@ -55,11 +55,19 @@ def carried_plan(model: nn.Module) -> ChannelPlan | None:
     return plan if isinstance(plan, ChannelPlan) else None
 
 
+def check_plan(model: nn.Module, plan: ChannelPlan) -> None:
+    """Raise RecordError where a plan does not fit a model.
+
+    Missing tensors or attributes, other shapes or values, groups of a convolution that would keep unequal numbers.
+    """
+    cut_shapes(model, plan)
+    check_sizes(model, plan)
+
+
 def cut_shapes(model: nn.Module, plan: ChannelPlan) -> dict[str, tuple[int, ...]]:
     """The shape after the cut of every parameter and buffer, by each of its names.
 
-    Raises RecordError where the plan does not fit the model: missing tensors or attributes, other shapes or values,
-    groups of a convolution that would keep unequal numbers.
+    Raises RecordError where the tensors are not those that the plan was made for.
     """
     tensors = named_tensors(model)
     _check_shapes(tensors, plan)
@@ -71,7 +79,6 @@ def cut_shapes(model: nn.Module, plan: ChannelPlan) -> dict[str, tuple[int, ...]
             shapes[name] = cut_shape(tensor.shape, removals) if removals else tuple(tensor.shape)
         except RecordError as cause:
             raise RecordError(f"{name}: {cause}") from cause
-    check_sizes(model, plan)
     return shapes
 
 
