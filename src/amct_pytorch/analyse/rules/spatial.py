@@ -12,13 +12,23 @@ def windows(rank: int) -> Rule:
 
     def rule(capture: Capture, call: Call) -> None:
         x = call.args[0]
-        last = list(range(x.ndim - rank, x.ndim))
+        pool = call.name.startswith(("avg_pool", "max_pool"))
+        last = [x.ndim - rank + d for d in range(rank) if not (pool and _single(call, d))]
         factors = capture.fixed(capture.factors(x), last, "windows are taken along it")
         for out in call.out if isinstance(call.out, (tuple, list)) else (call.out,):
             if isinstance(out, torch.Tensor) and out.ndim == x.ndim:
                 capture.put(out, factors)
 
     return rule
+
+
+def _single(call: Call, d: int) -> bool:
+    """Whether a pool takes every position of its dim `d` by itself: (x, kernel, stride or the kernel's, padding)."""
+    kernel, stride, padding = (call.arg(1, "kernel_size"), call.arg(2, "stride"), call.arg(3, "padding", 0))
+    return all(
+        (value[d % len(value)] if isinstance(value, (list, tuple)) else value) == alone
+        for value, alone in ((kernel, 1), (stride or kernel, 1), (padding, 0))
+    )
 
 
 def grid_sample(capture: Capture, call: Call) -> None:
