@@ -105,7 +105,7 @@ class _Skeleton:
         try:
             constants = self.facts.labels.constants
             labels = _Replayed(constants=constants, script=iter([f[self.keep[f]] for f in trace.made]))
-            passed = passes.run(labels, self.entries, arguments, trace.training)
+            passed = passes.run(labels, self.entries, arguments, trace.training, trace.decisions)
         except Exception as e:  # noqa: BLE001 - any failure means that groups stay whole, and is reported with them
             return passes.log, f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"
         return passed.log, ""

@@ -129,6 +129,8 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.inside = False  # a call of torch: what it compares is not the user's
         self._marked: list[torch.Tensor] = []
         self._frozen: dict[int, Factor] = {}
+        self.decisions: list[tuple[str, list[Any]]] | None = None  # of a pass on real values
+        self.script: Iterator[tuple[str, list[Any]]] | None = None
 
     # the labels of tensors
 
@@ -311,9 +313,31 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tensors = [t for t in leaves if isinstance(t, torch.Tensor)]
         before = tuple([tuple(t.shape) for t in tensors])  # an operation in place may change them
         out = shapes.run(func, name, args, kwargs) if self.shapes_only else func(*args, **kwargs)
-        if not name.startswith("prim::"):  # those ask for a property and compute nothing
-            self._follow(Call(func, name, args, kwargs, out, before), key, tensors, leaves)
+        if name.startswith("prim::"):  # those ask for a property and compute nothing
+            return out
+        aliases = self.decisions is not None and any(r.alias_info is not None for r in func._schema.returns)
+        if self.script is not None and not aliases:
+            out = self._decided(key, out)
+        self._follow(Call(func, name, args, kwargs, out, before), key, tensors, leaves)
+        if self.decisions is not None and not aliases:
+            self.decisions.append((key, [self._decision(o) for o in flatten(out)]))
         return out
+
+    def _decision(self, out: Any) -> Any:
+        """Indices and flags, none of them one per channel, and numbers: they may decide where the pass goes."""
+        if not isinstance(out, torch.Tensor):
+            return out if isinstance(out, (bool, int, float)) else None
+        plain = not out.is_floating_point() and not self.factors(out)
+        return out.clone() if plain else None
+
+    def _decided(self, key: str, out: Any) -> Any:
+        """The same result with the decisions of the original's pass: the values of the pruned model may differ."""
+        assert self.script is not None
+        then, decisions = next(self.script, ("", []))
+        if then != key:
+            return out
+        found = [o if d is None else d for o, d in zip(flatten(out), decisions, strict=False)]
+        return type(out)(found) if isinstance(out, (tuple, list)) else found[0] if found else out
 
     def _follow(self, call: Call, key: str, tensors: list[torch.Tensor], leaves: list[Any]) -> None:
         """Let the labels ride along one operation, and log it."""

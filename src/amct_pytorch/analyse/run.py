@@ -4,8 +4,9 @@ looks at values."""
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -29,6 +30,7 @@ from amct_pytorch.record import Axis
 from amct_pytorch.structure import copy_structure
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+Decisions = Sequence[tuple[str, list[Any]]]
 
 
 class Means(Enum):
@@ -55,6 +57,7 @@ class Trace:
     means: Means
     log: tuple[Logged, ...]
     made: tuple[Factor, ...]
+    decisions: Decisions
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options) -> Facts:
     couple([e for p in done for e in p.equations], labels)
     grouping = group(labels, [name for name in first.entries if name not in touched])
     equations = tuple(e for p in done for e in p.equations)
-    traces = tuple(Trace(p.training, p.means, tuple(p.log), tuple(p.made)) for p in done)
+    traces = tuple(Trace(p.training, p.means, tuple(p.log), tuple(p.made), p.decisions) for p in done)
     return Facts(labels, grouping, first.entries, equations, traces, tuple(notes))
 
 
@@ -207,6 +210,7 @@ class Passed:
     equations: Sequence[Equation]
     touched: frozenset[str]
     made: Sequence[Factor]
+    decisions: Decisions
 
 
 class Passes:
@@ -237,7 +241,7 @@ class Passes:
         if self.means is Means.SHAPES:
             new = stand_in(t)
         elif self.fake is None:
-            new = t.detach().clone() if not isinstance(own, nn.Parameter) else t.detach()
+            new = t.detach().clone()  # some forwards write
         else:
             with self.fake:
                 new = torch.empty(t.shape, dtype=t.dtype, device=own.device)
@@ -245,11 +249,24 @@ class Passes:
             new._is_param = True
         return new.requires_grad_(own.requires_grad)
 
-    def run(self, labels: Labels, entries: Mapping[str, Entry], arguments: Arguments, training: bool) -> Passed:
-        """One forward pass under the modes. Errors of the forward pass leave as they are."""
+    def run(
+        self,
+        labels: Labels,
+        entries: Mapping[str, Entry],
+        arguments: Arguments,
+        training: bool,
+        decisions: Decisions | None = None,
+    ) -> Passed:
+        """One forward pass under the modes. Errors of the forward pass leave as they are.
+
+        On real values: `decisions` are those of the original's pass, to go the same way.
+        """
         self.model.train(training)
         names = {id(m): n for n, m in self.model.named_modules()}
         capture = Capture(labels, {**TABLE, **self.options.rules}, names, self.means is Means.SHAPES)
+        if self.means is Means.REAL:
+            capture.decisions = []
+            capture.script = iter(decisions) if decisions is not None else None
         for name, entry in entries.items():
             capture.enter(name, self.tensors[name], entry.factors)
             if entry.per_group is not None:
@@ -260,7 +277,7 @@ class Passes:
         start = len(labels.made)
         sizes = SizeMode(capture)
         try:
-            with torch.no_grad(), _quiet(), self.fake or contextlib.nullcontext(), capture, sizes:
+            with torch.no_grad(), _quiet(self.tensors.values()), self.fake or contextlib.nullcontext(), capture, sizes:
                 out = self.model(*args, **kwargs)
             sizes.settle_pieces()
             capture.outputs(out)
@@ -276,6 +293,7 @@ class Passes:
             capture.equations,
             frozenset(capture.touched),
             labels.made[start:],
+            tuple(capture.decisions or ()),
         )
 
     def _compared(self, left: Expression, right: Expression) -> None:
@@ -308,15 +326,19 @@ def _opaque_copies(model: nn.Module, twin: nn.Module, opaque: Sequence[Any]) -> 
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Fused inference paths, which hide their operations, are off; no random state moves."""
+def _quiet(held: Collection[torch.Tensor]) -> Iterator[None]:
+    """Fused inference paths, which hide their operations, are off; no random state moves; torch logs no failed try."""
+    devices = sorted({t.device.index for t in held if t.device.type == "cuda"})
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    disabled, logger.disabled = logger.disabled, True
     fast = torch.backends.mha.get_fastpath_enabled()
     states = random.getstate(), np.random.get_state()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices):
             yield
     finally:
+        logger.disabled = disabled
         torch.backends.mha.set_fastpath_enabled(fast)
         random.setstate(states[0])
         np.random.set_state(states[1])
