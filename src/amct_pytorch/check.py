@@ -22,9 +22,9 @@ from amct_pytorch.analyse.labels import Factor, Labels
 from amct_pytorch.analyse.run import Arguments, Entry, Facts, Means, Options, Passes, Trace, tensors
 from amct_pytorch.apply.compose import removals_of
 from amct_pytorch.apply.cut import cut_shape, cut_tensor
-from amct_pytorch.apply.sizes import apply_sizes
+from amct_pytorch.apply.sizes import apply_sizes, followed_settings
 from amct_pytorch.config import SparsityConfig
-from amct_pytorch.record import Axis, ChannelPlan
+from amct_pytorch.record import Axis, ChannelPlan, Setting
 from amct_pytorch.select.cost import macs
 from amct_pytorch.select.plan import Choice, Selector
 
@@ -53,7 +53,8 @@ def check(
             if failures:
                 break
         if not failures:
-            return _counted(plan, model, (before, after))
+            settings = {k: v for k, v in plan.settings.items() if k not in skeleton.followed}
+            return _counted(replace(plan, settings=settings), model, (before, after))
         selector.held |= failures
         rounds += 1
 
@@ -79,6 +80,7 @@ class _Skeleton:
         self.model, self.plan, self.options = model, plan, options
         self.entries = {n: self._entry(e) for n, e in self.facts.entries.items()}
         self.passes: dict[Means, Passes] = {}
+        self.followed: set[Setting] = set()
 
     def _cut(self, t: torch.Tensor, name: str, plan: ChannelPlan) -> torch.Tensor:
         removals = removals_of(plan, name)
@@ -95,12 +97,14 @@ class _Skeleton:
             None if per_group is None else per_group[self.keep[per_group]],
         )
 
+    def _prepare(self, model: nn.Module) -> None:
+        self.followed = followed_settings(model, self.plan)
+        apply_sizes(model, self.plan)
+
     def run(self, trace: Trace, arguments: Arguments) -> tuple[Sequence[Logged], str]:
         """The log of the skeleton's pass, as far as it came, and the error that ended it."""
         if trace.means not in self.passes:
-            self.passes[trace.means] = Passes(
-                self.model, self.cut, self.options, trace.means, lambda m: apply_sizes(m, self.plan)
-            )
+            self.passes[trace.means] = Passes(self.model, self.cut, self.options, trace.means, self._prepare)
         passes = self.passes[trace.means]
         try:
             constants = self.facts.labels.constants

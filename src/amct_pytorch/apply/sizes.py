@@ -12,7 +12,7 @@ from amct_pytorch.apply import settings
 from amct_pytorch.apply.cut import kept_rows
 from amct_pytorch.apply.names import named_tensors
 from amct_pytorch.errors import RecordError
-from amct_pytorch.record import Axis, ChannelPlan
+from amct_pytorch.record import Axis, ChannelPlan, Setting
 
 Shape = tuple[int, ...]
 ShapeOf = Callable[[torch.Tensor], Shape]
@@ -34,6 +34,20 @@ def apply_sizes(model: nn.Module, plan: ChannelPlan, original: nn.Module | None 
         vars(layer).update({name: size for name, size in sizes.items() if name in vars(layer)})
         if isinstance(layer, nn.MultiheadAttention):
             layer.head_dim = layer.embed_dim // layer.num_heads
+
+
+def followed_settings(model: nn.Module, plan: ChannelPlan) -> set[Setting]:
+    """The settings of a plan that say what the weights of torch's own layers say already.
+
+    `model`: one whose tensors have just been cut by the plan, and whose attributes have not been set yet.
+    """
+    names = {id(module): name for name, module in model.named_modules()}
+    return {
+        setting
+        for layer, sizes in _followed(model, plan)
+        for setting in plan.settings
+        if setting.module == names[id(layer)] and setting.path.partition("[")[0] in sizes
+    }
 
 
 def check_sizes(model: nn.Module, plan: ChannelPlan) -> None:
