@@ -1,6 +1,6 @@
 """Peak memory of create above that of holding the model, over the model's own size. resnet50 at 64x64.
 
-The peak is the process's own high-water mark, read before and after create in a fresh process; a smaller model is pruned first,
+The peak is the own high-water mark of a fresh process, read before and after create; a smaller model is pruned first,
 so that libraries are loaded. Needs Linux and torchvision.
 
     python benchmarks/memory.py [--ratio 0.5] [--rounds 3]
@@ -64,7 +64,9 @@ def main() -> None:
         print(measure(options.ratio))
         return
     command = [sys.executable, __file__, "--once", "--ratio", str(options.ratio)]
-    runs = [float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(options.rounds)]
+    runs = [
+        float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(options.rounds)
+    ]
     print("| model | ratio | peak above holding the model, in model sizes | aim |\n| --- | --- | --- | --- |")
     print(f"| resnet50, 64x64 | {options.ratio} | {statistics.median(runs):.2f} | {AIM} |")
 

@@ -106,6 +106,7 @@ class ChannelPlan:
     settings: Mapping[Setting, Change] = field(default_factory=dict)
     groups: tuple[PruneGroup, ...] = ()
     summary: Summary = field(default_factory=Summary, compare=False)
+    scored: bool = True  # False: of a model without weights; the counts are right, which channels go is not chosen
 
     def __post_init__(self) -> None:
         for name in ("removals", "shapes", "settings"):
@@ -124,7 +125,8 @@ class ChannelPlan:
         return self  # frozen; a model that carries its plan copies faster
 
     def __reduce__(self) -> tuple[object, ...]:  # a mapping proxy cannot be pickled or copied
-        return ChannelPlan, (dict(self.removals), dict(self.shapes), dict(self.settings), self.groups, self.summary)
+        mappings = (dict(self.removals), dict(self.shapes), dict(self.settings))
+        return ChannelPlan, (*mappings, self.groups, self.summary, self.scored)
 
 
 @dataclass(frozen=True)

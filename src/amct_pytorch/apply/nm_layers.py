@@ -40,22 +40,22 @@ class Sparsity(NamedTuple):
 
 
 class _KeptGradient(torch.autograd.Function):
-    """The weight itself; its gradient reaches what is kept."""
+    """A given value of the weight; its gradient reaches what is kept."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(weight: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return weight.view_as(weight)
+    def forward(weight: torch.Tensor, mask: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        return value.view_as(value)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[torch.Tensor, torch.Tensor], output: torch.Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         ctx.save_for_backward(inputs[1])
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (mask,) = ctx.saved_tensors
-        return gradient * mask, None
+        return gradient * mask, None, None
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -110,6 +110,7 @@ class SparseLayer(nn.Module):
 
     sparsity_2to4: dict[str, Sparsity]
     masks_2to4: dict[str, Derived]
+    products_2to4: dict[str, Derived]
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, metadata: Any, strict: bool, *lists: list[str]
@@ -179,12 +180,31 @@ def _effective(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Ten
     if sparsity.holds_zeros:
         if not (torch.is_grad_enabled() and weight.requires_grad):
             return weight
-        return _KeptGradient.apply(weight, _mask(layer, name, weight))  # type: ignore[no-untyped-call, no-any-return]
+        return _KeptGradient.apply(weight, _mask(layer, name, weight), weight)  # type: ignore[no-untyped-call, no-any-return]
     mask = _mask(layer, name, weight)
     if sparsity.gradients == "kept":
-        return weight * mask
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not isinstance(weight, nn.Parameter):
+            return weight * mask
+        product = _product(layer.products_2to4[name], weight, mask)
+        return _KeptGradient.apply(weight, mask, product)  # type: ignore[no-untyped-call, no-any-return]
     decay = SR_STE_DECAY if sparsity.gradients == "sr_ste" else 0.0
     return _StraightThrough.apply(weight, mask, decay)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _product(known: Derived, weight: nn.Parameter, mask: torch.Tensor) -> torch.Tensor:
+    """`weight * mask` in memory that stays from batch to batch: asking for it anew takes longer than the product.
+
+    As with a dense parameter, a backward pass that is to come sees values that were written past autograd (`.data`), and
+    refuses to run once the weight was changed otherwise.
+    """
+    weight, unmasked = weight.detach(), weight
+    if known.source is not unmasked or known.value[1] is not mask:
+        return known.set(unmasked, (weight * mask, mask))[0]  # type: ignore[no-any-return]
+    product: torch.Tensor = known.value[0]
+    with torch.no_grad():
+        torch.mul(weight, mask, out=product.data if _version(unmasked) == known.version else product)
+    known.set(unmasked, (product, mask))
+    return product
 
 
 def _mask(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Tensor:
@@ -215,6 +235,7 @@ def make_sparse(layer: nn.Module, parameter: str, sparsity: Sparsity, bits: torc
         dense = dense_class(dense)
     vars(layer).setdefault("sparsity_2to4", {})[parameter] = sparsity
     vars(layer).setdefault("masks_2to4", {})[parameter] = Derived()
+    vars(layer).setdefault("products_2to4", {})[parameter] = Derived()
     layer.register_buffer(mask_name(parameter), bits)
     layer.__class__ = sparse_class(dense, parameters)
 
@@ -223,7 +244,7 @@ def make_dense(layer: SparseLayer) -> None:
     """Give a layer its former class back, in place. The parameters stay as they are."""
     for parameter in layer.sparsity_2to4:
         delattr(layer, mask_name(parameter))
-    del layer.sparsity_2to4, layer.masks_2to4
+    del layer.sparsity_2to4, layer.masks_2to4, layer.products_2to4
     layer.__class__ = dense_class(type(layer))  # type: ignore[assignment]
 
 

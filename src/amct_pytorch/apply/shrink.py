@@ -34,6 +34,11 @@ def shrink(model: nn.Module, plan: ChannelPlan, without_values: Collection[str] 
     Raises RecordError where the plan does not fit the model, ModelError where the model cannot be copied.
     """
     check_plan(model, plan)
+    if not plan.scored:
+        raise ModelError(
+            "the plan was made of a model without weights: it says how many channels go, not which; plan again with the "
+            "weights loaded"
+        )
     carried = carried_plan(model)
     composed = plan if carried is None else compose(carried, plan)
     tensors = named_tensors(model)

@@ -42,6 +42,7 @@ class Selector:
         self.units = {axis: unit[labels] for axis, labels in self.axes.items()}
         self.groups = {axis: group_of[units] for axis, units in self.units.items()}
         self._norms: dict[Axis, Scores] = {}
+        self.scored = True
         self._ordered: dict[int, list[list[int]]] = {}
 
     def choose(self) -> Choice:
@@ -123,6 +124,10 @@ class Selector:
     def _norm(self, axis: Axis) -> Scores:
         if axis not in self._norms:
             t = self.tensors[axis.tensor]
+            if t.is_meta:  # no weights: the counts are right, the choice is none
+                self.scored = False
+                self._norms[axis] = np.zeros(len(self.axes[axis]))
+                return self._norms[axis]
             self._norms[axis] = filter_norms(t, axis.axis, len(self.axes[axis]), axis.tensor)
         return self._norms[axis]
 
@@ -144,7 +149,8 @@ class Choice:
         old = {a.setting: a.value for e in s.facts.equations for side in (e.left, e.right) for a in attributes(side)}
         settings = {k: Change(old[k], v) for k, v in self.values.items()}
         groups = tuple(nodes(s.model, self._axes_of(i, g)) for i, g in enumerate(s.facts.grouping.groups))
-        return ChannelPlan(removals, shapes, settings, tuple(g for g in groups if g.producers), self._summary())
+        named = tuple(g for g in groups if g.producers)
+        return ChannelPlan(removals, shapes, settings, named, self._summary(), s.scored)
 
     def _removals(self) -> Iterator[tuple[Axis, Removal]]:
         for axis, labels in self.selector.axes.items():
@@ -184,7 +190,10 @@ class Choice:
             text = f.reason.text + (f" ({f.reason.line})" if f.reason.line else "")
             tensors_ = tuple(sorted({a.tensor for a in f.axes}))
             left.append(Left(text, f.reason.module or owner(s.model, tensors_[0])[0], f.channels, tensors_))
-        return Summary(tuple(groups), tuple(left), s.facts.notes)
+        notes = s.facts.notes
+        if not s.scored:
+            notes += ("the model has no weights: the counts are right, which channels go is not chosen",)
+        return Summary(tuple(groups), tuple(left), notes)
 
 
 def owner(model: nn.Module, tensor: str) -> tuple[str, nn.Module]:

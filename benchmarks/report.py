@@ -1,0 +1,43 @@
+"""Run every benchmark and write docs/benchmarks.md: what each one says of itself, and its table.
+
+python benchmarks/report.py [PROGRAM ...]
+"""
+
+from __future__ import annotations
+
+import ast
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "benchmarks.md"
+PROGRAMS = ("create", "memory", "restore", "masks", "train_step")
+
+
+def section(name: str) -> str:
+    program = HERE / f"{name}.py"
+    words = ast.get_docstring(ast.parse(program.read_text(encoding="utf-8"))) or name
+    done = subprocess.run([sys.executable, str(program)], check=True, capture_output=True, text=True)
+    return f"## {name}\n\n{words.splitlines()[0]}\n\n`python benchmarks/{name}.py`\n\n{done.stdout.strip()}\n"
+
+
+def main() -> None:
+    names = sys.argv[1:] or list(PROGRAMS)
+    head = (
+        "# Benchmarks\n\nWritten by `make bench` (`benchmarks/report.py`), not by hand. Each table comes from one run: "
+        "compare its ratios, not its seconds.\n\n"
+        f"Python {platform.python_version()}, PyTorch {torch.__version__}, {platform.machine()}, one thread.\n"
+    )
+    sections = []
+    for name in names:
+        print(name, flush=True)
+        sections.append(section(name))
+    PAGE.write_text("\n".join([head, *sections]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
