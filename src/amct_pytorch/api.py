@@ -89,6 +89,7 @@ def create_prune_retrain_model(
     Arguments and errors are those of `plan`; WriteError where the record cannot be written. Where nothing can go, an
     AmctWarning gives the reasons, and the copy is not pruned.
     """
+    refuse_wrapped(model, "create_prune_retrain_model")
     with collection_paused():
         chosen = plan(model, input_data, config_defination, rules=rules, opaque=opaque)
         sparse = apply(model, chosen)
