@@ -1,0 +1,341 @@
+"""What create removes of what a config asks for, and what it says where it cannot."""
+
+import copy
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import amct_pytorch as amct
+from amct_pytorch.textio import write_config
+
+X = torch.rand(1, 3, 8, 8)
+
+
+def share(ratio: float, aligned: bool = False) -> amct.ChannelSparsity:
+    return amct.ChannelSparsity(ratio, aligned)
+
+
+HALF = amct.SparsityConfig(share(0.5))
+
+
+class MyConv(nn.Conv2d):
+    """A class of the user's own."""
+
+
+def conv(i: int, o: int, k: int = 1, **kw: int) -> nn.Conv2d:
+    return nn.Conv2d(i, o, k, **kw)
+
+
+def chain(*widths: int) -> nn.Sequential:
+    """Convolutions one after the other; the last one's channels are the output."""
+    pairs = zip((3, *widths), (*widths, 4), strict=True)
+    return nn.Sequential(*(conv(i, o) for i, o in pairs)).eval()
+
+
+class Residual(nn.Module):
+    """Two producers, a and b, of one group; c is above them, d below."""
+
+    def __init__(self, width: int = 12) -> None:
+        super().__init__()
+        self.a, self.c, self.b, self.d = conv(3, width), conv(width, 8), conv(8, width), conv(width, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a = self.a(x)
+        return self.d(a + self.b(torch.relu(self.c(a))))
+
+
+def widths(model: nn.Module) -> list[int]:
+    return [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
+
+
+def made(model: nn.Module, config: object, path: Path, x: object = X, config_file: Path | None = None) -> nn.Module:
+    return amct.create_prune_retrain_model(model, x, config_file or config, path / "r.txt")
+
+
+# What is asked of which layer
+
+
+def test_layer_before_type_before_the_rest(tmp_path: Path) -> None:
+    model = nn.Sequential(conv(3, 40), MyConv(40, 40, 1), conv(40, 40), MyConv(40, 40, 1), conv(40, 4)).eval()
+    config = amct.SparsityConfig(
+        share(0.5), override_layers={"3": share(0.1)}, override_types={"MyConv": share(0.2), "Linear": share(0.9)}
+    )
+    with pytest.warns(amct.AmctWarning, match="no layer of the model is a Linear"):
+        small = made(model, config, tmp_path)
+    assert widths(small) == [20, 32, 20, 36, 4]
+
+
+def test_a_class_of_the_users_own_is_its_base_too(tmp_path: Path) -> None:
+    model = nn.Sequential(MyConv(3, 40, 1), nn.Flatten(), nn.Linear(40 * 64, 20), nn.Linear(20, 2)).eval()
+    config = amct.SparsityConfig(share(0.5), override_types={"Conv2d": share(0.25)})
+    small = made(model, config, tmp_path)
+    assert (small[0].out_channels, small[2].in_features, small[2].out_features) == (30, 30 * 64, 10)
+    assert type(small[0]) is MyConv
+
+
+@pytest.mark.parametrize("skip", [{"skip_layers": ("b",)}, {"skip_types": ("MyConv",)}])
+def test_a_skipped_producer_keeps_its_group_whole(tmp_path: Path, skip: Mapping[str, tuple[str, ...]]) -> None:
+    model = Residual().eval()
+    model.b = MyConv(8, 12, 1).eval()
+    small = made(model, amct.SparsityConfig(share(0.5), **skip), tmp_path)
+    assert (small.a.out_channels, small.b.out_channels, small.d.in_channels) == (12, 12, 12)
+    assert (small.c.out_channels, small.b.in_channels) == (4, 4)  # a skipped layer may be a consumer
+    report = amct.plan(model, X, amct.SparsityConfig(share(0.5), **skip)).report()
+    assert "12 channels stay: a layer of the group is skipped (a)" in report
+
+
+def test_the_smallest_ratio_of_a_group_counts(tmp_path: Path) -> None:
+    config = amct.SparsityConfig(share(0.5), override_layers={"b": share(0.25)})
+    assert widths(made(Residual().eval(), config, tmp_path)) == [9, 4, 9, 5]
+
+
+def test_alignment_counts_if_any_producer_asks_for_it(tmp_path: Path) -> None:
+    config = amct.SparsityConfig(share(0.5), override_layers={"b": share(0.5, True)})
+    assert widths(made(Residual(48).eval(), config, tmp_path)) == [32, 4, 32, 5]
+
+
+def test_an_unknown_layer_is_an_error_with_the_nearest(tmp_path: Path) -> None:
+    class Deep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer1 = nn.Sequential(conv(3, 8), conv(8, 8))
+
+    with pytest.raises(amct.ConfigError, match=r"'layer1\.o'.*nearest.*layer1\.0"):
+        made(Deep(), amct.SparsityConfig(share(0.5), skip_layers=("layer1.o",)), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# How many go
+
+
+@pytest.mark.parametrize(
+    ("width", "ratio", "aligned", "lost"),
+    [
+        (20, 0.25, True, 4),
+        (48, 0.5, True, 16),
+        (160, 0.3, True, 48),
+        (10, 0.25, False, 2),  # halves to even
+        (14, 0.25, False, 4),
+        (5, 0.5, False, 2),
+        (7, 0.5, False, 4),
+        (15, 0.3, False, 5),  # 0.3 is 0.3000000119 in 32 bits
+        (2, 0.8, False, 1),  # one stays
+        (3, 0.9, False, 2),
+    ],
+)
+def test_counts(tmp_path: Path, width: int, ratio: float, aligned: bool, lost: int) -> None:
+    small = made(chain(width), amct.SparsityConfig(share(ratio, aligned)), tmp_path)
+    assert widths(small) == [width - lost, 4]
+
+
+@pytest.mark.parametrize(("groups", "lost"), [(4, 20), (32, 32)])
+def test_groups_lose_equally_many(tmp_path: Path, groups: int, lost: int) -> None:
+    model = nn.Sequential(conv(3, 64), conv(64, 64, groups=groups), conv(64, 4)).eval()
+    small = made(model, amct.SparsityConfig(share(0.3), skip_layers=("0",)), tmp_path)
+    assert (small[1].out_channels, small[1].groups) == (64 - lost, groups)
+    before, after = model[1].weight, small[1].weight
+    for g in range(groups):  # each group's filters are filters of that group
+        old, new = before[g * (64 // groups) :][: 64 // groups], after[g * (after.shape[0] // groups) :]
+        for filter_ in new[: after.shape[0] // groups]:
+            assert (old == filter_).flatten(1).all(1).any()
+
+
+@pytest.mark.parametrize(
+    ("build", "config", "reason"),
+    [
+        (lambda: chain(16), amct.SparsityConfig(share(0.3, True)), "alignment leaves no room"),
+        (lambda: chain(8), amct.SparsityConfig(share(0.01)), "the ratio is too small"),
+        (lambda: chain(8), amct.SparsityConfig(share(0.5), skip_types=("Conv2d",)), "a layer of the group is skipped"),
+        (lambda: chain(), amct.SparsityConfig(share(0.5)), "it is an output of the network"),
+    ],
+    ids=["alignment", "ratio", "skipped", "frozen"],
+)
+def test_where_nothing_goes_a_warning_says_why(
+    tmp_path: Path, build: Callable[[], nn.Module], config: amct.SparsityConfig, reason: str
+) -> None:
+    model = build()
+    with pytest.warns(amct.AmctWarning, match="nothing is pruned") as caught:
+        small = made(model, config, tmp_path)
+    assert reason in str(caught[0].message)
+    assert caught[0].filename == __file__  # it points at the caller
+    assert small is not model
+    theirs = {p.data_ptr() for p in model.parameters()}
+    assert all(p.data_ptr() not in theirs for p in small.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(small.parameters(), model.parameters(), strict=True))
+    torch.save(small.state_dict(), tmp_path / "x.pth")
+    back = amct.restore_prune_retrain_model(model, None, tmp_path / "r.txt", config, tmp_path / "x.pth")
+    assert torch.equal(back(X), model(X))
+
+
+# Which go
+
+
+def test_a_residual_group_is_scored_by_all_its_producers(tmp_path: Path) -> None:
+    """Per producer the L2 norm of each filter, min-max normalized; the sum over producers; the lowest go."""
+    model = Residual().eval()
+    with torch.no_grad():
+        model.b.weight.mul_(40)  # without normalization, b alone would decide
+    total = np.zeros(12)
+    for layer in (model.a, model.b):
+        norms = np.sqrt((layer.weight.detach().double().numpy().reshape(12, -1) ** 2).sum(1))
+        total += (norms - norms.min()) / (norms.max() - norms.min())
+    kept = sorted(np.argsort(total)[6:])
+    by_one = [
+        sorted(np.argsort(layer.weight.detach().flatten(1).norm(dim=1).numpy())[6:]) for layer in (model.a, model.b)
+    ]
+    assert kept not in by_one
+    small = made(model, HALF, tmp_path)
+    assert torch.equal(small.a.weight, model.a.weight[kept])
+    assert torch.equal(small.a.bias, model.a.bias[kept])
+    assert torch.equal(small.d.weight, model.d.weight[:, kept])
+    inner = sorted(np.argsort(model.c.weight.detach().flatten(1).norm(dim=1).numpy())[4:])
+    assert torch.equal(small.b.weight, model.b.weight[kept][:, inner])
+
+
+def test_of_equals_the_lowest_index_goes(tmp_path: Path) -> None:
+    model = chain(8)
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([2.0, 1, 1, 2, 1, 1, 2, 1]).view(8, 1, 1, 1).expand(8, 3, 1, 1))
+        model[0].bias.copy_(torch.arange(8))
+    small = made(model, amct.SparsityConfig(share(0.375)), tmp_path)
+    assert small[0].bias.tolist() == [0, 3, 5, 6, 7]  # of 1, 2, 4, 5, 7 the first three go
+
+
+def test_outputs_keep_their_width(tmp_path: Path) -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = conv(3, 8), conv(8, 8), conv(8, 8)
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            inner = self.b(self.a(x))
+            return {"inner": inner, "last": self.c(inner)}
+
+    assert widths(made(Two().eval(), HALF, tmp_path)) == [4, 8, 8]
+
+
+# What is refused, and what then stays as it was
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_cannot_be_scored_names_its_layer(tmp_path: Path, value: float) -> None:
+    model = chain(8, 8)
+    with torch.no_grad():
+        model[1].weight[3, 2] = value
+    with pytest.raises(amct.ModelError, match=r"1\.weight.*NaN or infinite"):
+        made(model, HALF, tmp_path)
+
+
+def test_a_model_without_parameters(tmp_path: Path) -> None:
+    with pytest.raises(amct.ModelError, match=r"ReLU.*nothing to prune"):
+        made(nn.ReLU(), HALF, tmp_path)
+
+
+class Raises(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = conv(3, 8), conv(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("the cause")
+
+
+TYPO = "prune_config { filter_pruner { balanced_l2_norm_filter_prune { prune_ration: 0.5 } } }"
+
+
+@pytest.mark.parametrize("case", ["config", "forward", "nan", "place", "wrapped"])
+def test_a_failure_leaves_the_old_record(tmp_path: Path, case: str) -> None:
+    config, record = tmp_path / "my.cfg", tmp_path / "r.txt"
+    record.write_text("# of an earlier run")
+    write_config(HALF, config)
+    model: nn.Module = chain(8)
+    words = {
+        "config": "my.cfg.*prune_ration",
+        "forward": "the cause",
+        "nan": "NaN",
+        "place": "r.txt",
+        "wrapped": "module",
+    }
+    if case == "config":
+        config.write_text(TYPO)
+    elif case == "forward":
+        model = Raises().eval()
+    elif case == "nan":
+        nn.init.constant_(model[0].weight, float("nan"))
+    elif case == "wrapped":
+        model = nn.DataParallel(model)
+    place = record if case != "place" else record / "r.txt"
+    with pytest.raises(amct.AmctError, match=words[case]):
+        amct.create_prune_retrain_model(model, X, config, place)
+    assert record.read_text() == "# of an earlier run"
+    assert {p.name for p in tmp_path.iterdir()} == {"my.cfg", "r.txt"}
+
+
+@pytest.mark.parametrize("call", ["plan", "create_prune_retrain_model"])
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
+def test_a_wrapped_model_is_an_error_with_the_remedy(
+    tmp_path: Path, call: str, wrap: Callable[[nn.Module], nn.Module]
+) -> None:
+    more = () if call == "plan" else (tmp_path / "r.txt",)
+    with pytest.raises(amct.ModelError, match=rf"{call}.*pass model\.(module|_orig_mod), and wrap"):
+        getattr(amct, call)(wrap(chain(8)), X, HALF, *more)
+
+
+# The model stays, and what comes back is like it
+
+
+class Keeping(nn.Module):
+    """Leaves a cache behind, moves the random state, and writes into a buffer and its inputs' list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.norm, self.b = conv(3, 8), nn.BatchNorm2d(8), conv(8, 4)
+        self.register_buffer("calls", torch.zeros(1))
+        self.cache: list[torch.Tensor] = []
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, images: list[torch.Tensor], scale: float = 1.0) -> torch.Tensor:
+        self.calls += 1
+        x = self.norm(self.a(images[0]))
+        images[0] = x
+        self.cache.append(x)
+        return self.b(self.drop(x) + torch.rand_like(x) * random.random() * np.random.rand()) * scale
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_users_model_and_the_random_state_stay(tmp_path: Path, training: bool) -> None:
+    model = Keeping().train(training)
+    model.norm.eval()
+    model.a.weight.requires_grad_(False)
+    seen = []
+    model.norm.register_forward_hook(lambda module, args, out: seen.append(tuple(out.shape)))
+    images = {"images": [X.clone()], "scale": 2.0}
+    before, pointers = copy.deepcopy(model.state_dict()), [p.data_ptr() for p in model.parameters()]
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    small = made(model, HALF, tmp_path, images)
+    assert torch.equal(images["images"][0], X)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
+    assert (np.random.get_state()[1] == states[2]).all()
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert [p.data_ptr() for p in model.parameters()] == pointers
+    assert (model.cache, model.a.out_channels, small.a.out_channels) == ([], 8, 4)
+    assert type(small) is Keeping
+    assert small.cache == []
+    assert [m.training for m in small.modules()] == [m.training for m in model.modules()]
+    assert [p.requires_grad for p in small.parameters()] == [p.requires_grad for p in model.parameters()]
+    seen.clear()
+    small([X])
+    assert seen == [(1, 4, 8, 8)]  # the hook came along
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_dtype_stays(tmp_path: Path, dtype: torch.dtype) -> None:
+    small = made(chain(8).to(dtype), HALF, tmp_path, X.to(dtype))
+    assert {p.dtype for p in small.parameters()} == {dtype}
+    assert small(X.to(dtype)).dtype == dtype
