@@ -1,7 +1,5 @@
 """What create removes of what a config asks for, and what it says where it cannot."""
 
-import copy
-import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -284,58 +282,3 @@ def test_a_wrapped_model_is_an_error_with_the_remedy(
     more = () if call == "plan" else (tmp_path / "r.txt",)
     with pytest.raises(amct.ModelError, match=rf"{call}.*pass model\.(module|_orig_mod), and wrap"):
         getattr(amct, call)(wrap(chain(8)), X, HALF, *more)
-
-
-# The model stays, and what comes back is like it
-
-
-class Keeping(nn.Module):
-    """Leaves a cache behind, moves the random state, and writes into a buffer and its inputs' list."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.norm, self.b = conv(3, 8), nn.BatchNorm2d(8), conv(8, 4)
-        self.register_buffer("calls", torch.zeros(1))
-        self.cache: list[torch.Tensor] = []
-        self.drop = nn.Dropout(0.5)
-
-    def forward(self, images: list[torch.Tensor], scale: float = 1.0) -> torch.Tensor:
-        self.calls += 1
-        x = self.norm(self.a(images[0]))
-        images[0] = x
-        self.cache.append(x)
-        return self.b(self.drop(x) + torch.rand_like(x) * random.random() * np.random.rand()) * scale
-
-
-@pytest.mark.parametrize("training", [False, True])
-def test_the_users_model_and_the_random_state_stay(tmp_path: Path, training: bool) -> None:
-    model = Keeping().train(training)
-    model.norm.eval()
-    model.a.weight.requires_grad_(False)
-    seen = []
-    model.norm.register_forward_hook(lambda module, args, out: seen.append(tuple(out.shape)))
-    images = {"images": [X.clone()], "scale": 2.0}
-    before, pointers = copy.deepcopy(model.state_dict()), [p.data_ptr() for p in model.parameters()]
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
-    small = made(model, HALF, tmp_path, images)
-    assert torch.equal(images["images"][0], X)
-    assert torch.equal(torch.get_rng_state(), states[0])
-    assert random.getstate() == states[1]
-    assert (np.random.get_state()[1] == states[2]).all()
-    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    assert [p.data_ptr() for p in model.parameters()] == pointers
-    assert (model.cache, model.a.out_channels, small.a.out_channels) == ([], 8, 4)
-    assert type(small) is Keeping
-    assert small.cache == []
-    assert [m.training for m in small.modules()] == [m.training for m in model.modules()]
-    assert [p.requires_grad for p in small.parameters()] == [p.requires_grad for p in model.parameters()]
-    seen.clear()
-    small([X])
-    assert seen == [(1, 4, 8, 8)]  # the hook came along
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_the_dtype_stays(tmp_path: Path, dtype: torch.dtype) -> None:
-    small = made(chain(8).to(dtype), HALF, tmp_path, X.to(dtype))
-    assert {p.dtype for p in small.parameters()} == {dtype}
-    assert small(X.to(dtype)).dtype == dtype
