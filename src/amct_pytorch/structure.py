@@ -9,6 +9,7 @@ import types
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -93,8 +94,18 @@ def _copy(value: Any, memo: dict[int, Any]) -> Any:
 _GETSTATE = (getattr(object, "__getstate__", None), getattr(nn.Module, "__getstate__", None))
 
 
+_PLAIN: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
+
+
 def _is_plain(kind: type[nn.Module]) -> bool:
     """Whether instances of a class of modules are copied by copying their attributes."""
+    known = _PLAIN.get(kind)
+    if known is None:
+        known = _PLAIN[kind] = _copies_plainly(kind)
+    return known
+
+
+def _copies_plainly(kind: type[nn.Module]) -> bool:
     return (
         not hasattr(kind, "__deepcopy__")
         and kind.__reduce_ex__ is object.__reduce_ex__

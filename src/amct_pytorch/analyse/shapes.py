@@ -88,7 +88,7 @@ def batch_norm(x: torch.Tensor, *rest: Any, **kwargs: Any) -> tuple[torch.Tensor
         if isinstance(vector, torch.Tensor) and vector.shape != x.shape[1:2]:
             raise RuntimeError(f"{tuple(vector.shape)} elements normalize {x.shape[1]} channels")
     kept = (x.shape[1],) if bool(rest[4]) else (0,)
-    return torch.empty_like(x), _new(x, kept), _new(x, kept)
+    return _new(x, x.shape), _new(x, kept), _new(x, kept)
 
 
 def layer_norm(
@@ -114,11 +114,11 @@ def attention(
 
 
 def dropout(x: torch.Tensor, p: float, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
+    return _new(x, x.shape), _new(x, x.shape, torch.bool)
 
 
 def unary(x: torch.Tensor, *rest: Any, **kwargs: Any) -> torch.Tensor:
-    return torch.empty_like(x)
+    return _new(x, x.shape)
 
 
 def in_place(x: torch.Tensor, *rest: Any, **kwargs: Any) -> torch.Tensor:
@@ -128,11 +128,11 @@ def in_place(x: torch.Tensor, *rest: Any, **kwargs: Any) -> torch.Tensor:
 def pointwise(x: torch.Tensor, y: Any, **kwargs: Any) -> Any:
     """Two operands of one dtype, or one and a number; NotImplemented for all else."""
     if not isinstance(y, torch.Tensor):
-        return torch.empty_like(x) if isinstance(y, (int, float)) else NotImplemented
+        return _new(x, x.shape) if isinstance(y, (int, float)) else NotImplemented
     if x.dtype != y.dtype or y.device.type != "meta":
         return NotImplemented
     if x.shape == y.shape:
-        return torch.empty_like(x)
+        return _new(x, x.shape)
     return _new(x, _broadcast(x, y))
 
 

@@ -7,6 +7,7 @@ computes with it as with any integer; where it arrives as the size of a labelled
 from __future__ import annotations
 
 import types
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -235,7 +236,7 @@ def _mark(
     members: dict[Any, Any], module: str, path: str, told: Callable[..., None], done: set[int], depth: int
 ) -> None:
     for key, value in list(members.items()):
-        if isinstance(key, str):
+        if type(value) not in _NO_SIZES and isinstance(key, str):
             members[key] = _marked(value, module, path.format(key), told, done, depth)
 
 
@@ -254,6 +255,7 @@ def _marked(value: Any, module: str, path: str, told: Callable[..., None], done:
     return value
 
 
+_NO_SIZES = frozenset((bool, float, str, type(None), set, OrderedDict, torch.Tensor, nn.Parameter))
 _NOT_CONFIGURATION = (nn.Module, torch.Tensor, type, types.FunctionType, types.MethodType, types.ModuleType)
 
 
