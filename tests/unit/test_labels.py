@@ -1,0 +1,152 @@
+"""Labels against brute force: what a reshape does to them, which components ties make, what is left after a cut."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from amct_pytorch.analyse import labels as lb
+from amct_pytorch.analyse.labels import Labels, Reason
+from amct_pytorch.record import Axis
+
+
+def expanded(factor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return np.broadcast_to(factor, shape)
+
+
+SHAPES = [s for n in (1, 2, 3, 4) for s in itertools.product((1, 2, 3, 4, 6), repeat=n) if np.prod(s) == 24]
+
+
+@pytest.mark.parametrize("old", [(24,), (4, 6), (2, 3, 4), (2, 12), (1, 24, 1), (6, 1, 4), (2, 2, 6)])
+def test_reshape_moves_labels_as_numpy_moves_elements(old: tuple[int, ...]) -> None:
+    for new, along in itertools.product(
+        SHAPES, [c for n in range(1, len(old) + 1) for c in itertools.combinations(range(len(old)), n)]
+    ):
+        shape = tuple(n if d in along else 1 for d, n in enumerate(old))
+        factor = np.arange(np.prod(shape)).reshape(shape)
+        moved = lb.reshape(factor, old, new)
+        assert moved.ndim == len(new)
+        assert np.array_equal(expanded(moved, new), expanded(factor, old).reshape(new)), (old, new, along)
+
+
+def test_reshape_is_of_size_one_where_it_is_constant() -> None:
+    factor = np.arange(4).reshape(1, 4, 1)
+    assert lb.reshape(factor, (2, 4, 6), (2, 2, 2, 6)).shape == (1, 2, 2, 1)
+    assert lb.reshape(factor, (2, 4, 6), (2, 24)).shape == (1, 24)
+    assert lb.reshape(factor, (2, 4, 6), (8, 6)).shape == (8, 1)
+    assert lb.reshape(factor, (2, 4, 6), (2, 4, 2, 3)).shape == (1, 4, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "want"),
+    [
+        ((2, 6), (2, 2, 3), [((0, 1), (0, 1)), ((1, 2), (1, 3))]),
+        ((4, 3), (2, 6), [((0, 2), (0, 2))]),
+        ((2, 3, 4), (6, 4), [((0, 2), (0, 1)), ((2, 3), (1, 2))]),
+    ],
+)
+def test_blocks(
+    old: tuple[int, ...], new: tuple[int, ...], want: list[tuple[tuple[int, int], tuple[int, int]]]
+) -> None:
+    assert [((a.start, a.stop), (b.start, b.stop)) for a, b in lb.blocks(old, new)] == want
+
+
+def test_blocks_hold_the_same_elements() -> None:
+    for old, new in itertools.product(SHAPES, SHAPES):
+        found = lb.blocks(old, new)
+        assert [d for a, _ in found for d in a] == list(range(len(old)))
+        assert [d for _, b in found for d in b] == list(range(len(new)))
+        assert all(np.prod([old[d] for d in a]) == np.prod([new[d] for d in b]) for a, b in found)
+
+
+def closure(count: int, pairs: list[tuple[int, int]]) -> list[set[int]]:
+    """Components by repeated union."""
+    sets = [{i} for i in range(count)]
+    for a, b in pairs:
+        one, two = (next(s for s in sets if x in s) for x in (a, b))
+        if one is not two:
+            sets.remove(two)
+            one |= two
+    return sets
+
+
+def test_components_are_those_of_the_ties() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        count = int(random.integers(2, 20))
+        ties = []
+        pairs: list[tuple[int, int]] = []
+        for _ in range(int(random.integers(0, 5))):
+            shape = tuple(random.integers(1, 4, 2))
+            a = random.integers(0, count, shape)
+            b = random.integers(0, count, (shape[0], 1))
+            ties.append((a, b))
+            pairs += list(zip(a.ravel().tolist(), np.broadcast_to(b, shape).ravel().tolist(), strict=True))
+        found = lb.components(count, ties)
+        assert {frozenset(s) for s in closure(count, pairs)} == {
+            frozenset(np.flatnonzero(found == c).tolist()) for c in np.unique(found)
+        }
+
+
+def of_shape(shape: tuple[int, ...]) -> tuple[Labels, np.ndarray]:
+    labels = Labels()
+    return labels, labels.fresh(int(np.prod(shape)), Axis("w", 0)).reshape(shape)
+
+
+def free(found: np.ndarray) -> int:
+    return len(np.unique(found))
+
+
+def test_a_joint_factor_shrinks_along_one_dim() -> None:
+    """Whatever is kept of a settled factor has to be a dense array: its units lie along one dim."""
+    for shape in [(2, 3), (3, 2, 2), (1, 4, 3)]:
+        labels, f = of_shape(shape)
+        labels.joints.append(f)
+        found = lb.settle(labels)[f]
+        varied = [d for d in range(f.ndim) if not lb.constant(found, (d,))]
+        assert len(varied) == 1
+
+
+def test_a_part_that_met_a_joint_factor_decides() -> None:
+    """(heads, size) met by something over sizes: sizes go. Met by something over heads: heads go."""
+    for dim in (0, 1):
+        labels, f = of_shape((3, 4))
+        part = lb.place(labels.fresh(f.shape[dim], Axis("p", 0)), dim, 2)
+        labels.joints.append(f)
+        labels.partial.append((f, part))
+        found = lb.settle(labels)
+        assert np.array_equal(expanded(found[part], f.shape), found[f])
+        assert free(found[f]) == f.shape[dim]
+
+
+def test_a_part_does_not_decide_what_ties_decided() -> None:
+    labels, f = of_shape((3, 4))
+    part = lb.place(labels.fresh(4, Axis("p", 0)), 1, 2)
+    labels.joints.append(f)
+    labels.tie(f, f[:, :1])  # whole rows
+    labels.partial.append((f, part))
+    found = lb.settle(labels)
+    assert free(found[f]) == 3
+    assert labels.frozen[0][0] is part
+
+
+def test_kept_and_compacted() -> None:
+    f = np.arange(12).reshape(3, 4)
+    keep = np.ones(12, np.bool_)
+    keep[[1, 5, 9]] = False  # a column
+    assert lb.kept_along(keep, f, 1).tolist() == [True, False, True, True]
+    assert lb.kept_along(keep, f, 0).tolist() == [True, True, True]
+    assert np.array_equal(lb.compact(keep, f), f[:, [0, 2, 3]])
+    keep[4:8] = False  # a row
+    assert np.array_equal(lb.compact(keep, f), f[[0, 2]][:, [0, 2, 3]])
+
+
+def test_axes_of_labels() -> None:
+    labels = Labels()
+    first, second = labels.fresh(3, Axis("a", 0)), labels.fresh(2, Axis("b", 1))
+    assert labels.axis_ids(np.concatenate([second, first])).tolist() == [1, 1, 0, 0, 0]
+    assert [labels.axes[i] for i in (0, 1)] == [Axis("a", 0), Axis("b", 1)]
+    labels.freeze(first, Reason("for a reason"))
+    assert labels.frozen[0][1].text == "for a reason"

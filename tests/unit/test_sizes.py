@@ -1,0 +1,208 @@
+"""Sizes with an origin: arithmetic is that of integers, and what is solved satisfies the equations, against brute
+force."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import operator
+import pickle
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import nn
+
+from amct_pytorch.analyse.labels import Reason
+from amct_pytorch.analyse.sizes import (
+    Attribute,
+    Dim,
+    Equation,
+    Expression,
+    Operation,
+    Size,
+    evaluate,
+    leaves,
+    mark,
+    origin,
+    solve,
+)
+from amct_pytorch.record import Setting
+
+WHY = Reason("here")
+
+
+def attribute(name: str, value: int) -> Attribute:
+    return Attribute(Setting("m", name), value)
+
+
+def size(name: str, value: int, told: Any = lambda a, b: None) -> Size:
+    return Size(value, attribute(name, value), told)
+
+
+OPERATORS = [operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod]
+
+
+@pytest.mark.parametrize("compute", OPERATORS)
+@pytest.mark.parametrize(("a", "b"), [(12, 4), (7, 3), (3, 7), (-7, 3), (5, 5)])
+def test_arithmetic_is_that_of_integers(compute: Any, a: int, b: int) -> None:
+    for x, y in ((size("a", a), b), (a, size("b", b)), (size("a", a), size("b", b))):
+        found = compute(x, y)
+        assert found == compute(a, b)
+        assert isinstance(found, Size)
+        assert [leaf.value if isinstance(leaf, Attribute) else leaf for leaf in leaves(origin(found))] == [a, b]
+        values = {Setting("m", "a"): a, Setting("m", "b"): b}
+        assert evaluate(origin(found), values, np.ones(0, np.bool_)) == compute(a, b)
+
+
+def test_what_is_no_integer_has_no_origin() -> None:
+    for value in (size("a", 6) / 2, size("a", 6) ** 0.5, size("a", 6) * 0.5, float(size("a", 6)), int(size("a", 6))):
+        assert not isinstance(value, Size)
+
+
+def test_equality_tells_both_sides() -> None:
+    told: list[tuple[Expression, Expression]] = []
+    a = size("a", 6, lambda x, y: told.append((x, y)))
+    assert a == 6
+    assert told == [(attribute("a", 6), 6)]
+    assert (a != 6) is False
+    assert len(told) == 2
+    assert a != 7
+    assert len(told) == 2
+    assert hash(a) == hash(6)
+    assert {6: "six"}[a] == "six"
+
+
+def test_copies_and_pickles() -> None:
+    a = size("a", 6)
+    assert copy.deepcopy([a])[0] is a
+    loaded = pickle.loads(pickle.dumps(a))
+    assert type(loaded) is int
+    assert loaded == 6
+
+
+def dim(full: int, gone: int, start: int = 0) -> tuple[Dim, np.ndarray]:
+    keep = np.ones(start + full, np.bool_)
+    keep[start : start + gone] = False
+    return Dim(np.arange(start, start + full), 0), keep
+
+
+@pytest.mark.parametrize(
+    ("build", "before", "want"),
+    [
+        (lambda a: a, 12, 9),
+        (lambda a: a * 2, 6, None),  # twice an integer is not 9
+        (lambda a: a * 3, 4, 3),
+        (lambda a: 3 * a, 4, 3),
+        (lambda a: a + 2, 10, 7),
+        (lambda a: 14 - a, 2, 5),
+        (lambda a: a - 3, 15, 12),
+        (lambda a: a * 2 - 4, 8, None),
+    ],
+)
+def test_one_equation(build: Any, before: int, want: int | None) -> None:
+    """`build(a)` is the length of a dim of 12 of which 3 go; by brute force, a = want is the only solution."""
+    d, keep = dim(12, 3)
+    a = size("a", before)
+    expression = origin(build(a))
+    assert evaluate(expression, {Setting("m", "a"): before}, np.ones(12, np.bool_)) == 12
+    values, wrong = solve([Equation(expression, d, WHY)], keep)
+    solutions = [v for v in range(1, 50) if evaluate(expression, {Setting("m", "a"): v}, keep) == 9]
+    if want is None:
+        assert not solutions
+        assert wrong
+    else:
+        assert solutions == [want]
+        assert values == {Setting("m", "a"): want}
+        assert not wrong
+
+
+def test_systems_against_brute_force() -> None:
+    """Two attributes, two or three equations of products and sums over dims that shrink."""
+    random = np.random.default_rng(0)
+    solved = 0
+    for _ in range(200):
+        heads, width = (int(v) for v in random.integers(2, 6, 2))
+        gone_heads = int(random.integers(0, heads))
+        gone_width = int(random.integers(0, width))
+        keep = np.ones(heads + width + heads * width, np.bool_)
+        keep[:gone_heads] = False
+        keep[heads : heads + gone_width] = False
+        left = (heads - gone_heads) * (width - gone_width)
+        keep[heads + width : heads + width + heads * width - left] = False
+        a, b = size("heads", heads), size("width", width)
+        dims = [
+            Dim(np.arange(lo, hi), 0) for lo, hi in ((0, heads), (heads, heads + width), (heads + width, len(keep)))
+        ]
+        every = [
+            Equation(origin(a), dims[0], WHY),
+            Equation(dims[1], origin(b), WHY),
+            Equation(origin(a * b), dims[2], WHY),
+            Equation(dims[2], Operation("mul", dims[0], origin(b)), WHY),
+        ]
+        chosen = [every[i] for i in random.permutation(4)[: random.integers(2, 5)]]
+        values, wrong = solve(chosen, keep)
+        full = {Setting("m", "heads"): heads, Setting("m", "width"): width, **values}
+        assert bool(wrong) == any(evaluate(e.left, full, keep) != evaluate(e.right, full, keep) for e in chosen)
+        brute = [
+            (x, y)
+            for x, y in itertools.product(range(1, 6), repeat=2)
+            if all(
+                evaluate(e.left, {Setting("m", "heads"): x, Setting("m", "width"): y}, keep)
+                == evaluate(e.right, {Setting("m", "heads"): x, Setting("m", "width"): y}, keep)
+                for e in chosen
+            )
+        ]
+        assert not wrong
+        assert (full[Setting("m", "heads")], full[Setting("m", "width")]) in brute
+        solved += 1
+    assert solved == 200
+
+
+def test_a_contradiction_is_told() -> None:
+    d, keep = dim(12, 3)
+    a = attribute("a", 12)
+    _, wrong = solve([Equation(a, d, WHY), Equation(a, 12, WHY)], keep)
+    assert wrong
+
+
+def test_marks_what_a_module_holds() -> None:
+    @dataclass
+    class Config:
+        heads: int = 4
+        ratio: float = 0.5
+
+    class Inner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.config = Config()
+
+    model = nn.Module()
+    model.width, model.flag, model.one, model.ratio, model.name = 16, True, 1, 0.5, "x"
+    model.pair, model.options, model.mixed = (8, 4), {"dim": 6, "deep": {"n": 3}}, [1.5, 2]
+    model.inner = Inner()
+    model.conv = nn.Conv2d(3, 16, 3)
+    mark(model, lambda a, b: None)
+    paths = {
+        origin(v).setting
+        for v in (
+            model.width,
+            *model.pair,
+            model.options["dim"],
+            model.options["deep"]["n"],
+            model.inner.config.heads,
+            model.conv.out_channels,
+        )
+    }
+    assert paths == {
+        Setting("", "width"),
+        Setting("", "pair[0]"),
+        Setting("", "pair[1]"),
+        Setting("", "options['dim']"),
+        Setting("", "options['deep']['n']"),
+        Setting("inner", "config.heads"),
+        Setting("conv", "out_channels"),
+    }
+    for plain in (model.flag, model.one, model.ratio, model.name, model.mixed[1]):
+        assert not isinstance(plain, Size)
