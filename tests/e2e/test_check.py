@@ -1,0 +1,182 @@
+"""The trace check: models built to fool it come back right or unpruned, and a wrong rule or plan is caught."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import hard
+import pytest
+import torch
+import torch.nn.functional as F
+from judge import Build, between, conv, judge, net
+from oracle import distance, doubled, kept_twin, ready, run
+from torch import nn
+
+import amct_pytorch as amct
+from amct_pytorch.analyse.capture import Call, Capture
+from amct_pytorch.analyse.run import Options, analyse
+from amct_pytorch.apply.shrink import shrink
+from amct_pytorch.check import check
+from amct_pytorch.config import ChannelSparsity
+from amct_pytorch.inputs import as_arguments
+from amct_pytorch.select.plan import Selector
+
+C = conv
+CONFIG = amct.SparsityConfig(ChannelSparsity(0.5, False))
+FOOLING: dict[str, Build] = {
+    "divided by a shape": between(lambda t: t / t.shape[1], ""),
+    "times the root of a shape": between(lambda t: t * t.shape[1] ** -0.5, ""),
+    "literal slice": net(lambda s, x: s.b(s.a(x)[:, :16]), "", a=lambda: C(3, 32), b=lambda: C(16, 8)),
+    "slice from the middle, and the rest": net(
+        lambda s, x: (lambda y: s.b(torch.cat([y[:, 8:24], y[:, :8], y[:, 24:]], 1)))(s.a(x)),
+        "",
+        a=lambda: C(3, 32),
+        b=lambda: C(32, 8),
+    ),
+    "channels rolled": between(lambda t: t.roll(3, 1), ""),
+    "halves swapped": between(lambda t: torch.cat(t.chunk(2, 1)[::-1], 1), ""),
+    "branch on a size": between(lambda t: F.relu(t) if t.shape[1] > 8 else t, ""),
+    "gate by the maximum": between(lambda t: t * torch.sigmoid(t.amax(1, keepdim=True)), ""),
+    "gate by the mean": between(lambda t: t * torch.sigmoid(t.mean(1, keepdim=True)), ""),
+    "mean by sum and shape": between(lambda t: t * torch.sigmoid(t.sum(1, keepdim=True) / t.shape[1]), ""),
+    "shuffle": between(lambda t: t.view(2, 2, 8, 8, 8).transpose(1, 2).reshape(2, -1, 8, 8), ""),
+    "shuffle, four by the rest": between(lambda t: t.view(2, 4, -1, 8, 8).transpose(1, 2).reshape(2, -1, 8, 8), ""),
+    "pixel shuffle": net(lambda s, x: s.c(F.pixel_shuffle(s.a(x), 2)), "", a=lambda: C(3, 32), c=lambda: C(8, 8)),
+}
+
+
+@pytest.mark.parametrize("ratio", [0.25, 0.5, 0.8])
+@pytest.mark.parametrize("label", FOOLING)
+def test_built_to_fool(label: str, ratio: float) -> None:
+    assert judge(FOOLING[label], ratio) == ""
+
+
+# A wrong rule: what it gets wrong, and a network in which that matters.
+
+
+def passes(capture: Capture, call: Call) -> None:
+    """Any operation, taken for one that leaves channels where they are."""
+    capture.put(call.out, capture.factors(call.args[0]))
+
+
+def forgets(capture: Capture, call: Call) -> None:
+    """Any operation, taken for one whose result holds no channels."""
+
+
+def ties_nothing(capture: Capture, call: Call) -> None:
+    """An addition that does not tie what it adds."""
+    capture.put(call.out, capture.factors(call.args[0]))
+
+
+def first_half(capture: Capture, call: Call) -> None:
+    """A concatenation that takes all channels for those of its first part."""
+    f = capture.factors(call.args[0][0])[0]
+    n = call.out.shape[1] // f.shape[1]
+    capture.put(call.out, [torch.from_numpy(f).repeat(1, n, 1, 1).numpy()])
+
+
+WRONG: dict[str, tuple[str, Callable[..., None], Build]] = {
+    "flip, passed": ("aten::flip", passes, between(lambda t: t.flip(1))),
+    "cumsum, passed": ("aten::cumsum", passes, between(lambda t: t + t.sort(1)[0].flip(1) * 0)),
+    "add, untied": (
+        "aten::add",
+        ties_nothing,
+        net(lambda s, x: s.c(s.a(x) + s.b(x)), "", a=lambda: C(3, 16), b=lambda: C(3, 12 + 4), c=lambda: C(16, 8)),
+    ),
+    "permute, passed": ("aten::permute", passes, between(lambda t: t.permute(0, 3, 2, 1).permute(0, 3, 2, 1))),
+    "cat, of its first part": (
+        "aten::cat",
+        first_half,
+        net(
+            lambda s, x: s.c(torch.cat([s.a(x), s.b(x)], 1)),
+            "",
+            a=lambda: C(3, 16),
+            b=lambda: C(3, 16),
+            c=lambda: C(32, 8),
+        ),
+    ),
+    "relu, forgotten": ("aten::relu", forgets, between(F.relu)),
+    "view, forgotten": ("aten::view", forgets, between(lambda t: t.view(2, 16, 64).view(2, 16, 8, 8))),
+}
+
+
+def right_or_whole(model: nn.Module, inputs: Any, **options: Any) -> bool:
+    """Whether the pruned model equals its twin; it has to run."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", amct.AmctWarning)
+        small = amct.apply(model, amct.plan(model, inputs, CONFIG, **options))
+    return distance(run(small, inputs), run(kept_twin(model, small), inputs)) <= 1e-10
+
+
+# The check runs the rules again on what is left: a rule that is wrong in the same way both times passes it.
+MISSED = {"flip, passed", "add, untied", "cat, of its first part"}
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        pytest.param(label, marks=pytest.mark.xfail(strict=True, reason="the check trusts this rule"))
+        if label in MISSED
+        else label
+        for label in WRONG
+    ],
+)
+def test_a_wrong_rule_is_caught(label: str) -> None:
+    operation, rule, build = WRONG[label]
+    model, inputs, _ = build()
+    assert right_or_whole(ready(model), doubled(inputs), rules={operation: rule})
+
+
+def test_a_wrong_rule_for_roll_would_be_wrong_without_the_check() -> None:
+    """The control of the controls: planned with the wrong rule and not checked, the cut model is wrong; checked, the
+    group stays."""
+    model, inputs, _ = between(lambda t: t + t.roll(3, 1))()
+    model, inputs = ready(model), doubled(inputs)
+    options = Options({"roll": passes})
+    facts = analyse(model, as_arguments(inputs), options)
+    unchecked = shrink(model, Selector(facts, CONFIG, model).choose().plan())
+    assert unchecked.a.out_channels == 8
+    assert distance(run(unchecked, inputs), run(kept_twin(model, unchecked), inputs)) > 1e-3
+
+
+def test_a_size_that_is_not_seen_is_caught() -> None:
+    """Nothing of the analysis knows of the scalar: the check alone holds the group."""
+    model, inputs, _ = hard.PATTERNS["size as float"]()
+    facts = analyse(model.eval(), as_arguments(inputs), Options({}))
+    assert Selector(facts, CONFIG, model).choose().removed
+    plan = check(facts, CONFIG, model, as_arguments(inputs), Options({}))
+    assert not plan.removals
+    assert any("would not do the same" in left.reason for left in plan.summary.left)
+    assert "16" in plan.report()
+
+
+def test_other_groups_stay_in_the_plan() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = C(3, 16), C(16, 12), C(12, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.a(x)
+            return self.c(F.relu(self.b(x / float(x.shape[1]))))
+
+    plan = amct.plan(Two().eval(), (torch.randn(2, 3, 8, 8),), CONFIG)
+    assert {a.tensor for a in plan.removals} == {"b.weight", "b.bias", "c.weight"}
+
+
+def test_a_group_that_fails_only_in_train_mode() -> None:
+    class Trained(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = C(3, 16), C(16, 12), C(12, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.a(x)
+            if self.training:
+                x = x / float(x.shape[1])
+            return self.c(F.relu(self.b(x)))
+
+    plan = amct.plan(Trained().eval(), (torch.randn(2, 3, 8, 8),), CONFIG)
+    assert {a.tensor for a in plan.removals} == {"b.weight", "b.bias", "c.weight"}

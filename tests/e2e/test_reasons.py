@@ -1,0 +1,192 @@
+"""What stays, and what the report says of it; what the caller can teach: rules and opaque modules."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from typing import Any
+
+import hard
+import pytest
+import torch
+import torch.nn.functional as F
+from judge import Net, between, conv, net
+from oracle import distance, doubled, kept_twin, ready, run
+from torch import nn
+
+import amct_pytorch as amct
+from amct_pytorch.analyse.capture import Call, Capture
+from amct_pytorch.config import ChannelSparsity
+
+CONFIG = amct.SparsityConfig(ChannelSparsity(0.5, False))
+
+
+def planned(model: nn.Module, inputs: Any, **kw: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", amct.AmctWarning)
+        return amct.plan(model.eval(), inputs, CONFIG, **kw)
+
+
+def reasons(plan: Any) -> str:
+    return "\n".join(f"{left.reason} @{left.module} #{left.channels}" for left in plan.summary.left)
+
+
+class Literal(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.inner, self.b = conv(3, 16), nn.Module(), conv(16, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.a(x)
+        x = x.reshape(-1, 16, 64).view(x.shape)  # the literal
+        return self.b(x)
+
+
+def line_of(cls: type, text: str) -> str:
+    lines, start = inspect.getsourcelines(cls)
+    return f"{__file__}:{start + next(i for i, line in enumerate(lines) if text in line)}"
+
+
+def test_a_literal_is_reported_with_file_and_line() -> None:
+    plan = planned(Literal(), (torch.randn(2, 3, 8, 8),))
+    assert not plan.removals
+    assert line_of(Literal, "# the literal") in plan.report()
+    assert "without an origin" in plan.report()
+    (left,) = [left for left in plan.summary.left if "origin" in left.reason]
+    assert left.channels == 16
+
+
+class Unknown(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.special.bessel_j0(x)
+
+
+def test_an_unknown_operation_is_named_with_its_module_and_count() -> None:
+    model, inputs, _ = net(
+        lambda s, x: s.c(F.relu(s.b(s.m(s.a(x))))),
+        "",
+        a=lambda: conv(3, 16),
+        m=Unknown,
+        b=lambda: conv(16, 12),
+        c=lambda: conv(12, 8),
+    )()
+    plan = planned(model, inputs)
+    (left,) = [left for left in plan.summary.left if "special_bessel_j0" in left.reason]
+    assert (left.module, left.channels) == ("m", 16)
+    assert {a.tensor for a in plan.removals} == {"b.weight", "b.bias", "c.weight"}
+
+
+def test_a_rule_of_the_callers() -> None:
+    def pointwise(capture: Capture, call: Call) -> None:
+        capture.put(call.out, capture.factors(call.args[0]))
+
+    build = between(torch.special.bessel_j0)
+    for key in (torch.ops.aten.special_bessel_j0, torch.ops.aten.special_bessel_j0.default, "aten::special_bessel_j0"):
+        model, inputs, _ = build()
+        model, inputs = ready(model), doubled(inputs)
+        plan = planned(model, inputs, rules={key: pointwise})
+        assert plan.removals
+        small = amct.apply(model, plan)
+        assert distance(run(small, inputs), run(kept_twin(model, small), inputs)) <= 1e-10
+    assert not planned(model, inputs).removals  # no registry: the next call does not know it
+
+
+def test_a_rule_that_is_none_is_refused() -> None:
+    model, inputs, _ = between(F.relu)()
+    with pytest.raises(amct.ModelError, match="rules"):
+        amct.plan(model, inputs, CONFIG, rules={3: print})
+
+
+def block() -> Net:
+    model, _, _ = net(
+        lambda s, x: s.c(F.relu(s.m(F.relu(s.a(x))))),
+        "",
+        a=lambda: conv(3, 16),
+        m=lambda: nn.Sequential(conv(16, 12), nn.ReLU(), conv(12, 16)),
+        c=lambda: conv(16, 8),
+    )()
+    return model
+
+
+def test_opaque_modules_stay_whole() -> None:
+    x = (torch.randn(2, 3, 8, 8),)
+    assert {a.tensor.split(".")[0] for a in planned(block(), x).removals} == {"a", "m", "c"}
+    for opaque in (lambda m: (m.m,), lambda m: (nn.Sequential,)):
+        model = block()
+        plan = planned(model, x, opaque=opaque(model))
+        assert not any(a.tensor.startswith("m.") for a in plan.removals)
+        assert not plan.removals
+        assert "left whole" in reasons(plan)
+    model = block()
+    plan = planned(model, x, opaque=(model.m[1],))  # an activation: its channels stay, the others may go
+    assert {a for a in plan.removals if a.tensor == "a.weight"}
+    assert not any(a.tensor == "m.0.weight" and a.axis == 0 for a in plan.removals)
+
+
+def test_the_output_keeps_its_width() -> None:
+    model, inputs, _ = net(lambda s, x: s.b(s.a(x)), "", a=lambda: conv(3, 16), b=lambda: conv(16, 8))()
+    plan = planned(model, inputs)
+    assert "it is an output of the network @b #8" in reasons(plan)
+    assert not any(a.tensor == "b.weight" and a.axis == 0 for a in plan.removals)
+
+
+class Aux(nn.Module):
+    """An auxiliary head in train mode; a layer that nothing uses; a table of integers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.aux = (
+            conv(3, 16),
+            conv(16, 8),
+            nn.Sequential(nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 4)),
+        )
+        self.unused = nn.Linear(16, 16)
+        self.register_buffer("order", torch.arange(16))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = F.relu(self.a(x))
+        y = self.b(x)
+        if self.training:
+            return y, self.aux(x.mean((2, 3)))
+        return y
+
+
+def test_train_mode_counts_and_what_is_not_used_stays() -> None:
+    model = Aux()
+    small = amct.apply(model, planned(model, (torch.randn(2, 3, 8, 8),)))
+    assert small.a.out_channels == small.aux[0].in_features == 8
+    assert small.aux[0].out_features == small.aux[2].in_features == 6  # used in train mode only, and pruned too
+    assert small.unused.weight.shape == (16, 16)
+    assert torch.equal(small.order, model.order)
+    y, aux = small.train()(torch.randn(2, 3, 8, 8))
+    assert y.shape[1] == 8
+    assert aux.shape == (2, 4)
+
+
+def test_train_mode_that_cannot_run_is_told_and_freezes_what_only_it_uses() -> None:
+    class Broken(Aux):
+        def forward(self, x: torch.Tensor) -> Any:
+            if self.training:
+                raise RuntimeError("targets are missing")
+            return super().forward(x)
+
+    model = Broken()
+    plan = planned(model, (torch.randn(2, 3, 8, 8),))
+    assert any("targets are missing" in note for note in plan.summary.notes)
+    assert not any(a.tensor == "aux.2.weight" for a in plan.removals)
+    assert not any(a.tensor.startswith("aux.0") and a.axis == 0 for a in plan.removals)
+    small = amct.apply(model, plan)
+    assert small.aux[0].in_features == small.aux[0].weight.shape[1]
+
+
+def test_nothing_goes_is_a_warning_with_the_reasons(tmp_path: Any) -> None:
+    model, inputs, _ = hard.PATTERNS["divided by the width"]()
+    with pytest.warns(amct.AmctWarning, match="would not do the same"):
+        small = amct.create_prune_retrain_model(model, inputs, CONFIG, tmp_path / "record.txt")
+    assert small.a.out_channels == 16
+    assert (tmp_path / "record.txt").exists()
+
+
+def test_a_model_without_parameters_is_an_error() -> None:
+    with pytest.raises(amct.ModelError, match="no floating-point parameters"):
+        amct.plan(nn.ReLU(), (torch.randn(2, 3),), CONFIG)
