@@ -167,7 +167,7 @@ def _cuts(node: Node, layer: nn.Module, produces: bool, before: Shapes, removals
             "itself; restore it onto the model that it was made for, or remove the parametrization"
         )
     else:
-        depthwise = isinstance(layer, Convolution) and not produces and _goes_with_input(node, layer)
+        depthwise = isinstance(layer, Convolution) and not produces and _goes_with_input(node, layer, before[weight])
         transposed = isinstance(layer, Convolution) and layer.transposed
         axis = 0 if depthwise or produces is not transposed else 1
         cuts = [_Cut(weight, axis, _length(layer, weight, axis, before, removals))]
@@ -181,12 +181,15 @@ def _cuts(node: Node, layer: nn.Module, produces: bool, before: Shapes, removals
     return cuts
 
 
-def _goes_with_input(node: Node, layer: Convolution) -> bool:
+def _goes_with_input(node: Node, layer: Convolution, before: tuple[int, ...]) -> bool:
     """Whether a convolution is depthwise, or was: one that was cut to a single channel looks like any other.
 
-    A node with groups is not, though the model may have been cut to one input channel per group.
+    A node with groups is not, though the model may have been cut to one input channel per group. `before`: the shape
+    of the weight before the cut, (out, 1, ...) of a depthwise one.
     """
-    return node.groups is None and layer.groups == layer.in_channels and (layer.groups > 1 or node.end > 1)
+    if node.groups is not None or layer.groups != layer.in_channels:
+        return False
+    return layer.groups > 1 or (node.end > 1 and before[1] == 1)
 
 
 def _length(layer: nn.Module, weight: str, axis: int, before: Shapes, removals: Mapping[Axis, Removal]) -> int:

@@ -36,8 +36,8 @@ def shrink(model: nn.Module, plan: ChannelPlan, without_values: Collection[str] 
     check_plan(model, plan)
     if not plan.scored:
         raise ModelError(
-            "the plan was made of a model without weights: it says how many channels go, not which; plan again with the "
-            "weights loaded"
+            "the plan was made of a model without weights: it says how many channels go, not which; plan again with "
+            "the weights loaded"
         )
     carried = carried_plan(model)
     composed = plan if carried is None else compose(carried, plan)
