@@ -377,3 +377,20 @@ def test_an_unpickled_model_goes_on_counting_in_a_new_process(tmp_path: Path) ->
         "sys.exit(int(model.sparse_batches) != 1)"
     )
     assert subprocess.run([sys.executable, "-c", program, str(tmp_path / "model.pt")]).returncode == 0
+
+
+def test_weights_that_change_between_forward_and_backward_are_told_as_in_a_dense_layer() -> None:
+    x = torch.randn(2, 8, requires_grad=True)
+    made = sparse(nn.Linear(8, 4), 100)
+    weight = made._parameters["weight"]
+    made(x)
+    first = made(x)
+    with torch.no_grad():
+        weight.mul_(2)
+    made(x)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        first.sum().backward()
+    first, second = made(x), made(x)  # unchanged in between: both run
+    (first + second).sum().backward()
+    weight.data.mul_(3)  # past autograd, as some optimizers do
+    assert torch.equal(made.weight, weight * amct.mask_2to4(weight))

@@ -46,7 +46,7 @@ class _KeptGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(weight: torch.Tensor, mask: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        return value.view_as(value)
+        return value.detach()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -180,7 +180,7 @@ def _effective(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Ten
     if sparsity.holds_zeros:
         if not (torch.is_grad_enabled() and weight.requires_grad):
             return weight
-        return _KeptGradient.apply(weight, _mask(layer, name, weight), weight)  # type: ignore[no-untyped-call, no-any-return]
+        return _KeptGradient.apply(weight, _mask(layer, name, weight), weight.detach())  # type: ignore[no-untyped-call, no-any-return]
     mask = _mask(layer, name, weight)
     if sparsity.gradients == "kept":
         if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not isinstance(weight, nn.Parameter):
@@ -194,16 +194,15 @@ def _effective(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Ten
 def _product(known: Derived, weight: nn.Parameter, mask: torch.Tensor) -> torch.Tensor:
     """`weight * mask` in memory that stays from batch to batch: asking for it anew takes longer than the product.
 
-    As with a dense parameter, a backward pass that is to come sees values that were written past autograd (`.data`), and
+    As with a dense parameter, a backward pass that is to come sees what was written past autograd (`.data`), and
     refuses to run once the weight was changed otherwise.
     """
-    weight, unmasked = weight.detach(), weight
-    if known.source is not unmasked or known.value[1] is not mask:
-        return known.set(unmasked, (weight * mask, mask))[0]  # type: ignore[no-any-return]
+    values = weight.detach()
+    if known.source is not weight or known.value[1] is not mask:
+        return known.set(weight, (values * mask, mask))[0]  # type: ignore[no-any-return]
     product: torch.Tensor = known.value[0]
-    with torch.no_grad():
-        torch.mul(weight, mask, out=product.data if _version(unmasked) == known.version else product)
-    known.set(unmasked, (product, mask))
+    torch.mul(values, mask, out=product.data if _version(weight) == known.version else product)
+    known.set(weight, (product, mask))
     return product
 
 
