@@ -141,3 +141,14 @@ def test_pruned_again_at_once_is_what_both_say(tmp_path: Path) -> None:
         assert bool(torch.isin(kept, model.get_parameter(name)).all()), name
         assert torch.equal(back.get_parameter(name), kept)
     assert (small.stem.out_channels, small.grouped.groups, small.depthwise.groups) == (8, 4, 8)
+
+
+def test_down_to_one_channel(tmp_path: Path) -> None:
+    model = small = ready(Convolutions())
+    config = amct.SparsityConfig(amct.ChannelSparsity(0.9, False))
+    for step in range(2):
+        larger, record = small, tmp_path / f"{step}.txt"
+        small = amct.create_prune_retrain_model(larger, X, config, record)
+        assert distance(run(small, (X,)), run(kept_twin(larger, small), (X,))) < 1e-10
+        same(model, tmp_path, record, small, config)
+    assert (small.up.out_channels, small.last.in_channels, small.last.out_channels) == (1, 1, 1)
