@@ -5,6 +5,7 @@ from __future__ import annotations
 import attention
 import hard
 import layers
+import networks
 import pytest
 import reference
 import sizes
@@ -18,6 +19,7 @@ FAMILIES = {
     "attention: ": attention.PATTERNS,
     "size: ": sizes.PATTERNS,
     "hard: ": hard.PATTERNS,
+    "network: ": networks.PATTERNS,
 }
 PATTERNS = {prefix + label: build for prefix, family in FAMILIES.items() for label, build in family.items()}
 # What is known to fall short: the reason, beginning with what `judge` says.
