@@ -149,7 +149,17 @@ def _line(e: Exception) -> str:
 
 def tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     """Every parameter and buffer by its (first) name."""
-    return dict([*model.named_parameters(), *model.named_buffers()])
+    parameters: dict[str, torch.Tensor] = {}
+    buffers: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for prefix, module in model.named_modules():
+        dot = prefix and f"{prefix}."
+        for found, own in ((parameters, module._parameters), (buffers, module._buffers)):
+            for name, t in own.items():
+                if t is not None and id(t) not in seen:
+                    seen.add(id(t))
+                    found[dot + name] = t
+    return {**parameters, **buffers}
 
 
 def enter(labels: Labels, model: nn.Module, options: Options) -> dict[str, Entry]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from torch import nn
 
@@ -13,13 +13,12 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 Part = tuple[Axis, bool, int, int, tuple[int, ...]]
 
 
-def nodes(model: nn.Module, parts: Iterable[Part]) -> PruneGroup:
+def nodes(layers: Mapping[str, nn.Module], parts: Iterable[Part]) -> PruneGroup:
     """Producers and consumers among the axes of a group; what has no word there is left to the facts of the record.
 
-    parts: per axis whether its layer makes the channels, the range that is the group's, and the indices that go.
+    layers: all modules of the model, by name. parts: per axis, in the model's order, whether its layer makes the
+    channels, the range that is the group's, and the indices that go.
     """
-    layers = dict(model.named_modules())
-    position = {name: i for i, name in enumerate(layers)}
     found: dict[tuple[bool, str], Node] = {}
     for axis, makes, begin, end, removed in parts:
         name, _, leaf = axis.tensor.rpartition(".")
@@ -30,10 +29,8 @@ def nodes(model: nn.Module, parts: Iterable[Part]) -> PruneGroup:
         if role is not None:
             produces, kind, groups = role
             found.setdefault((produces, name), Node(name, kind, begin, end, removed, groups))
-    ordered = sorted(found.items(), key=lambda item: position[item[0][1]])
-    return PruneGroup(
-        tuple(n for (produces, _), n in ordered if produces), tuple(n for (produces, _), n in ordered if not produces)
-    )
+    producers = tuple(n for (produces, _), n in found.items() if produces)
+    return PruneGroup(producers, tuple(n for (produces, _), n in found.items() if not produces))
 
 
 def _role(layer: nn.Module, axis: int, makes: bool) -> tuple[bool, str, int | None] | None:

@@ -148,7 +148,8 @@ class Choice:
         shapes = {a.tensor: tuple(s.tensors[a.tensor].shape) for a in removals}
         old = {a.setting: a.value for e in s.facts.equations for side in (e.left, e.right) for a in attributes(side)}
         settings = {k: Change(old[k], v) for k, v in self.values.items()}
-        groups = tuple(nodes(s.model, self._axes_of(i, g)) for i, g in enumerate(s.facts.grouping.groups))
+        layers = dict(s.model.named_modules())
+        groups = tuple(nodes(layers, self._axes_of(i, g)) for i, g in enumerate(s.facts.grouping.groups))
         named = tuple(g for g in groups if g.producers)
         return ChannelPlan(removals, shapes, settings, named, self._summary(), s.scored)
 
