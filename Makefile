@@ -1,5 +1,6 @@
 # make demo   train, prune, retrain and export a digit network; ends in a table (needs no network once installed)
 # make test   formatting, lint, types, all tests
+# make zoo    prune one small member of every family of architectures and write docs/zoo.md
 # Everything is installed into .venv, again whenever pyproject.toml changes. PYTHON chooses the interpreter.
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ TORCHVISION := torchvision==0.28.0
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test lint types unit bench clean
+.PHONY: demo test lint types unit bench zoo clean
 
 demo: .venv/demo.installed
 	$(BIN)/python examples/digits/demo.py demo-output
@@ -34,6 +35,10 @@ unit: .venv/test.installed
 # Writes docs/benchmarks.md.
 bench: .venv/bench.installed
 	$(BIN)/python benchmarks/report.py
+
+# Exit status 1 where any is wrong or raises.
+zoo: .venv/test.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.zoo
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv

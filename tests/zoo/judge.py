@@ -75,7 +75,7 @@ def _ready(architecture: Architecture) -> tuple[nn.Module, Any, torch.dtype]:
         except RuntimeError:
             if dtype == torch.float32:
                 raise
-            continue
+            continue  # what the original does not take, the pruned one need not
         return model, inputs, dtype
     raise AssertionError("not reached")
 
@@ -115,9 +115,7 @@ def _judge(head: tuple[str, str, str], model: nn.Module, inputs: Any, dtype: tor
         why = (f"{100 * share:.0f} % of the parameters are left, not {100 * LIMITS[head[1]]:.0f} %",)
     verdict = "wrong" if wrong else "in part" if why else "right"
     groups = len(summary.groups)
-    return Verdict(
-        *head, verdict, why, groups, reached, share, macs, create, forward, summary.left, summary.notes
-    )
+    return Verdict(*head, verdict, why, groups, reached, share, macs, create, forward, summary.left, summary.notes)
 
 
 def _structure(model: nn.Module, small: nn.Module) -> list[str]:
@@ -145,10 +143,10 @@ def _values(kind: str, model: nn.Module, small: nn.Module, inputs: Any, toleranc
     for label, x, training in cases:
         try:
             want = _outputs(model, x, training)
-        except Exception:  # noqa: BLE001 - what the original does not take, the pruned one need not
+        except Exception:
             if label in ("eval", "train"):
                 raise
-            continue
+            continue  # what the original does not take, the pruned one need not
         try:
             got = _outputs(small, x, training)
         except Exception as e:  # noqa: BLE001 - the verdict says so
@@ -260,7 +258,10 @@ def _distance(got: list[torch.Tensor], want: list[torch.Tensor]) -> float:
 
 def _state(model: nn.Module) -> list[Any]:
     """What the caller may see change: values, where they are, and modes."""
-    tensors = [(n, t.data_ptr(), tuple(t.shape), hash(t.detach().cpu().numpy().tobytes())) for n, t in model.state_dict().items()]
+    tensors = [
+        (n, t.data_ptr(), tuple(t.shape), hash(t.detach().cpu().numpy().tobytes()))
+        for n, t in model.state_dict().items()
+    ]
     return [tensors, [(n, m.training, len(vars(m))) for n, m in model.named_modules()]]
 
 

@@ -130,6 +130,26 @@ _DECODERS: dict[str, Build] = {
         hf.RecurrentGemmaForCausalLM, hf.RecurrentGemmaConfig, hidden_size=64, intermediate_size=128,
         num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=1, head_dim=16, lru_width=64,
     ),
+    "jamba": _grouped(
+        "Jamba", num_hidden_layers=4, attn_layer_period=2, attn_layer_offset=1, expert_layer_period=8,
+        expert_layer_offset=7, mamba_d_state=8, mamba_dt_rank=4, use_mamba_kernels=False,
+    ),
+    "lfm2": _grouped("Lfm2", layer_types=["conv", "full_attention"]),
+    "nemotron": _grouped("Nemotron"),
+    "olmo": _grouped("Olmo"),
+    "glm4": _grouped("Glm4", head_dim=8),
+    "cohere2": _grouped("Cohere2"),
+    "helium": _grouped("Helium", head_dim=8),
+    "ernie4_5": _grouped("Ernie4_5", head_dim=8),
+    "exaone4": _grouped("Exaone4"),
+    "diffllama": _grouped("DiffLlama", num_attention_heads=8, num_key_value_heads=4),
+    "bitnet": _grouped("BitNet"),
+    "granite_moe": _grouped("GraniteMoe", num_local_experts=4, num_experts_per_tok=2),
+    "qwen3_next": _grouped(
+        "Qwen3Next", head_dim=8, layer_types=["linear_attention", "full_attention"], linear_num_value_heads=4,
+        linear_num_key_heads=2, linear_key_head_dim=8, linear_value_head_dim=8, num_experts=4, num_experts_per_tok=2,
+        moe_intermediate_size=32, shared_expert_intermediate_size=32,
+    ),
     "rwkv": _decoder(
         hf.RwkvForCausalLM, hf.RwkvConfig, hidden_size=64, attention_hidden_size=64, num_hidden_layers=2,
         intermediate_size=128,
@@ -225,9 +245,17 @@ def _detr() -> nn.Module:
     )  # fmt: skip
     return hf.DetrForObjectDetection(
         hf.DetrConfig(
-            use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, backbone_config=backbone, **_LAYERS,
-            d_model=64, encoder_ffn_dim=128, decoder_ffn_dim=128, num_queries=8, dropout=0.0,
-        )  # fmt: skip
+            use_timm_backbone=False,
+            use_pretrained_backbone=False,
+            backbone=None,
+            backbone_config=backbone,
+            **_LAYERS,
+            d_model=64,
+            encoder_ffn_dim=128,
+            decoder_ffn_dim=128,
+            num_queries=8,
+            dropout=0.0,
+        )
     )
 
 
@@ -239,6 +267,127 @@ def _clip() -> nn.Module:
     )
 
 
+def _hf_resnet(*stages: str) -> Any:
+    return hf.ResNetConfig(
+        embedding_size=16,
+        hidden_sizes=[16, 32, 32, 64],
+        depths=[1, 1, 1, 1],
+        layer_type="basic",
+        out_features=list(stages),
+    )
+
+
+def _rt_detr() -> nn.Module:
+    backbone = hf.RTDetrResNetConfig(
+        embedding_size=16, hidden_sizes=[16, 32, 32, 64], depths=[1, 1, 1, 1], layer_type="basic",
+        out_features=["stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    config = hf.RTDetrConfig(
+        backbone_config=backbone, encoder_hidden_dim=32, encoder_in_channels=[32, 32, 64], feat_strides=[8, 16, 32],
+        encoder_ffn_dim=64, encoder_attention_heads=4, d_model=32, num_queries=8, decoder_in_channels=[32, 32, 32],
+        decoder_ffn_dim=64, decoder_layers=2, decoder_attention_heads=4, decoder_n_points=2, num_denoising=0,
+        num_labels=5, dropout=0.0,
+    )  # fmt: skip
+    return hf.RTDetrForObjectDetection(config)
+
+
+def _conditional_detr() -> nn.Module:
+    config = hf.ConditionalDetrConfig(
+        use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, backbone_config=_hf_resnet("stage4"),
+        **_LAYERS, d_model=64, encoder_ffn_dim=128, decoder_ffn_dim=128, num_queries=8, dropout=0.0,
+    )  # fmt: skip
+    return hf.ConditionalDetrForObjectDetection(config)
+
+
+def _upernet() -> nn.Module:
+    config = hf.UperNetConfig(
+        backbone_config=_hf_resnet("stage1", "stage2", "stage3", "stage4"), hidden_size=32, auxiliary_in_channels=32,
+        auxiliary_channels=16, num_labels=5, pool_scales=[1, 2],
+    )  # fmt: skip
+    return hf.UperNetForSemanticSegmentation(config)
+
+
+_MORE_NETS: dict[str, Build] = {
+    "rt_detr": _on(_rt_detr, pixel_values=_image()),
+    "conditional_detr": _on(_conditional_detr, pixel_values=_image()),
+    "upernet": _on(_upernet, pixel_values=_image(128)),
+    "siglip": _on(
+        lambda: hf.SiglipModel(
+            hf.SiglipConfig(text_config={**_IDS, **_WIDTHS, "max_position_embeddings": 16}, vision_config=_VIT)
+        ),
+        input_ids=_tokens, pixel_values=_image(),
+    ),
+    "vilt": _on(
+        lambda: hf.ViltForQuestionAnswering(
+            hf.ViltConfig(**_VIT, vocab_size=VOCABULARY, num_labels=5, max_position_embeddings=16)
+        ),
+        input_ids=_tokens, pixel_values=_image(),
+    ),
+    "encodec": _on(
+        lambda: hf.EncodecModel(
+            hf.EncodecConfig(num_filters=8, hidden_size=32, codebook_size=16, codebook_dim=32, upsampling_ratios=[4, 2])
+        ),
+        input_values=lambda: torch.randn(2, 1, 320),
+    ),
+    "patchtst": _on(
+        lambda: hf.PatchTSTForPrediction(
+            hf.PatchTSTConfig(
+                num_input_channels=2, context_length=32, patch_length=8, patch_stride=8, prediction_length=8,
+                d_model=32, num_attention_heads=4, num_hidden_layers=2, ffn_dim=64,
+            )
+        ),
+        past_values=lambda: torch.randn(2, 32, 2),
+    ),
+    "patchtsmixer": _on(
+        lambda: hf.PatchTSMixerForPrediction(
+            hf.PatchTSMixerConfig(
+                num_input_channels=2, context_length=32, patch_length=8, patch_stride=8, prediction_length=8,
+                d_model=16, num_layers=2,
+            )
+        ),
+        past_values=lambda: torch.randn(2, 32, 2),
+    ),
+    "perceiver": _on(
+        lambda: hf.PerceiverForMaskedLM(
+            hf.PerceiverConfig(
+                num_latents=8, d_latents=64, d_model=64, num_self_attends_per_block=2, num_self_attention_heads=4,
+                num_cross_attention_heads=4, qk_channels=32, v_channels=64, vocab_size=VOCABULARY,
+                max_position_embeddings=16,
+            )
+        ),
+        inputs=lambda: _tokens(16),
+    ),
+    "esm": _encoder("Esm", mask_token_id=4, position_embedding_type="rotary"),
+    "nystromformer": _on(
+        lambda: hf.NystromformerForMaskedLM(
+            hf.NystromformerConfig(**{**_IDS, **_WIDTHS, **_NO_DROPOUT}, num_landmarks=4, segment_means_seq_len=12)
+        ),
+        input_ids=_tokens,
+    ),
+    "roformer": _encoder("RoFormer", embedding_size=64, max_position_embeddings=64),
+    "mobilebert": _encoder(
+        "MobileBert", "ForMaskedLM", embedding_size=32, intra_bottleneck_size=32, true_hidden_size=32,
+    ),
+    "ibert": _encoder("IBert"),
+    "vit_mae": _on(
+        lambda: hf.ViTMAEForPreTraining(
+            hf.ViTMAEConfig(
+                **_VIT, decoder_hidden_size=32, decoder_num_attention_heads=4, decoder_num_hidden_layers=1,
+                decoder_intermediate_size=64,
+            )
+        ),
+        pixel_values=_image(), noise=lambda: torch.rand(2, 16),
+    ),
+    "switch_transformers": _on(
+        lambda: hf.SwitchTransformersForConditionalGeneration(
+            hf.SwitchTransformersConfig(
+                vocab_size=VOCABULARY, **_T5, num_decoder_layers=2, num_experts=4, num_sparse_encoder_layers=1,
+                num_sparse_decoder_layers=1, decoder_start_token_id=0, router_jitter_noise=0.0,
+            )
+        ),
+        input_ids=_tokens, decoder_input_ids=lambda: _tokens(7), use_cache=lambda: False,
+    ),
+}  # fmt: skip
 _VISION_NETS: dict[str, Build] = {
     "segformer": _on(
         lambda: hf.SegformerForSemanticSegmentation(
@@ -290,7 +439,7 @@ _VISION_NETS: dict[str, Build] = {
         pixel_values=lambda: torch.randn(2, 4, 3, 64, 64),
     ),
 }  # fmt: skip
-_FAMILIES = (_DECODERS, _ENCODERS, _PAIRS, _SPEECH_NETS, _VISION_NETS)
+_FAMILIES = (_DECODERS, _ENCODERS, _PAIRS, _SPEECH_NETS, _VISION_NETS, _MORE_NETS)
 LANGUAGE = tuple(
     Architecture(name, "transformer", "transformers", build) for nets in _FAMILIES for name, build in nets.items()
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -229,7 +230,11 @@ class DiffusionUNet(nn.Module):
         self.time = nn.Sequential(nn.Linear(c, 4 * c), nn.SiLU(), nn.Linear(4 * c, 4 * c))
         self.enter = nn.Conv2d(3, c, 3, padding=1)
         self.a, self.down = TimedBlock(c, c, 4 * c), nn.Conv2d(c, c, 3, 2, 1)
-        self.b, self.attend, self.m = TimedBlock(c, 2 * c, 4 * c), ImageAttention(2 * c), TimedBlock(2 * c, 2 * c, 4 * c)
+        self.b, self.attend, self.m = (
+            TimedBlock(c, 2 * c, 4 * c),
+            ImageAttention(2 * c),
+            TimedBlock(2 * c, 2 * c, 4 * c),
+        )
         self.up, self.d = nn.Conv2d(2 * c, c, 3, padding=1), TimedBlock(2 * c, c, 4 * c)
         self.norm, self.out = nn.GroupNorm(4, c), nn.Conv2d(c, 3, 3, padding=1)
 
@@ -359,7 +364,9 @@ class Recurrent(nn.Module):
         self.enter = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 48))
         self.rnn = kind(48, 16, num_layers=2, batch_first=True, bidirectional=both)
         width = 16 * (1 + both)
-        self.out = nn.Sequential(nn.Linear(width, 128), nn.ReLU(), nn.LayerNorm(128), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 5))
+        self.out = nn.Sequential(
+            nn.Linear(width, 128), nn.ReLU(), nn.LayerNorm(128), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 5)
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y, _ = self.rnn(self.enter(self.embed(x)))
@@ -392,7 +399,8 @@ class Generator(nn.Module):
         self.enter = nn.Linear(16, 64 * 4 * 4)
         self.body = nn.Sequential(
             nn.BatchNorm2d(64), nn.ReLU(), nn.ConvTranspose2d(64, 32, 4, 2, 1), nn.BatchNorm2d(32), nn.ReLU(),
-            nn.ConvTranspose2d(32, 16, 4, 2, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 3, 3, padding=1), nn.Tanh(),
+            nn.ConvTranspose2d(32, 16, 4, 2, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 3, 3, padding=1),
+            nn.Tanh(),
         )  # fmt: skip
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
@@ -513,9 +521,9 @@ class TemporalNet(nn.Module):
         norm = nn.utils.parametrizations.weight_norm
         widths = (4, 24, 24, 32)
         self.convs = nn.ModuleList(
-            norm(nn.Conv1d(i, o, 3, padding=2 * 2**k, dilation=2**k)) for k, (i, o) in enumerate(zip(widths, widths[1:], strict=False))
+            norm(nn.Conv1d(i, o, 3, padding=2 * 2**k, dilation=2**k)) for k, (i, o) in enumerate(pairwise(widths))
         )
-        self.shorts = nn.ModuleList(nn.Conv1d(i, o, 1) for i, o in zip(widths, widths[1:], strict=False))
+        self.shorts = nn.ModuleList(nn.Conv1d(i, o, 1) for i, o in pairwise(widths))
         self.out = nn.Linear(32, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -44,7 +44,9 @@ def _fcos() -> nn.Module:
 
 
 def _ssd() -> nn.Module:
-    vgg = tv.VGG(tv.vgg.make_layers([16, 16, "M", 32, 32, "M", 64, 64, 64, "M", 512, 512, 512, "M", 512, 512, 512, "M"]))
+    vgg = tv.VGG(
+        tv.vgg.make_layers([16, 16, "M", 32, 32, "M", 64, 64, 64, "M", 512, 512, 512, "M", 512, 512, 512, "M"])
+    )
     backbone = ssd._vgg_extractor(vgg, False, 5)
     return Dense(backbone, ssd.SSDHead([512, 1024, 512, 256, 256, 256], [4, 6, 6, 6, 4, 4], 5))
 

@@ -38,7 +38,13 @@ def _torchvision_vit() -> tuple[object, object]:
 
 def _torchvision_swin(**overrides: object) -> Build:
     return from_torchvision(
-        tv.SwinTransformer, 64, patch_size=[4, 4], embed_dim=32, depths=[2, 2], num_heads=[2, 4], window_size=[4, 4],
+        tv.SwinTransformer,
+        64,
+        patch_size=[4, 4],
+        embed_dim=32,
+        depths=[2, 2],
+        num_heads=[2, 4],
+        window_size=[4, 4],
         **overrides,
     )
 
@@ -61,23 +67,42 @@ _VIT: dict[str, Build] = {
     "deit3": _plain("deit3_small_patch16_224"),
     "beit": _plain("beit_base_patch16_224"),
     "cait": _plain("cait_xxs24_224"),
-    "crossvit": from_timm(
-        "crossvit_tiny_240", 240, embed_dim=[48, 64], depth=[[1, 1, 0], [1, 1, 0]], num_heads=[4, 4]
-    ),
+    "crossvit": from_timm("crossvit_tiny_240", 240, embed_dim=[48, 64], depth=[[1, 1, 0], [1, 1, 0]], num_heads=[4, 4]),
     "davit": from_timm("davit_tiny", embed_dims=WIDTHS, num_heads=HEADS, depths=(1, 1, 2, 1), window_size=4),
     "eva02": _plain("eva02_tiny_patch14_224", patch_size=16),
-    "gcvit": from_class(GlobalContextVit, img_size=64, embed_dim=32, depths=(1, 1, 2, 1), num_heads=(2, 4, 4, 8), window_size=(4, 4, 4, 2)),
-    "hiera": from_timm("hiera_tiny_224", 64, img_size=(64, 64), embed_dim=32, stages=(1, 1, 2, 1), mask_unit_size=(4, 4)),
+    "gcvit": from_class(
+        GlobalContextVit,
+        img_size=64,
+        embed_dim=32,
+        depths=(1, 1, 2, 1),
+        num_heads=(2, 4, 4, 8),
+        window_size=(4, 4, 4, 2),
+    ),
+    "hiera": from_timm(
+        "hiera_tiny_224", 64, img_size=(64, 64), embed_dim=32, stages=(1, 1, 2, 1), mask_unit_size=(4, 4)
+    ),
     "mvitv2": from_class(MultiScaleVit, cfg=MultiScaleVitCfg(depths=(1, 1, 2, 1), embed_dim=32), img_size=(64, 64)),
-    "nest": from_class(Nest, img_size=64, embed_dims=(32, 64, 96), num_heads=(2, 4, 6), depths=(1, 1, 2), drop_path_rate=0.1),
+    "nest": from_class(
+        Nest, img_size=64, embed_dims=(32, 64, 96), num_heads=(2, 4, 6), depths=(1, 1, 2), drop_path_rate=0.1
+    ),
     "pit": from_timm("pit_ti_224", 64, img_size=64, base_dims=(16, 16, 16), depth=(1, 2, 1)),
     "pvt_v2": from_timm("pvt_v2_b0", depths=(1, 1, 1, 1)),
-    "swin": from_timm("swin_tiny_patch4_window7_224", 64, img_size=64, embed_dim=32, depths=(2, 2), num_heads=(2, 4), window_size=4),
-    "swinv2": from_timm("swinv2_tiny_window8_256", 64, img_size=64, embed_dim=32, depths=(2, 2), num_heads=(2, 4), window_size=4),
-    "swinv2_cr": from_timm("swinv2_cr_tiny_224", 64, img_size=64, embed_dim=32, depths=(2, 2), num_heads=(2, 4), window_size=4),
+    "swin": from_timm(
+        "swin_tiny_patch4_window7_224", 64, img_size=64, embed_dim=32, depths=(2, 2), num_heads=(2, 4), window_size=4
+    ),
+    "swinv2": from_timm(
+        "swinv2_tiny_window8_256", 64, img_size=64, embed_dim=32, depths=(2, 2), num_heads=(2, 4), window_size=4
+    ),
+    "swinv2_cr": from_timm(
+        "swinv2_cr_tiny_224", 64, img_size=64, embed_dim=32, depths=(2, 2), num_heads=(2, 4), window_size=4
+    ),
     "tnt": from_timm("tnt_s_patch16_224", 64, img_size=64, embed_dim=64, inner_dim=16, depth=2, num_heads_outer=4),
-    "twins_svt": from_timm("twins_svt_small", 64, img_size=64, embed_dims=WIDTHS, num_heads=HEADS, depths=(2, 2, 2, 2), wss=(4, 4, 2, 2)),
-    "twins_pcpvt": from_timm("twins_pcpvt_small", 64, img_size=64, embed_dims=WIDTHS, num_heads=HEADS, depths=(1, 1, 2, 1)),
+    "twins_svt": from_timm(
+        "twins_svt_small", 64, img_size=64, embed_dims=WIDTHS, num_heads=HEADS, depths=(2, 2, 2, 2), wss=(4, 4, 2, 2)
+    ),
+    "twins_pcpvt": from_timm(
+        "twins_pcpvt_small", 64, img_size=64, embed_dims=WIDTHS, num_heads=HEADS, depths=(1, 1, 2, 1)
+    ),
     "volo": from_class(VOLO, layers=(1, 1, 1, 1), img_size=64, embed_dims=(32, 64, 64, 64), num_heads=(2, 4, 4, 4)),
     "xcit": _plain("xcit_nano_12_p16_224"),
     "coat_lite": from_timm("coat_lite_tiny", 64, img_size=64, serial_depths=(1, 1, 1, 1), embed_dims=WIDTHS),
@@ -105,14 +130,25 @@ _HYBRID: dict[str, Build] = {
     "repvit": from_timm("repvit_m0_9", embed_dim=(16, 32, 64, 96), depth=(1, 1, 2, 1)),
     "tiny_vit": from_timm("tiny_vit_5m_224", 224, embed_dims=WIDTHS, num_heads=(2, 2, 3, 4), depths=(1, 1, 1, 1)),
     "poolformer": from_class(
-        MetaFormer, dims=WIDTHS, depths=(1, 1, 1, 1), downsample_norm=None, mlp_act=nn.GELU, mlp_bias=True,
-        norm_layers=GroupNorm1, layer_scale_init_values=1e-5, res_scale_init_values=None, use_mlp_head=False,
+        MetaFormer,
+        dims=WIDTHS,
+        depths=(1, 1, 1, 1),
+        downsample_norm=None,
+        mlp_act=nn.GELU,
+        mlp_bias=True,
+        norm_layers=GroupNorm1,
+        layer_scale_init_values=1e-5,
+        res_scale_init_values=None,
+        use_mlp_head=False,
     ),
     "convformer": from_class(
         MetaFormer, dims=WIDTHS, depths=(1, 1, 1, 1), token_mixers=SepConv, norm_layers=LayerNorm2dNoBias
     ),
     "caformer": from_class(
-        MetaFormer, dims=WIDTHS, depths=(1, 1, 1, 1), token_mixers=[SepConv, SepConv, Attention, Attention],
+        MetaFormer,
+        dims=WIDTHS,
+        depths=(1, 1, 1, 1),
+        token_mixers=[SepConv, SepConv, Attention, Attention],
         norm_layers=[LayerNorm2dNoBias] * 2 + [LayerNormNoBias] * 2,
     ),
     "shvit": from_timm("shvit_s1", 128),
@@ -139,7 +175,9 @@ VISION = (
     *(Architecture(name, "hybrid", "timm", build) for name, build in _HYBRID.items()),
     *(Architecture(name, "mlp", "timm", build) for name, build in _MLP.items()),
     Architecture(
-        "sequencer2d", "recurrent", "timm",
+        "sequencer2d",
+        "recurrent",
+        "timm",
         from_timm("sequencer2d_s", 64, layers=(1, 1, 1, 1), embed_dims=(32, 64, 64, 64), hidden_sizes=(8, 16, 16, 16)),
     ),
 )
