@@ -7,6 +7,7 @@ import struct
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from numbers import Real
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -64,7 +65,8 @@ class SparsityConfig:
 
     `sparsity` holds for every layer that nothing else speaks of; None leaves those whole. `override_layers` goes by
     layer name, `override_types` by the class name of the layer or of a base. A layer in `skip_layers`, or whose class
-    or a base is in `skip_types`, stays whole, whatever else is said of it. `gradients`, for 2:4 alone: "kept" (to the
+    or a base is in `skip_types`, stays whole, whatever else is said of it; `skip_layers` may hold patterns too, as
+    the shell's (`layers.*.attn.*`). `gradients`, for 2:4 alone: "kept" (to the
     weights that are kept), "straight_through" (to all), "sr_ste" (to all, the others decay; Zhou et al. 2021).
     `source` is the file that the config was read from, for messages; it does not count in comparisons.
 
@@ -101,7 +103,7 @@ class SparsityConfig:
     def for_layer(self, name: str, layer: nn.Module) -> Sparsity | None:
         """What is asked of one layer, None where it is to stay whole: skips, then name, then type, then the rest."""
         types = [base.__name__ for base in type(layer).__mro__]  # the nearest class first
-        if name in self.skip_layers or not set(types).isdisjoint(self.skip_types):
+        if _matches(name, self.skip_layers) or not set(types).isdisjoint(self.skip_types):
             return None
         if name in self.override_layers:
             return self.override_layers[name]
@@ -111,12 +113,19 @@ class SparsityConfig:
         """Compare the names in the config with a model's.
 
         A layer name that the model lacks is a `ConfigError`, with the nearest that it has; a type that no layer has is
-        an `AmctWarning`.
+        an `AmctWarning`, and so is a pattern that matches no layer.
         """
         layers = dict(model.named_modules(remove_duplicate=False))
+        idle = [p for p in self.skip_layers if _is_pattern(p) and not any(fnmatchcase(name, p) for name in layers)]
+        if idle:
+            warnings.warn(
+                f"{self._prefix()}no layer of the model matches {', '.join(map(repr, idle))} in skip_layers",
+                AmctWarning,
+                stacklevel=2,
+            )
         for where, names in (("skip_layers", self.skip_layers), ("override_layers", self.override_layers)):
             for name in names:
-                if name not in layers:
+                if name not in layers and not (where == "skip_layers" and _is_pattern(name)):
                     raise ConfigError(self._prefix() + _no_layer(where, name, list(layers)))
         types = {base.__name__ for layer in layers.values() for base in type(layer).__mro__}
         absent = sorted({*self.skip_types, *self.override_types} - types)
@@ -147,6 +156,14 @@ class SparsityConfig:
             self.gradients,
             self.source,
         )
+
+
+def _is_pattern(name: str) -> bool:
+    return any(c in name for c in "*?[")
+
+
+def _matches(name: str, skipped: tuple[str, ...]) -> bool:
+    return name in skipped or any(fnmatchcase(name, pattern) for pattern in skipped if _is_pattern(pattern))
 
 
 def _ratio(value: object) -> float:

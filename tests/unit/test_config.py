@@ -150,3 +150,17 @@ def test_a_config_is_a_value() -> None:
     held = SparsityConfig(override_layers=mine)
     mine.clear()
     assert held.override_layers == {"x": FIFTH}
+
+
+def test_skips_may_be_patterns() -> None:
+    config = SparsityConfig(ChannelSparsity(0.5), skip_layers=("layers.*.attn.*", "head"))
+    layer = nn.Linear(2, 2)
+    whole = ["layers.0.attn.q", "layers.11.attn.out.proj", "head"]
+    assert [config.for_layer(name, layer) for name in whole] == [None, None, None]
+    assert all(config.for_layer(name, layer) for name in ("layers.0.mlp", "layers.attn", "header", "attn.q"))
+
+
+def test_a_pattern_that_matches_no_layer_is_a_warning() -> None:
+    config = SparsityConfig(ChannelSparsity(0.5), skip_layers=("blocks.*",))
+    with pytest.warns(AmctWarning, match=r"no layer of the model matches 'blocks\.\*' in skip_layers"):
+        config.check_layers(nn.Sequential(nn.Linear(2, 2)))
