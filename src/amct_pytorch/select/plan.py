@@ -176,7 +176,7 @@ class Choice:
         s = self.selector
         groups, left = [], []
         for i, g in enumerate(s.facts.grouping.groups):
-            layers = tuple(dict.fromkeys(owner(s.model, a.tensor)[0] for a in g.producers))
+            layers = tuple(dict.fromkeys(_layer(s.model, a.tensor) for a in g.producers))
             units = sum(len(c) for c in g.classes)
             if i in self.removed:
                 groups.append(GroupSummary(layers, units, units - len(self.removed[i])))
@@ -190,7 +190,7 @@ class Choice:
         for f in s.facts.grouping.frozen:
             text = f.reason.text + (f" ({f.reason.line})" if f.reason.line else "")
             tensors_ = tuple(sorted({a.tensor for a in f.axes}))
-            left.append(Left(text, f.reason.module or owner(s.model, tensors_[0])[0], f.channels, tensors_))
+            left.append(Left(text, f.reason.module or _layer(s.model, tensors_[0]), f.channels, tensors_))
         notes = s.facts.notes
         if not s.scored:
             notes += ("the model has no weights: the counts are right, which channels go is not chosen",)
@@ -202,6 +202,11 @@ def owner(model: nn.Module, tensor: str) -> tuple[str, nn.Module]:
     path = tensor.rpartition(".")[0]
     path = path.partition("parametrizations")[0].rstrip(".") if "parametrizations" in path.split(".") else path
     return path, model.get_submodule(path)
+
+
+def _layer(model: nn.Module, tensor: str) -> str:
+    """What the report calls the layer of a parameter: of the model's own ones, the parameter."""
+    return owner(model, tensor)[0] or tensor
 
 
 def _axis_labels(facts: Facts) -> dict[Axis, Factor]:
