@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from amct_pytorch.analyse.capture import Rule, operation_name
-from amct_pytorch.analyse.run import Options, analyse
+from amct_pytorch.analyse.capture import Rule
+from amct_pytorch.analyse.run import analyse
 from amct_pytorch.apply.nm import plan_nm, plan_of, refuse_sparse, sparsify
 from amct_pytorch.apply.nm_record import nm_record, resolve_nm, with_masks
 from amct_pytorch.apply.resolve import check_kind, resolve, to_record
@@ -25,6 +25,7 @@ from amct_pytorch.inputs import as_arguments
 from amct_pytorch.nm_restore import restore_nm
 from amct_pytorch.record import NmPlan, Plan, Record
 from amct_pytorch.structure import collection_paused
+from amct_pytorch.taught import options
 from amct_pytorch.textio import read_config, read_record, write_record
 from amct_pytorch.wrappers import refuse_wrapped, unwrap
 
@@ -57,9 +58,9 @@ def plan(
         return plan_nm(model, settings)
     refuse_sparse(model)
     arguments = as_arguments(input_data)
-    options = Options({operation_name(op): rule for op, rule in (rules or {}).items()}, tuple(opaque))
-    facts = analyse(model, arguments, options)
-    return check(facts, settings, model, arguments, options)
+    taught = options(model, rules, opaque)
+    facts = analyse(model, arguments, taught)
+    return check(facts, settings, model, arguments, taught)
 
 
 def apply(model: nn.Module, plan: Plan) -> nn.Module:

@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "select": {"errors", "report", "inputs", "config", "record", "analyse"},
     "apply": {"errors", "report", "wrappers", "config", "record", "structure"},
     "check": {"errors", "report", "inputs", "config", "record", "analyse", "select", "apply"},
+    "taught": {"errors", "analyse"},
     "nm_restore": {"errors", "record", "apply", "checkpoint"},
     "export": {"errors", "files", "inputs", "wrappers", "apply"},
 }
