@@ -2,7 +2,6 @@
 
 import sys
 import types
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -15,6 +14,5 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
-def fixed_seed() -> Iterator[None]:
+def fixed_seed() -> None:
     torch.manual_seed(0)
-    yield
