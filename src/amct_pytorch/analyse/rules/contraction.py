@@ -103,6 +103,19 @@ def linear(capture: Capture, call: Call) -> None:
     capture.put(call.out, out)
 
 
+def trilinear(capture: Capture, call: Call) -> None:
+    """nn.Bilinear: (n, i) by (out, i, j) by (n, j), summed over i and j. Other uses are not known."""
+    x, w, y = call.args[:3]
+    if [list(a) for a in call.args[3:7]] != [[1, 3], [0], [1, 2], [2, 3]]:
+        capture.unknown(call)
+        return
+    left, rest = contract(capture, capture.factors(x), x.ndim - 1, capture.factors(w), 1)
+    right, rest = contract(capture, capture.factors(y), y.ndim - 1, rest, 2)
+    made = [f.reshape(1, -1) for f in rest if f.shape[0] > 1]
+    capture.labels.produced += [f.ravel() for f in made]
+    capture.put(call.out, [*capture.merge([(None, left), (None, right)], 2), *made])
+
+
 def convolution(capture: Capture, call: Call) -> None:
     x, w, bias = call.args[:3]
     transposed, groups = call.args[6], call.args[8]
@@ -270,6 +283,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("mv", "addmv", "dot", "vdot", "addmv_"), matrix_vector),
     "linear": linear,
     "convolution": convolution,
+    "_trilinear": trilinear,
     "_grouped_mm": grouped_mm,
     **dict.fromkeys(
         (
