@@ -18,6 +18,16 @@ def embedding(capture: Capture, call: Call) -> None:
     capture.put(out, [lb.place(f, out.ndim - 1, out.ndim) for f in made])
 
 
+def embedding_bag(capture: Capture, call: Call) -> None:
+    """Sums, means or maxima of rows: (bags, width), and what the backward pass needs."""
+    weight, out = call.args[0], call.out[0]
+    made = [f.ravel() for f in capture.fixed(capture.factors(weight), [0], INDEXED)]
+    capture.labels.produced += made
+    for t in (out, call.out[3]):  # the last are the rows of maxima, per channel
+        if t.ndim == 2 and t.shape[1] == out.shape[1]:
+            capture.put(t, [lb.place(f, 1, 2) for f in made])
+
+
 def index(capture: Capture, call: Call) -> None:
     """x[i, :, j]: the dims that tensors index are replaced by the dims of the indices."""
     x, indices = call.args[0], list(call.args[1])
@@ -56,6 +66,20 @@ def gather(capture: Capture, call: Call) -> None:
     capture.put(call.out, capture.merge([(None, factors), (at, capture.factors(at))], x.ndim))
 
 
+def scatter(capture: Capture, call: Call) -> None:
+    """scatter(x, dim, index, source): the other dims meet one by one."""
+    x, at = call.args[0], call.args[2]
+    dim = call.args[1] % max(x.ndim, 1)
+    tensors = [x, at, *(t for t in (call.arg(3, "src"),) if isinstance(t, torch.Tensor))]
+    if any(t.shape[d] != x.shape[d] for t in tensors for d in range(x.ndim) if d != dim):
+        capture.unknown(call)
+        return
+    operands = [
+        (t.narrow(dim, 0, min(1, t.shape[dim])), capture.fixed(capture.factors(t), [dim], INDEXED)) for t in tensors
+    ]
+    capture.put(call.out, capture.merge(operands, x.ndim))
+
+
 def index_put(capture: Capture, call: Call) -> None:
     """Rows are written into a tensor: what is written holds the channels that are there."""
     x, indices, values = call.args[:3]
@@ -81,6 +105,10 @@ def index_add(capture: Capture, call: Call) -> None:
 
 RULES: dict[str, Rule] = {
     "embedding": embedding,
+    "_embedding_bag": embedding_bag,
+    "_embedding_bag_forward_only": embedding_bag,
+    **dict.fromkeys(("scatter", "scatter_add", "scatter_reduce"), scatter),
+    **dict.fromkeys(("scatter_", "scatter_add_", "scatter_reduce_"), scatter),
     "index": index,
     "_unsafe_index": index,
     "index_select": index_select,
