@@ -31,6 +31,18 @@ def _single(call: Call, d: int) -> bool:
     )
 
 
+def unpool(rank: int) -> Rule:
+    """Values and the positions where they go, per channel, over the last `rank` dims."""
+
+    def rule(capture: Capture, call: Call) -> None:
+        x, at = call.args[:2]
+        last = list(range(x.ndim - rank, x.ndim))
+        operands = [(t, capture.fixed(capture.factors(t), last, "windows are taken along it")) for t in (x, at)]
+        capture.put(call.out, capture.merge(operands, x.ndim))
+
+    return rule
+
+
 def grid_sample(capture: Capture, call: Call) -> None:
     """(N, C, ...) sampled at positions (N, ..., dims)."""
     x, grid = call.args[:2]
@@ -52,6 +64,8 @@ _KINDS = {
 }
 RULES: dict[str, Rule] = {
     **{name: windows(rank) for rank, names in _KINDS.items() for name in names.split()},
+    "max_unpool2d": unpool(2),
+    "max_unpool3d": unpool(3),
     "grid_sampler_2d": grid_sample,
     "grid_sampler_3d": grid_sample,
 }
