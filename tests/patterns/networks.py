@@ -465,7 +465,7 @@ PATTERNS: dict[str, Build] = {
     "graph convolution": of(GCN, "a b", lambda: (torch.randn(5, 8), torch.rand(5, 5))),
     "graph attention": of(GAT, "w o", lambda: torch.randn(6, 8)),
     "messages by index_add": of(Scatter, "a m b", lambda: (torch.randn(5, 8), torch.randint(5, (2, 7)))),
-    "messages by scatter_add": of(ScatterAdd, "", lambda: (torch.randn(5, 8), torch.randint(5, (2, 7)))),
+    "messages by scatter_add": of(ScatterAdd, "a m b", lambda: (torch.randn(5, 8), torch.randint(5, (2, 7)))),
     "pointnet": of(PointNet, "a b", lambda: torch.randn(2, 3, 9)),
     "two heads": of(VAE, "e mu lv d1 d2", tokens),
     "two heads by chunk": of(VAEChunk, "e ml d1 d2", tokens),

@@ -438,7 +438,7 @@ PATTERNS: dict[str, Build] = {
     ),
     "average pool": between(lambda t: F.avg_pool2d(t, 2)),
     "max pool with indices": between(lambda t: F.max_pool2d(t, 2, return_indices=True)[0]),
-    "max unpool": between(lambda t: F.max_unpool2d(*F.max_pool2d(t, 2, return_indices=True), 2), ""),
+    "max unpool": between(lambda t: F.max_unpool2d(*F.max_pool2d(t, 2, return_indices=True), 2)),
     "adaptive max": between(lambda t: F.adaptive_max_pool2d(t, 2)),
     "adaptive average to (4, 1)": between(lambda t: F.adaptive_avg_pool2d(t, (4, 1))),
     "mean and std over space": between(lambda t: t.mean((2, 3), keepdim=True) + t.std((2, 3), keepdim=True)),
