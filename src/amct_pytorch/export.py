@@ -21,7 +21,7 @@ from amct_pytorch.apply.nm_weights import is_sparse
 from amct_pytorch.errors import ModelError
 from amct_pytorch.files import atomic_write
 from amct_pytorch.inputs import as_arguments, map_tensors, named_leaves
-from amct_pytorch.wrappers import unwrap
+from amct_pytorch.wrappers import refuse_scripted, unwrap
 
 SUFFIXES = ("_deploy_model.onnx", "_fake_quant_model.onnx")
 _LARGEST = 2**31 - 1  # bytes: protobuf's limit for one message
@@ -88,6 +88,7 @@ class _FlatCall(nn.Module):
 
 def _plain_copy(model: nn.Module) -> nn.Module:
     """A private copy of the model, without wrappers, and with the zeros of 2:4 sparsity in ordinary layers."""
+    refuse_scripted(model, "save_prune_retrain_model")
     model = unwrap(model)
     # What a forward pass left behind with a gradient history (old-style weight_norm does it) refuses to be copied.
     memo = {

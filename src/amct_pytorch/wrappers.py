@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
@@ -18,6 +19,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 def refuse_wrapped(model: nn.Module, call: str) -> None:
     """Raises ModelError if `model` is wrapped: `call` makes a new model, and a wrapper belongs around that one."""
+    refuse_scripted(model, call)
     if _inside(model) is None:
         return
     inner = "model._orig_mod" if "_orig_mod" in model._modules else "model.module"
@@ -25,6 +27,16 @@ def refuse_wrapped(model: nn.Module, call: str) -> None:
         f"{call} makes a new model and cannot take one inside {type(model).__qualname__}: "
         f"pass {inner}, and wrap the model that {call} returns"
     )
+
+
+def refuse_scripted(model: nn.Module, call: str) -> None:
+    """Raises ModelError if `model` or a part of it is scripted or traced: no Python is left to copy and to run."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ModelError(
+                f"{call} cannot take a model of which {repr(name) if name else 'the whole'} is scripted or traced: "
+                "pass the model as it was before torch.jit"
+            )
 
 
 def _inside(model: nn.Module) -> nn.Module | None:

@@ -1,11 +1,13 @@
 """Wrappers around models: looked through, or refused with the remedy."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import amct_pytorch as amct
 from amct_pytorch.errors import ModelError
 from amct_pytorch.wrappers import refuse_wrapped, unwrap
 
@@ -41,3 +43,28 @@ def test_not_wrapped() -> None:
     parent = nn.Sequential(NET)
     parent.module = NET  # a submodule of that name makes no wrapper
     assert unwrap(parent) is parent
+
+
+def scripted(module: nn.Module) -> nn.Module:
+    return torch.jit.script(module)
+
+
+def traced(module: nn.Module) -> nn.Module:
+    return torch.jit.trace(module, torch.ones(1, 2))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize("compiled_by", [scripted, traced])
+def test_scripted(tmp_path: Path, compiled_by: Callable[[nn.Module], nn.Module]) -> None:
+    config = amct.SparsityConfig(amct.ChannelSparsity(0.5))
+    x, record, old = torch.ones(1, 2), tmp_path / "r.txt", tmp_path / "x.pth"
+    for model, part in ((compiled_by(NET), "the whole"), (nn.Sequential(compiled_by(NET), nn.ReLU()), "'0'")):
+        for call in (
+            lambda m: amct.plan(m, x, config),
+            lambda m: amct.create_prune_retrain_model(m, x, config, record),
+            lambda m: amct.restore_prune_retrain_model(m, x, record, config, old),
+            lambda m: amct.save_prune_retrain_model(m, tmp_path / "net", x),
+        ):
+            with pytest.raises(ModelError, match=f"{part} is scripted or traced: pass the model as it was before"):
+                call(model)
+    assert list(tmp_path.iterdir()) == []
