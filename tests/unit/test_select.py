@@ -51,7 +51,7 @@ def test_how_many_go(units: int, ratio: float, lost: int) -> None:
     ],
 )
 def test_how_many_go_aligned(units: int, ratio: float, lost: int) -> None:
-    assert units - kept_units(units, ratio, widths=[(1, 0)]) == lost
+    assert units - kept_units(units, ratio, widths=[1]) == lost
 
 
 @pytest.mark.parametrize(
@@ -64,11 +64,11 @@ def test_how_many_go_of_a_grouped_convolution(units: int, ratio: float, groups: 
 
 
 def test_aligned_and_grouped() -> None:
-    assert kept_units(96, 0.6, shares=32, widths=[(1, 0)], groups=3) == 48  # a multiple of lcm(16, 3)
-    assert kept_units(96, 0.4, shares=32, widths=[(1, 0)], groups=3) == 96
-    assert kept_units(8, 0.5, widths=[(4, 0)]) == 4  # heads of 4: 16 channels
-    assert kept_units(7, 0.5, widths=[(4, 0)]) == 4
-    assert kept_units(6, 0.5, widths=[(4, 0), (3, 0)]) == 6  # 3 per unit: never a multiple of 16 below
+    assert kept_units(96, 0.6, shares=32, widths=[1], groups=3) == 48  # a multiple of lcm(16, 3)
+    assert kept_units(96, 0.4, shares=32, widths=[1], groups=3) == 96
+    assert kept_units(8, 0.5, widths=[4]) == 4  # heads of 4: 16 channels
+    assert kept_units(7, 0.5, widths=[4]) == 4
+    assert kept_units(6, 0.5, widths=[4, 3]) == 6  # 3 per unit: never a multiple of 16 below
 
 
 def pruned(model: nn.Module, x: Any, ratio: float = 0.5, aligned: bool = False, **kw: Any) -> Any:

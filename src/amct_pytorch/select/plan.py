@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -75,14 +75,15 @@ class Selector:
             self.held.update(dict.fromkeys(set(group_of.values()), "sizes in user code do not follow"))
 
     def _removed(self, index: int, group: Group) -> list[int]:
-        ratio, widths, groups = self._asked(index, group)
+        ratio, aligned, groups = self._asked(group)
         if ratio is None:
             return []
         base = max(self._units_on(a, index) for a in group.producers)
         shares = math.gcd(*(len(c) for c in group.classes))
         base = max(base, max(len(c) for c in group.classes))
         base -= base % shares
-        kept = kept_units(base, ratio, shares, widths(base) if widths else (), groups)
+        widths = [max(self._channels_on(a, index) // base, 1) for a in group.producers] if aligned else []
+        kept = kept_units(base, ratio, shares, widths, groups)
         if index not in self._ordered:
             self._ordered[index] = [self._ranked(c, group) for c in group.classes]
         return [u for c in self._ordered[index] for u in c[: len(c) - kept * len(c) // base]]
@@ -90,29 +91,19 @@ class Selector:
     def _units_on(self, axis: Axis, index: int) -> int:
         return len(np.unique(self.units[axis][self.groups[axis] == index]))
 
-    def _asked(
-        self, index: int, group: Group
-    ) -> tuple[float | None, Callable[[int], list[tuple[int, int]]] | None, int]:
-        """The smallest ratio of a group's producers; their channels per unit where alignment is asked for; their
-        groups."""
+    def _asked(self, group: Group) -> tuple[float | None, bool, int]:
+        """The smallest ratio of a group's producers; whether any asks for alignment; the groups of convolutions."""
         asked = []
         groups = 1
         for axis in group.producers:
             name, layer = owner(self.model, axis.tensor)
             sparsity = self.config.for_layer(name, layer)
             if not isinstance(sparsity, ChannelSparsity):
-                return None, None, 1
+                return None, False, 1
             asked.append(sparsity)
             if isinstance(layer, nn.modules.conv._ConvNd):
                 groups = math.lcm(groups, layer.groups)
-        ratio = min(s.prune_ratio for s in asked)
-        if not any(s.ascend_optimized for s in asked):
-            return ratio, None, groups
-
-        def widths(base: int) -> list[tuple[int, int]]:
-            return [(max(self._channels_on(a, index) // base, 1), 0) for a in group.producers]
-
-        return ratio, widths, groups
+        return min(s.prune_ratio for s in asked), any(s.ascend_optimized for s in asked), groups
 
     def _channels_on(self, axis: Axis, index: int) -> int:
         return int((self.groups[axis] == index).sum())
@@ -183,7 +174,7 @@ class Choice:
             else:
                 why = s.held.get(i) or (
                     "a layer of the group is skipped"
-                    if s._asked(i, g)[0] is None
+                    if s._asked(g)[0] is None
                     else "the ratio is too small, or alignment leaves no room"
                 )
                 left.append(Left(why, layers[0], units, tuple(sorted({a.tensor for a in g.producers}))))
