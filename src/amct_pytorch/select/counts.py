@@ -13,8 +13,8 @@ def kept_units(units: int, ratio: float, shares: int | None = None, widths: Sequ
 
     The ratio counts as the nearest 32-bit float, halves are rounded to even. Only whole shares go (`shares` divides
     `units`; None: every unit is one). `widths`: where alignment is asked for, the channels per unit on each producer's
-    axis; what stays there is brought up to a multiple of 16 (and of `groups`, the groups of a convolution), and where no
-    number of units below all gives that, none goes. At least one share stays.
+    axis; what stays there is brought up to a multiple of 16 (and of `groups`, the groups of a convolution), and where
+    no number of units below all gives that, none goes. At least one share stays.
     """
     shares = units if shares is None else shares
     step = units // shares
