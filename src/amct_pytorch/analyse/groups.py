@@ -48,16 +48,20 @@ class Grouping:
     frozen: tuple[Frozen, ...]
 
 
-def group(labels: Labels, untouched: Iterable[str]) -> Grouping:
-    """Units are the connected components of the ties; units that touch the same axes form a group."""
+def group(labels: Labels, untouched: Iterable[str], buffers: Iterable[str] = ()) -> Grouping:
+    """Units are the connected components of the ties; units that touch the same axes form a group.
+
+    `untouched`: tensors that no operation used. `buffers`: what they hold is given, not made: it may only follow.
+    """
     unit = settle(labels)
     count = int(unit.max()) + 1 if len(unit) else 0
     sizes = np.diff([*labels.starts, labels.count])
     axis_of = np.repeat(np.arange(len(sizes)), sizes)
     why = _reasons(labels, unit, axis_of, set(untouched))
     rows = _rows(labels, unit, why)
-    groups = _groups(labels, unit, axis_of, why, rows, count)
-    return Grouping(unit, groups, _frozen(labels, unit, axis_of, why))
+    produced = _produced(labels, set(buffers))
+    groups = _groups(labels, unit, axis_of, why, rows, count, produced)
+    return Grouping(unit, groups, _frozen(labels, unit, axis_of, why, produced))
 
 
 def _reasons(labels: Labels, unit: Ids, axis_of: Ids, untouched: set[str]) -> dict[int, Reason]:
@@ -95,7 +99,13 @@ def _same_rows(r: Ids) -> bool:
 
 
 def _groups(
-    labels: Labels, unit: Ids, axis_of: Ids, why: dict[int, Reason], rows: list[Ids], count: int
+    labels: Labels,
+    unit: Ids,
+    axis_of: Ids,
+    why: dict[int, Reason],
+    rows: list[Ids],
+    count: int,
+    produced: set[int],
 ) -> tuple[Group, ...]:
     named = np.array([bool(a.tensor) for a in labels.axes])[axis_of] if labels.axes else np.zeros(0, np.bool_)
     width = len(labels.axes) + sum(len(r) for r in rows)
@@ -111,7 +121,6 @@ def _groups(
     for u, (a, b) in enumerate(itertools.pairwise(starts)):
         if a < b and u not in why:
             signatures[entries[a:b].tobytes()].append(u)
-    produced = _produced(labels)
     found = []
     for classes in _cohorts(list(signatures), rows, signatures):
         axes = sorted({c for s in classes for c in _columns(s) if c < len(labels.axes)})
@@ -162,16 +171,16 @@ def _cohorts(
     return list(together.values())
 
 
-def _produced(labels: Labels) -> set[int]:
+def _produced(labels: Labels, buffers: set[str]) -> set[int]:
     if not labels.produced:
         return set()
     ends = np.concatenate([f.ravel()[[0, -1]] for f in labels.produced])
-    return {int(i) for i in np.unique(labels.axis_ids(ends)) if labels.axes[i].tensor}
+    axes = np.unique(labels.axis_ids(ends)).tolist()
+    return {i for i in axes if labels.axes[i].tensor and labels.axes[i].tensor not in buffers}
 
 
-def _frozen(labels: Labels, unit: Ids, axis_of: Ids, why: dict[int, Reason]) -> tuple[Frozen, ...]:
+def _frozen(labels: Labels, unit: Ids, axis_of: Ids, why: dict[int, Reason], produced: set[int]) -> tuple[Frozen, ...]:
     """What is frozen, by reason, of the axes that layers make."""
-    produced = _produced(labels)
     held: dict[Reason, tuple[set[int], set[int]]] = defaultdict(lambda: (set(), set()))
     stays = np.zeros(int(unit.max()) + 1 if len(unit) else 0, np.bool_)
     stays[list(why)] = True

@@ -98,7 +98,8 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options) -> Facts:
         )
     touched = set().union(*(p.touched for p in done))
     couple([e for p in done for e in p.equations], labels)
-    grouping = group(labels, [name for name in first.entries if name not in touched])
+    buffers = [name for name, _ in model.named_buffers()]
+    grouping = group(labels, [name for name in first.entries if name not in touched], buffers)
     equations = tuple(e for p in done for e in p.equations)
     traces = tuple(Trace(p.training, p.means, tuple(p.log), tuple(p.made), p.decisions) for p in done)
     return Facts(labels, grouping, first.entries, equations, traces, tuple(notes))
