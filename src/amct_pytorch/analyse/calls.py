@@ -298,6 +298,17 @@ def getitem(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     return out
 
 
+def setitem(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """x[..., a:b] = number: filling a part, so that no tensor is expanded to a size of its own."""
+    x, key, value = args
+    items = key if isinstance(key, tuple) else (key,)
+    plain = all(k is None or k is Ellipsis or isinstance(k, slice) or type(k) in (int, Size) for k in items)
+    if not plain or isinstance(value, bool) or not isinstance(value, (int, float)):
+        return func(*args, **kwargs)
+    getitem(mode, _T.__getitem__, (x, key), {}).fill_(value)
+    return None
+
+
 def _bounds(key: Any, ndim: int) -> dict[int, tuple[Any, Any]]:
     """The bounds of the slices of an index, by the dim of what they are applied to (indices by number take dims
     away)."""
@@ -442,6 +453,7 @@ HANDLERS: dict[Any, Handler] = {
     **dict.fromkeys((_T.split, torch.split, _T.split_with_sizes, torch.split_with_sizes), pieces),
     **dict.fromkeys((_T.chunk, torch.chunk), chunk),
     _T.__getitem__: getitem,
+    _T.__setitem__: setitem,
     **dict.fromkeys((_T.narrow, torch.narrow), narrow),
     **dict.fromkeys((F.layer_norm, torch.layer_norm, F.rms_norm, torch.rms_norm), normalized),
     F.normalize: normalize,
