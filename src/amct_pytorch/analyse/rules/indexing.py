@@ -112,6 +112,8 @@ RULES: dict[str, Rule] = {
     "index": index,
     "_unsafe_index": index,
     "index_select": index_select,
+    "index_fill": index_select,
+    "index_fill_": index_select,
     "gather": gather,
     "index_put": index_put,
     "index_put_": index_put,
