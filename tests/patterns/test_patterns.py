@@ -5,6 +5,7 @@ from __future__ import annotations
 import attention
 import hard
 import layers
+import more
 import networks
 import pytest
 import reference
@@ -20,6 +21,7 @@ FAMILIES = {
     "size: ": sizes.PATTERNS,
     "hard: ": hard.PATTERNS,
     "network: ": networks.PATTERNS,
+    "more: ": more.PATTERNS,
 }
 PATTERNS = {prefix + label: build for prefix, family in FAMILIES.items() for label, build in family.items()}
 # What is known to fall short: the reason, beginning with what `judge` says.
