@@ -150,8 +150,13 @@ def test_groups_lose_equally_many(tmp_path: Path, groups: int, lost: int) -> Non
         (lambda: chain(8), amct.SparsityConfig(share(0.01)), "the ratio is too small"),
         (lambda: chain(8), amct.SparsityConfig(share(0.5), skip_types=("Conv2d",)), "a layer of the group is skipped"),
         (lambda: chain(), amct.SparsityConfig(share(0.5)), "it is an output of the network"),
+        (
+            lambda: chain(8),
+            amct.SparsityConfig(override_layers={"1": share(0.5)}),
+            "a layer of the group is skipped, or the config says nothing of it (0)",
+        ),
     ],
-    ids=["alignment", "ratio", "skipped", "frozen"],
+    ids=["alignment", "ratio", "skipped", "frozen", "elsewhere"],
 )
 def test_where_nothing_goes_a_warning_says_why(
     tmp_path: Path, build: Callable[[], nn.Module], config: amct.SparsityConfig, reason: str

@@ -172,12 +172,14 @@ class Choice:
             if i in self.removed:
                 groups.append(GroupSummary(layers, units, units - len(self.removed[i])))
             else:
-                why = s.held.get(i) or (
-                    "a layer of the group is skipped"
-                    if s._asked(g)[0] is None
-                    else "the ratio is too small, or alignment leaves no room"
+                left.append(
+                    Left(
+                        s.held.get(i) or self._why_whole(g),
+                        layers[0],
+                        units,
+                        tuple(sorted({a.tensor for a in g.producers})),
+                    )
                 )
-                left.append(Left(why, layers[0], units, tuple(sorted({a.tensor for a in g.producers}))))
         for f in s.facts.grouping.frozen:
             text = f.reason.text + (f" ({f.reason.line})" if f.reason.line else "")
             tensors_ = tuple(sorted({a.tensor for a in f.axes}))
@@ -186,6 +188,12 @@ class Choice:
         if not s.scored:
             notes += ("the model has no weights: the counts are right, which channels go is not chosen",)
         return Summary(tuple(groups), tuple(left), notes)
+
+    def _why_whole(self, group: Group) -> str:
+        if self.selector._asked(group)[0] is not None:
+            return "the ratio is too small, or alignment leaves no room"
+        for_some = ", or the config says nothing of it" if self.selector.config.sparsity is None else ""
+        return f"a layer of the group is skipped{for_some}"
 
 
 def owner(model: nn.Module, tensor: str) -> tuple[str, nn.Module]:
