@@ -25,7 +25,7 @@ from amct_pytorch.inputs import as_arguments
 from amct_pytorch.nm_restore import restore_nm
 from amct_pytorch.record import NmPlan, Plan, Record
 from amct_pytorch.structure import collection_paused
-from amct_pytorch.taught import options
+from amct_pytorch.taught import options, refuse_taught
 from amct_pytorch.textio import read_config, read_record, write_record
 from amct_pytorch.wrappers import refuse_wrapped, unwrap
 
@@ -55,6 +55,7 @@ def plan(
     refuse_wrapped(model, "plan")
     settings.check_layers(model)
     if settings.kind == "2:4":
+        refuse_taught(rules, opaque)
         return plan_nm(model, settings)
     refuse_sparse(model)
     arguments = as_arguments(input_data)

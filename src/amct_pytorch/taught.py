@@ -10,7 +10,7 @@ from torch import nn
 
 from amct_pytorch.analyse.capture import Call, Capture, Rule, operation_name
 from amct_pytorch.analyse.run import Options
-from amct_pytorch.errors import AmctWarning, ModelError
+from amct_pytorch.errors import AmctWarning, ConfigError, ModelError
 
 
 def options(
@@ -26,6 +26,15 @@ def options(
             raise ModelError(f"rules[{name}]: expected a function of (capture, call), got {rule!r}")
         named[name] = _named(name, rule)
     return Options(named, _opaque(model, opaque))
+
+
+def refuse_taught(rules: Mapping[Any, Rule] | None, opaque: Sequence[nn.Module | type[nn.Module]]) -> None:
+    """Raises ConfigError if anything is taught: for 2:4 sparsity nothing is analysed."""
+    if rules or opaque:
+        raise ConfigError(
+            f"{'rules' if rules else 'opaque'}: has a meaning for channel sparsity only, and the config asks for 2:4; "
+            "to leave layers dense, skip them in the config"
+        )
 
 
 def _named(name: str, rule: Rule) -> Rule:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parameter import is_lazy
 
 from amct_pytorch.errors import ModelError
 
@@ -18,8 +19,16 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def refuse_wrapped(model: nn.Module, call: str) -> None:
-    """Raises ModelError if `model` is wrapped: `call` makes a new model, and a wrapper belongs around that one."""
+    """Raises ModelError if `model` is wrapped: `call` makes a new model, and a wrapper belongs around that one.
+
+    So it does for what is no model, or has parameters without a shape.
+    """
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{call}: expected a model, an instance of a torch.nn.Module, got {model!r}")
     refuse_scripted(model, call)
+    lazy = next((name for name, parameter in model.named_parameters() if is_lazy(parameter)), None)
+    if lazy is not None:
+        raise ModelError(f"{call}: {lazy!r} has no shape yet: run the model once, so that its lazy layers know theirs")
     if _inside(model) is None:
         return
     inner = "model._orig_mod" if "_orig_mod" in model._modules else "model.module"

@@ -276,3 +276,10 @@ def test_an_opaque_module_stays_whole_with_what_goes_in_and_out(
 def test_opaque_modules_that_are_none(opaque: Any, says: str) -> None:
     with pytest.raises(amct.ModelError, match=says):
         amct.plan(ready(Blocks()), X, HALF, opaque=opaque)
+
+
+@pytest.mark.parametrize("taught", [{"rules": {snake: unary}}, {"opaque": (Block,)}])
+def test_with_2to4_nothing_can_be_taught(tmp_path: Path, taught: dict[str, Any]) -> None:
+    masks = amct.SparsityConfig(amct.NmSparsity())
+    with pytest.raises(amct.ConfigError, match=rf"{next(iter(taught))}.*channel sparsity only.*skip them"):
+        amct.create_prune_retrain_model(ready(Blocks()), X, masks, tmp_path / "r.txt", **taught)

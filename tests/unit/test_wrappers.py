@@ -68,3 +68,23 @@ def test_scripted(tmp_path: Path, compiled_by: Callable[[nn.Module], nn.Module])
             with pytest.raises(ModelError, match=f"{part} is scripted or traced: pass the model as it was before"):
                 call(model)
     assert list(tmp_path.iterdir()) == []
+
+
+class Lazy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LazyLinear(2)
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (nn.Linear, "an instance of a torch.nn.Module, got <class"),
+        (None, "got None"),
+        (Lazy, "'layer.weight' has no shape yet: run the model once"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
+def test_what_is_no_model_yet(model: type[nn.Module] | None, says: str) -> None:
+    with pytest.raises(ModelError, match=f"create.*{says}"):
+        refuse_wrapped(model() if model is Lazy else model, "create_prune_retrain_model")
