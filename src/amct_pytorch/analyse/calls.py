@@ -140,6 +140,11 @@ def _sizes(args: tuple[Any, ...], kwargs: dict[str, Any], name: str, at: int = 1
     return value if isinstance(value, (tuple, list)) else (value,)
 
 
+def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+    x: torch.Tensor = args[0] if args else kwargs["input"]
+    return x
+
+
 def view(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     out = func(*args, **kwargs)
     sizes = _sizes(args, kwargs, "shape" if "shape" in kwargs else "size")
@@ -151,19 +156,19 @@ def view(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
 
 def unflatten(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     out = func(*args, **kwargs)
-    dim = (args[1] if len(args) > 1 else kwargs["dim"]) % args[0].ndim
+    dim = (args[1] if len(args) > 1 else kwargs["dim"]) % _input(args, kwargs).ndim
     for i, size in enumerate(args[2] if len(args) > 2 else kwargs["sizes"]):
         mode.sized(out, dim + i, size)
     return out
 
 
 def expand(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    out = func(*args, **kwargs)
+    out, x = func(*args, **kwargs), _input(args, kwargs)
     sizes = _sizes(args, kwargs, "size")
     if len(sizes) == out.ndim:
         for d, size in enumerate(sizes):
-            at = d - out.ndim + args[0].ndim
-            if at >= 0 and args[0].shape[at] == out.shape[d]:
+            at = d - out.ndim + x.ndim
+            if at >= 0 and x.shape[at] == out.shape[d]:
                 mode.sized(out, d, size)
             else:
                 mode.spread(out, d, size, new=True)
@@ -190,11 +195,11 @@ def normalize(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str
 
 
 def repeat(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    out = func(*args, **kwargs)
+    out, x = func(*args, **kwargs), _input(args, kwargs)
     times = _sizes(args, kwargs, "repeats" if "repeats" in kwargs else "dims")
-    lag = out.ndim - args[0].ndim
+    lag = out.ndim - x.ndim
     for d, n in enumerate(times):
-        if d < lag or args[0].shape[d - lag] == 1:
+        if d < lag or x.shape[d - lag] == 1:
             mode.spread(out, d, n)
     return out
 
@@ -369,7 +374,7 @@ def normalized(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[st
     sizes = args[1] if len(args) > 1 else kwargs["normalized_shape"]
     sizes = sizes if isinstance(sizes, (tuple, list)) else (sizes,)
     for i, size in enumerate(reversed(sizes)):
-        mode.sized(args[0] if args else kwargs["input"], -1 - i, size)
+        mode.sized(_input(args, kwargs), -1 - i, size)
     return out
 
 

@@ -18,7 +18,8 @@ Shape = Callable[..., Any]
 def run(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The result of an operation on stand-ins."""
     rule = RULES.get(name)
-    if rule is not None and args[0].is_floating_point() and args[0].device.type == "meta":
+    plain = rule is not None and "out" not in kwargs and args[0].device.type == "meta"
+    if rule is not None and plain and args[0].is_floating_point():
         out = rule(*args, **kwargs)
         if out is not NotImplemented:
             return out
@@ -117,12 +118,17 @@ def dropout(x: torch.Tensor, p: float, train: bool) -> tuple[torch.Tensor, torch
     return _new(x, x.shape), _new(x, x.shape, torch.bool)
 
 
-def unary(x: torch.Tensor, *rest: Any, **kwargs: Any) -> torch.Tensor:
-    return _new(x, x.shape)
+def unary(x: torch.Tensor, *rest: Any, **kwargs: Any) -> Any:
+    """Of one tensor; NotImplemented where others bound it."""
+    return NotImplemented if _other(rest, kwargs) else _new(x, x.shape)
 
 
-def in_place(x: torch.Tensor, *rest: Any, **kwargs: Any) -> torch.Tensor:
-    return x
+def in_place(x: torch.Tensor, *rest: Any, **kwargs: Any) -> Any:
+    return NotImplemented if _other(rest, kwargs) else x
+
+
+def _other(rest: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    return any(isinstance(v, torch.Tensor) for v in (*rest, *kwargs.values()))
 
 
 def pointwise(x: torch.Tensor, y: Any, **kwargs: Any) -> Any:

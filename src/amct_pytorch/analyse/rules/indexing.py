@@ -61,8 +61,10 @@ def index_select(capture: Capture, call: Call) -> None:
 
 
 def gather(capture: Capture, call: Call) -> None:
+    """gather(x, dim, index): along the other dims, the index may be shorter than x."""
     x, dim, at = call.args[0], call.args[1] % max(call.args[0].ndim, 1), call.args[2]
-    factors = capture.fixed(capture.factors(x), [dim], INDEXED)
+    shorter = [d for d in range(at.ndim) if at.shape[d] != x.shape[d]]
+    factors = capture.fixed(capture.factors(x), [dim, *shorter], INDEXED)
     capture.put(call.out, capture.merge([(None, factors), (at, capture.factors(at))], x.ndim))
 
 

@@ -301,9 +301,10 @@ def col2im(capture: Capture, call: Call) -> None:
 
 
 def as_strided(capture: Capture, call: Call) -> None:
-    x = call.args[0]
     """Memory formats are set so: the same dims with other strides. Anything else is not followed."""
-    same = tuple(call.args[1]) == call.shapes[0]
+    x = call.args[0]
+    offset = call.arg(3, "storage_offset")
+    same = tuple(call.args[1]) == call.shapes[0] and offset in (None, x.storage_offset())
     if same and (call.name == "as_strided_" or tuple(call.args[2]) == tuple(x.stride())):
         capture.put(call.out, capture.factors(x))
     else:

@@ -46,12 +46,19 @@ def in_place(rule: Rule) -> Rule:
 
 
 def copy(capture: Capture, call: Call) -> None:
+    """What is written has to hold the channels that are there: other views of the target speak of those."""
     target, source = call.args[:2]
-    if target._is_view() or id(target) in capture.parameters:
+    if capture.factors(target) or target._is_view() or id(target) in capture.parameters:
         operands = [(t, capture.factors(t)) for t in (target, source)]
     else:
         operands = [(source, capture.factors(source))]  # nothing of the old content stays
-    capture.put(target, capture.merge(operands, target.ndim))
+    capture.put(call.out, capture.merge(operands, target.ndim))
+
+
+def clamp(capture: Capture, call: Call) -> None:
+    """Bounds are numbers, or tensors that meet what they bound."""
+    bounded = any(isinstance(t, torch.Tensor) for t in flatten((call.args[1:], call.kwargs)))
+    (pointwise if bounded else unary)(capture, call)
 
 
 def prelu(capture: Capture, call: Call) -> None:
@@ -104,7 +111,7 @@ def triangle(capture: Capture, call: Call) -> None:
 UNARY = (
     "relu relu6 gelu silu sigmoid hardswish hardsigmoid hardtanh tanh elu leaky_relu neg exp exp2 expm1 log "
     "log2 log10 log1p sqrt rsqrt abs native_dropout dropout alpha_dropout mish softplus softshrink hardshrink "
-    "threshold clamp clamp_min clamp_max reciprocal erf erfc erfinv round floor ceil trunc frac square sin cos "
+    "threshold reciprocal erf erfc erfinv round floor ceil trunc frac square sin cos "
     "tan asin acos atan sinh cosh sign sgn selu celu log_sigmoid_forward logical_not bitwise_not isnan isinf "
     "isfinite nan_to_num logit clone _to_copy contiguous detach alias lift_fresh lift_fresh_copy positive "
     "zeros_like zero zero_ bernoulli bernoulli_ conj _conj real _neg_view rrelu_with_noise rrelu to copy_to "
@@ -124,6 +131,8 @@ RULES: dict[str, Rule] = {
     **{name + "_": in_place(unary) for name in UNARY if name + "_" not in UNARY and not name.endswith("_")},
     **dict.fromkeys(POINTWISE, pointwise),
     **{name + "_": in_place(pointwise) for name in POINTWISE},
+    **dict.fromkeys(("clamp", "clamp_min", "clamp_max", "clip"), clamp),
+    **dict.fromkeys(("clamp_", "clamp_min_", "clamp_max_", "clip_"), in_place(clamp)),
     **dict.fromkeys(LIKE, like),
     "copy_": in_place(copy),
     "copy": copy,
