@@ -140,6 +140,22 @@ def _sizes(args: tuple[Any, ...], kwargs: dict[str, Any], name: str, at: int = 1
     return value if isinstance(value, (tuple, list)) else (value,)
 
 
+def device(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """x.device: where the tensor would be, so that user code takes the way that it takes with data."""
+    found = func(*args, **kwargs)
+    return mode.capture.device if mode.capture.device is not None and found.type == "meta" else found
+
+
+def on_device(kind: str) -> Handler:
+    """x.is_cuda, x.is_cpu, x.is_meta"""
+
+    def handle(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        place = mode.capture.device
+        return func(*args, **kwargs) if place is None else place.type == kind
+
+    return handle
+
+
 def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
     x: torch.Tensor = args[0] if args else kwargs["input"]
     return x
@@ -440,6 +456,10 @@ _T = torch.Tensor
 HANDLERS: dict[Any, Handler] = {
     _T.shape.__get__: shape,  # type: ignore[attr-defined]
     _T.size: shape,
+    _T.device.__get__: device,
+    _T.is_cuda.__get__: on_device("cuda"),  # type: ignore[attr-defined]
+    _T.is_cpu.__get__: on_device("cpu"),  # type: ignore[attr-defined]
+    _T.is_meta.__get__: on_device("meta"),  # type: ignore[attr-defined]
     **dict.fromkeys((_T.view, _T.reshape, torch.reshape), view),
     **dict.fromkeys((_T.unflatten, torch.unflatten), unflatten),
     **dict.fromkeys((_T.expand, _T.broadcast_to, torch.broadcast_to), expand),

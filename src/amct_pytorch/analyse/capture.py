@@ -112,10 +112,17 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __init__(
-        self, labels: Labels, rules: Mapping[str, Rule], names: Mapping[int, str], shapes_only: bool = False
+        self,
+        labels: Labels,
+        rules: Mapping[str, Rule],
+        names: Mapping[int, str],
+        device: torch.device | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.shapes_only = shapes_only
+        self.device = (
+            device  # what tensors without data say that they are on; None: they have data, or say it themselves
+        )
+        self.shapes_only = device is not None
         self.labels = labels
         self.rules = rules
         self.names = names

@@ -239,6 +239,8 @@ class Passes:
         self.means = means
         self.fake = FakeTensorMode(allow_non_fake_inputs=True) if means is Means.FAKE else None
         own = tensors(model)
+        where = next((t.device for t in own.values() if not t.is_meta), torch.device("cpu"))
+        self.device = where if means is Means.SHAPES else None
         self.tensors = {n: self._stand_in(t, own[n]) for n, t in held.items()}
         self.model = copy_structure(model, {id(own[n]): t for n, t in self.tensors.items()})
         if prepare is not None:
@@ -274,7 +276,7 @@ class Passes:
         """
         self.model.train(training)
         names = {id(m): n for n, m in self.model.named_modules()}
-        capture = Capture(labels, {**TABLE, **self.options.rules}, names, self.means is Means.SHAPES)
+        capture = Capture(labels, {**TABLE, **self.options.rules}, names, self.device)
         if self.means is Means.REAL:
             capture.decisions = []
             capture.script = iter(decisions) if decisions is not None else None
