@@ -193,6 +193,24 @@ def test_what_amct_needs_is_in_the_record(tmp_path: Path, name: str) -> None:
     assert len(changed) >= 2
 
 
+@pytest.mark.parametrize("name", CONVNETS)
+def test_amcts_part_of_the_record_is_enough(tmp_path: Path, name: str) -> None:
+    """Without the attributes that are ours, which AMCT ignores, the record still says all."""
+    model, x = CONVNETS[name]().eval(), torch.rand(1, 3, 8, 8)
+    small = amct.create_prune_retrain_model(model, x, HALF, tmp_path / "r.txt")
+    record = message(tmp_path / "r.txt")
+    for group in record.prune_record:
+        for node in (*group.producer, *group.consumer):
+            theirs = [attribute for attribute in node.attr if not attribute.name.startswith("amct_")]
+            del node.attr[:]
+            node.attr.extend(theirs)
+    assert "amct_" not in text_format.MessageToString(record)
+    (tmp_path / "theirs.txt").write_text(text_format.MessageToString(record))
+    torch.save(small.state_dict(), tmp_path / "x.pth")
+    back = amct.restore_prune_retrain_model(model, None, tmp_path / "theirs.txt", HALF, tmp_path / "x.pth")
+    assert torch.equal(back(x), small(x))
+
+
 def _groups(layer: nn.Module) -> int | None:
     return layer.groups if isinstance(layer, nn.Conv2d) and 1 < layer.groups < layer.in_channels else None
 

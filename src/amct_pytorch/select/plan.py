@@ -172,14 +172,8 @@ class Choice:
             if i in self.removed:
                 groups.append(GroupSummary(layers, units, units - len(self.removed[i])))
             else:
-                left.append(
-                    Left(
-                        s.held.get(i) or self._why_whole(g),
-                        layers[0],
-                        units,
-                        tuple(sorted({a.tensor for a in g.producers})),
-                    )
-                )
+                why = s.held.get(i) or self._why_whole(g)
+                left.append(Left(why, layers[0], units, tuple(sorted({a.tensor for a in g.producers}))))
         for f in s.facts.grouping.frozen:
             text = f.reason.text + (f" ({f.reason.line})" if f.reason.line else "")
             tensors_ = tuple(sorted({a.tensor for a in f.axes}))
