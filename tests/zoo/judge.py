@@ -173,10 +173,9 @@ def _gradients(model: nn.Module, small: nn.Module, inputs: Any) -> list[str]:
 def _with_gradient(model: nn.Module, inputs: Any) -> set[str]:
     model = copy.deepcopy(model).train()
     torch.manual_seed(0)
-    with _held(model):
-        outputs = _tensors(_call(model, _nested(inputs, torch.clone)))
-        loss = sum((t * torch.randn_like(t)).sum() for t in outputs if t.is_floating_point() and t.requires_grad)
-        loss.backward()
+    outputs = _tensors(_call(model, _nested(inputs, torch.clone)))  # casts as they are: autograd has to follow them
+    loss = sum((t * torch.randn_like(t)).sum() for t in outputs if t.is_floating_point() and t.requires_grad)
+    loss.backward()
     grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     return {n for n, g in grads.items() if bool(g.isfinite().all())}
 

@@ -368,7 +368,6 @@ _MORE_NETS: dict[str, Build] = {
     "mobilebert": _encoder(
         "MobileBert", "ForMaskedLM", embedding_size=32, intra_bottleneck_size=32, true_hidden_size=32,
     ),
-    "ibert": _encoder("IBert"),
     "vit_mae": _on(
         lambda: hf.ViTMAEForPreTraining(
             hf.ViTMAEConfig(
