@@ -25,9 +25,9 @@ def read_text(path: Path, argument: str, error: type[AmctError]) -> str:
     name = os.fspath(path)
     try:
         with open(name, "rb") as file:
-            head = file.read(HEAD)
+            head = file.peek(HEAD)[:HEAD]
             kind = _recognise(head, os.fstat(file.fileno()).st_size)
-            data = b"" if kind else head + file.read()
+            data = b"" if kind else file.read()
     except IsADirectoryError as cause:
         raise error(f"{name}: {argument} is a directory; give the text file itself") from cause
     except FileNotFoundError as cause:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from amct_pytorch.errors import RecordError
 from amct_pytorch.record import Axis, Change, Facts, Node, PruneGroup, Record, Removal, SelectiveMask, Setting
@@ -96,11 +97,11 @@ def to_words(bits: bytes) -> list[int]:
     return words
 
 
-def to_bits(words: list[int], bits: int) -> bytes:
+def to_bits(words: Sequence[int] | npt.NDArray[np.int64], bits: int) -> bytes:
     """The inverse of `to_words` for a number of bits; `RecordError` where the words are not as many as that takes."""
     if len(words) != -(-bits // 64):
         raise RecordError(f"{bits} bits take {-(-bits // 64)} numbers of 64 bits, got {len(words)}")
-    data = np.array(words, "<i8").tobytes()
+    data = np.asarray(words, "<i8").tobytes()
     if any(data[-(-bits // 8) :]):
         raise RecordError(f"bits are set beyond the {bits} that there are")
     return data[: -(-bits // 8)]

@@ -20,6 +20,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 from google.protobuf import text_format
@@ -38,9 +39,9 @@ from amct_pytorch.proto import (
 )
 from amct_pytorch.proto.basic_info_pb2 import AttrProto
 from amct_pytorch.proto.retrain_config_pytorch_pb2 import M4N2, AMCTRetrainConfig, PruneConfig
-from amct_pytorch.proto.scale_offset_record_pytorch_pb2 import PruneNode, PruneRecord, ScaleOffsetRecord
+from amct_pytorch.proto.scale_offset_record_pytorch_pb2 import PruneNode, ScaleOffsetRecord
 from amct_pytorch.record import Facts, Node, PruneGroup, Record, SelectiveMask
-from amct_pytorch.record_scan import scan
+from amct_pytorch.record_scan import FIELDS, Attribute, ScannedNode, scan
 
 __all__ = ["atomic_write", "format_record", "read_config", "read_record", "write_config", "write_record"]
 
@@ -167,12 +168,16 @@ def read_record(path: Path) -> Record:
     """What a record file says. A `RecordError` names the file, and line, or node and attribute."""
     text = read_text(path, "record_file", RecordError)
     source = str(path)
-    message = ScaleOffsetRecord()
     _check_escapes(text, source, RecordError)
-    if not _parse_usual(text, message) and not _parse_lifted(text, message):
-        _parse(text, message, source, RecordError)
+    entries, quantization = scan(text), b""
+    if entries is None:
+        message = ScaleOffsetRecord()
+        if not _parse_lifted(text, message):
+            _parse(text, message, source, RecordError)
+        entries = _entries(message)
+        quantization = ScaleOffsetRecord(record=message.record).SerializeToString(deterministic=True)
     with _named(source, RecordError):
-        return _record(message, source)
+        return _record(entries, quantization, source)
 
 
 def write_record(record: Record, path: Path) -> None:
@@ -196,55 +201,77 @@ def format_record(record: Record) -> str:
     return text or "# Nothing is sparse.\n"
 
 
-def _record(message: ScaleOffsetRecord, source: str) -> Record:
-    masks = [entry.selective_prune for entry in message.prune_record if entry.HasField("selective_prune")]
-    quantization = ScaleOffsetRecord(record=message.record) if message.record else None
+def _entries(message: ScaleOffsetRecord) -> list[list[ScannedNode]]:
+    """What `scan` gives for a text in the usual layout."""
+    return [
+        [_scanned(kind, node) for kind in ("producer", "consumer") for node in getattr(entry, kind)]
+        + ([_scanned("selective_prune", entry.selective_prune)] if entry.HasField("selective_prune") else [])
+        for entry in message.prune_record
+    ]
+
+
+def _scanned(kind: str, node: PruneNode) -> ScannedNode:
+    attributes = []
+    for attr in node.attr:
+        given = {field.name: value for field, value in attr.ListFields() if field.name not in ("name", "type")}
+        attributes.append(Attribute(attr.name, AttrProto.AttrType.Name(attr.type), given))
+    return ScannedNode(kind, node.name, attributes)
+
+
+def _record(entries: list[list[ScannedNode]], quantization: bytes, source: str) -> Record:
+    nodes = [node for entry in entries for node in entry]
+    masks = [node for node in nodes if node.kind == "selective_prune"]
+    known: dict[int, tuple[int, ...]] = {}
     return Record(
-        groups=tuple(_group(entry) for entry in message.prune_record if _is_group(entry)),
-        facts=_facts([node for entry in message.prune_record for node in (*entry.producer, *entry.consumer)]),
+        groups=tuple(_group(entry, known) for entry in entries if _is_group(entry)),
+        facts=_facts([node for node in nodes if node.kind != "selective_prune"]),
         selective=_masks(masks),
         gradients=_gradients(masks),
-        quantization=quantization.SerializeToString(deterministic=True) if quantization else b"",
+        quantization=quantization,
         source=source,
     )
 
 
-def _is_group(entry: PruneRecord) -> bool:
-    nodes = [*entry.producer, *entry.consumer]
+def _is_group(entry: list[ScannedNode]) -> bool:
+    nodes = [node for node in entry if node.kind != "selective_prune"]
     if not nodes:
-        return not entry.HasField("selective_prune")
+        return not entry
     return not all(_states_facts(node) and _get(node, "begin", "INT") is None for node in nodes)
 
 
-def _group(entry: PruneRecord) -> PruneGroup:
+def _group(entry: list[ScannedNode], known: dict[int, tuple[int, ...]]) -> PruneGroup:
     return PruneGroup(
-        tuple(_node("producer", node) for node in entry.producer),
-        tuple(_node("consumer", node) for node in entry.consumer),
+        tuple(_node(node, known) for node in entry if node.kind == "producer"),
+        tuple(_node(node, known) for node in entry if node.kind == "consumer"),
     )
 
 
-def _node(kind: str, node: PruneNode) -> Node:
-    with _named(f"{kind} {node.name!r}", RecordError):
-        removed = _get(node, "prune_index", "INTS") or []
-        if len(set(removed)) < len(removed):
-            twice = next(index for index in removed if removed.count(index) > 1)
-            raise RecordError(f"attribute 'prune_index' names index {twice} twice")
+def _node(node: ScannedNode, known: dict[int, tuple[int, ...]]) -> Node:
+    """`known`: the sets of lists of indices that were looked at before; nodes share them."""
+    with _named(f"{node.kind} {node.name!r}", RecordError):
+        indices = _get(node, "prune_index", "INTS")
+        removed = () if indices is None else known.get(id(indices)) or tuple(sorted(map(int, indices)))
+        if indices is not None and id(indices) not in known:
+            twice = next((index for index, after in pairwise(removed) if index == after), None)
+            if twice is not None:
+                raise RecordError(f"attribute 'prune_index' names index {twice} twice")
+            known[id(indices)] = removed
         begin = _need(node, "begin", "INT")
         end = _get(node, "end", "INT")
         if end is None:  # AMCT reads such nodes; no more is known than that the indices lie below it
             end = max([begin, *(index + 1 for index in removed)])
         _get(node, "prune_group", "INT")  # follows from the nodes' `group`
         kind_of_layer = _get(node, "type", "STRING") or ""
-        return Node(node.name, kind_of_layer, begin, end, tuple(sorted(removed)), _get(node, "group", "INT"))
+        return Node(node.name, kind_of_layer, begin, end, removed, _get(node, "group", "INT"))
 
 
-def _masks(nodes: list[PruneNode]) -> tuple[SelectiveMask, ...]:
+def _masks(nodes: list[ScannedNode]) -> tuple[SelectiveMask, ...]:
     found: dict[str, SelectiveMask] = {}
     for node in nodes:
         with _named(f"selective_prune {node.name!r}", RecordError):
             if node.name in found:
                 raise RecordError("is given twice; give it once")
-            shape = tuple(_need(node, "mask_shape", "INTS"))
+            shape = tuple(map(int, _need(node, "mask_shape", "INTS")))
             SelectiveMask(node.name, shape, None)  # the shape is sound: the mask's length can be asked for
             words = _get(node, "selective_mask", "INTS")
             mask = None if words is None else record_text.to_bits(words, math.prod(shape))
@@ -252,7 +279,7 @@ def _masks(nodes: list[PruneNode]) -> tuple[SelectiveMask, ...]:
     return tuple(found.values())
 
 
-def _gradients(nodes: list[PruneNode]) -> str | None:
+def _gradients(nodes: list[ScannedNode]) -> str | None:
     stated = {_get(node, record_text.GRADIENTS, "STRING") for node in nodes} - {None}
     if len(stated) > 1 or not stated <= set(GRADIENTS):
         raise RecordError(
@@ -262,11 +289,11 @@ def _gradients(nodes: list[PruneNode]) -> str | None:
     return next(iter(stated), None)
 
 
-def _states_facts(node: PruneNode) -> bool:
-    return any(attr.name in record_text.FACTS for attr in node.attr)
+def _states_facts(node: ScannedNode) -> bool:
+    return any(attribute.name in record_text.FACTS for attribute in node.attributes)
 
 
-def _facts(nodes: list[PruneNode]) -> Facts | None:
+def _facts(nodes: list[ScannedNode]) -> Facts | None:
     stating = [node for node in nodes if _states_facts(node)]
     if not stating:
         return None
@@ -283,7 +310,7 @@ def _facts(nodes: list[PruneNode]) -> Facts | None:
                 f"version {record_text.VERSION}; read it with the version of amct_pytorch that wrote it, or a later one"
             )
         return record_text.parse_facts(
-            _need(node, record_text.SET_SIZES, "INTS"),
+            [*map(int, _need(node, record_text.SET_SIZES, "INTS"))],
             _need(node, record_text.SETS, "INTS"),
             _need(node, record_text.AXES, "STRINGS"),
             _need(node, record_text.SHAPES, "STRINGS"),
@@ -291,37 +318,35 @@ def _facts(nodes: list[PruneNode]) -> Facts | None:
         )
 
 
-_FIELDS = {"INT": "i", "INTS": "ints", "STRING": "s", "STRINGS": "strings"}
-
-
-def _need(node: PruneNode, name: str, kind: str) -> Any:
+def _need(node: ScannedNode, name: str, kind: str) -> Any:
     value = _get(node, name, kind)
     if value is None:
         raise RecordError(f"attribute {name!r} is missing; expected one of type {kind}")
     return value
 
 
-def _get(node: PruneNode, name: str, kind: str) -> Any:
+def _get(node: ScannedNode, name: str, kind: str) -> Any:
     """The value of an attribute, None where the node has none of that name; text where protobuf has bytes."""
-    found = [attr for attr in node.attr if attr.name == name]
+    found = [attribute for attribute in node.attributes if attribute.name == name]
     if not found:
         return None
-    attr, field = found[0], _FIELDS[kind]
+    _, got, given = found[0]
+    field = FIELDS[kind]
     if len(found) > 1:
         raise RecordError(f"attribute {name!r} is given {len(found)} times; give it once")
-    if attr.type != AttrProto.AttrType.Value(kind):
-        got = AttrProto.AttrType.Name(attr.type)
+    if got != kind:
         raise RecordError(f"attribute {name!r}: expected type: {kind}, got type: {got}")
-    given = {entry.name for entry, _ in attr.ListFields()} - {"name", "type"}
-    if given - {field} or (kind in ("INT", "STRING") and not given):
+    if given.keys() - {field} or (kind in ("INT", "STRING") and not given):
         raise RecordError(f"attribute {name!r} of type {kind}: expected its value in {field!r}, got {sorted(given)}")
-    value = getattr(attr, field)
+    value = given.get(field, ())
     if kind == "STRINGS":
         return [_text(name, entry) for entry in value]
-    return list(value) if kind == "INTS" else _text(name, value) if kind == "STRING" else value
+    return _text(name, value) if kind == "STRING" else value
 
 
-def _text(name: str, value: bytes) -> str:
+def _text(name: str, value: bytes | str) -> str:
+    if isinstance(value, str):
+        return value
     try:
         return value.decode()
     except UnicodeDecodeError as cause:
@@ -361,33 +386,6 @@ _NUMBER = re.compile("-?[0-9]+")
 _COMMENT = re.compile(rf"{_TOKEN}|#[^\n]*")
 _BAD_ESCAPE = re.compile(r"""(?<!\\)(?:\\\\)*(\\(?:[^\\'"abfnrtvxuUN0-7]|[4-7][0-7]{2}))""")
 _BAD_RATIO = r"prune_ratio\s*:\s*([^\s,;}>]+)"
-
-
-def _parse_usual(text: str, message: ScaleOffsetRecord) -> bool:
-    """Parse a record in the layout that it is written in; False where the text is laid out in another way."""
-    entries = scan(text)
-    try:
-        for nodes in entries or ():
-            record = message.prune_record.add()
-            for kind, name, attributes in nodes:
-                node = record.selective_prune if kind == "selective_prune" else getattr(record, kind).add()
-                node.name = name
-                for attribute, type_, values in attributes:
-                    _add_attribute(node, attribute, type_, values)
-    except ValueError:  # a number of more than 64 bits
-        message.Clear()
-        return False
-    return entries is not None
-
-
-def _add_attribute(node: PruneNode, name: str, kind: str, values: list[Any]) -> None:
-    attr = node.attr.add(name=name, type=AttrProto.AttrType.Value(kind))
-    if kind in ("STRING", "STRINGS"):
-        values = [value.encode() for value in values]
-    if kind in ("INTS", "STRINGS"):
-        getattr(attr, _FIELDS[kind]).extend(values)
-    else:
-        setattr(attr, _FIELDS[kind], values[0])
 
 
 def _parse_lifted(text: str, message: ScaleOffsetRecord) -> bool:
