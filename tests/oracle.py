@@ -84,6 +84,8 @@ def _contraction(func: Any, name: str, args: Any, kwargs: Any) -> torch.Tensor:
         else:
             gone = gone.flatten(1).all(1)
         gone = gone.view(-1, *[1] * (out.ndim - 2))
+        if b.shape[2:].numel() == 1 and out.shape[2:] == a.shape[2:]:  # positions stay apart: what went stays marked
+            gone = gone | a.isnan().all(1, keepdim=True)
     return out.masked_fill(gone, NAN)
 
 
