@@ -1,8 +1,8 @@
-"""restore of a pruned model, against loading the same checkpoint into a model that is ready, plus copying that.
+"""restore of a sparse model, against loading the same checkpoint into a model that is ready, plus copying that.
 
-restore reads config, record and checkpoint, builds the small model from the dense one, and fills it. The peer does what
-no restore can do without: `ready.load_state_dict(torch.load(file))` and `copy.deepcopy(ready)`, `ready` being the small
-model. Prints medians of milliseconds of CPU time and their ratio, taken in turn in one run on one thread.
+restore reads config, record and checkpoint, builds the sparse model from the dense one, and fills it. The peer does
+what no restore can do without: `ready.load_state_dict(torch.load(file))` and `copy.deepcopy(ready)`, `ready` being the
+sparse model. Prints medians of milliseconds of CPU time and their ratio, taken in turn in one run on one thread.
 
     python benchmarks/restore.py [MODEL ...] [--rounds 15]
 """
@@ -29,8 +29,10 @@ import torchvision  # noqa: E402
 
 import amct_pytorch as amct  # noqa: E402
 
-AIMS = {"resnet50": 1.2}
-CONFIG = "prune_config { filter_pruner { balanced_l2_norm_filter_prune { prune_ratio: 0.5 ascend_optimized: false } } }"
+CHANNELS = "filter_pruner { balanced_l2_norm_filter_prune { prune_ratio: 0.5 ascend_optimized: false } }"
+NM = "n_out_of_m_pruner {{ l1_selective_prune {{ n_out_of_m_type: M4N2 update_freq: {} }} }}"
+KINDS = {"channels": CHANNELS, "2:4, update_freq 0": NM.format(0), "2:4, update_freq 1": NM.format(1)}
+AIMS = {("resnet50", kind): 1.2 if kind == "channels" else 1.15 for kind in KINDS}
 
 
 def milliseconds(run: Callable[[], object]) -> float:
@@ -40,11 +42,11 @@ def milliseconds(run: Callable[[], object]) -> float:
     return 1000 * (time.process_time() - start)
 
 
-def compare(name: str, folder: Path, rounds: int) -> tuple[float, float]:
+def compare(name: str, kind: str, folder: Path, rounds: int) -> tuple[float, float]:
     torch.manual_seed(0)
     model = getattr(torchvision.models, name)(weights=None)
-    config, record, checkpoint = folder / "prune.cfg", folder / "record.txt", folder / "small.pth"
-    config.write_text(CONFIG)
+    config, record, checkpoint = folder / "prune.cfg", folder / "record.txt", folder / "sparse.pth"
+    config.write_text(f"prune_config {{ {KINDS[kind]} }}")
     ready = amct.create_prune_retrain_model(model, torch.randn(1, 3, 64, 64), config, record)
     torch.save({"state_dict": ready.state_dict()}, checkpoint)
 
@@ -62,16 +64,18 @@ def compare(name: str, folder: Path, rounds: int) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", nargs="*", default=list(AIMS))
+    parser.add_argument("models", nargs="*", default=["resnet50"])
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    print("| model | restore, ms | load and copy, ms | ratio | aim |\n| --- | --- | --- | --- | --- |")
+    print("| model | sparsity | restore, ms | load and copy, ms | ratio | aim |\n| --- | --- | --- | --- | --- | --- |")
     for name in options.models:
-        with tempfile.TemporaryDirectory() as folder:
-            ours, peer = compare(name, Path(folder), options.rounds)
-        print(f"| {name} | {ours:.0f} | {peer:.0f} | {ours / peer:.2f} | {AIMS.get(name, '')} |", flush=True)
+        for kind in KINDS:
+            with tempfile.TemporaryDirectory() as folder:
+                ours, peer = compare(name, kind, Path(folder), options.rounds)
+            aim = AIMS.get((name, kind), "")
+            print(f"| {name} | {kind} | {ours:.0f} | {peer:.0f} | {ours / peer:.2f} | {aim} |", flush=True)
 
 
 if __name__ == "__main__":
