@@ -11,16 +11,27 @@ from amct_pytorch.errors import ModelError
 
 def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     """Every parameter and buffer by each of its names, parameters first. ModelError where one has no shape yet."""
-    parameters, buffers = {}, {}
-    for prefix, module in model.named_modules(remove_duplicate=False):
-        dot = prefix and f"{prefix}."
-        parameters.update({dot + name: tensor for name, tensor in module._parameters.items() if tensor is not None})
-        buffers.update({dot + name: tensor for name, tensor in module._buffers.items() if tensor is not None})
+    parameters: dict[str, torch.Tensor] = {}
+    buffers: dict[str, torch.Tensor] = {}
+    _collect(model, "", parameters, buffers)
     named = {**parameters, **buffers}
     for name, tensor in named.items():
-        if is_lazy(tensor):
+        if type(tensor) is not nn.Parameter and is_lazy(tensor):
             raise ModelError(f"{name} has no shape yet: its layer is a lazy one; run the model once before")
     return named
+
+
+def _collect(
+    module: nn.Module, dot: str, parameters: dict[str, torch.Tensor], buffers: dict[str, torch.Tensor]
+) -> None:
+    """In the order of `named_modules`, which takes several times as long."""
+    for own, found in ((module._parameters, parameters), (module._buffers, buffers)):
+        for name, tensor in own.items():
+            if tensor is not None:
+                found[dot + name] = tensor
+    for name, part in module._modules.items():
+        if part is not None:
+            _collect(part, f"{dot}{name}.", parameters, buffers)
 
 
 def first_names(model: nn.Module) -> dict[str, str]:
