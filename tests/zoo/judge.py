@@ -18,8 +18,9 @@ from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 import amct_pytorch as amct
+from amct_pytorch.apply.shrink import carried_plan
 from amct_pytorch.config import ChannelSparsity
-from amct_pytorch.report import Left
+from amct_pytorch.report import Left, Summary
 from tests.oracle import Double, distinct, fits, kept_twin, randomize
 from tests.zoo.architecture import LIMITS, Architecture
 
@@ -103,12 +104,12 @@ def _judge(head: tuple[str, str, str], model: nn.Module, inputs: Any, dtype: tor
     wrong += _values(head[1], model, small, inputs, TOLERANCE[dtype])
     wrong += _gradients(model, small, inputs)
     wrong += _restored(model, small, inputs, record, folder)
-    plan = amct.plan(model, inputs, CONFIG)
     total = sum(p.numel() for p in model.parameters())
     kept = dict(small.named_parameters())
     reached = sum(p.numel() for n, p in model.named_parameters() if kept[n].shape != p.shape) / total
     share = sum(p.numel() for p in kept.values()) / total
-    summary = plan.summary
+    plan = carried_plan(small)
+    summary = plan.summary if plan else Summary()
     macs = summary.macs[1] / summary.macs[0] if summary.macs and summary.macs[0] else None
     why = tuple(wrong)
     if not why and share > LIMITS[head[1]]:
