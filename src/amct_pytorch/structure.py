@@ -1,4 +1,4 @@
-"""Copies of a model that hold other tensors: what copy.deepcopy gives, faster for plain modules and tables."""
+"""The modules of a model, and copies that hold other tensors: what torch and copy.deepcopy give, faster."""
 
 from __future__ import annotations
 
@@ -34,6 +34,25 @@ _ATOMS = frozenset(
         torch.memory_format,
     )
 )
+
+
+def named_modules(model: nn.Module, every_name: bool = False) -> list[tuple[str, nn.Module]]:
+    """What `model.named_modules` gives; `every_name`: without `remove_duplicate`."""
+    found: list[tuple[str, nn.Module]] = []
+    _walk(model, "", found, None if every_name else set())
+    return found
+
+
+def _walk(module: nn.Module, name: str, found: list[tuple[str, nn.Module]], seen: set[nn.Module] | None) -> None:
+    if seen is not None:
+        if module in seen:
+            return
+        seen.add(module)
+    found.append((name, module))
+    dot = name and f"{name}."
+    for own, part in module._modules.items():
+        if part is not None:
+            _walk(part, dot + own, found, seen)
 
 
 @contextlib.contextmanager
@@ -76,8 +95,13 @@ def _copy(value: Any, memo: dict[int, Any]) -> Any:
         table: dict[Any, Any] = kind()
         memo[id(value)] = table
         for k, v in value.items():
-            table[k if type(k) in _ATOMS else _copy(k, memo)] = _copy(v, memo)
+            table[k if type(k) in _ATOMS else _copy(k, memo)] = v if type(v) in _ATOMS else _copy(v, memo)
         return table
+    if kind is tuple and _ATOMS.issuperset(map(type, value)):
+        return value
+    if kind is set and _ATOMS.issuperset(map(type, value)):
+        memo[id(value)] = set(value)
+        return memo[id(value)]
     if kind is list:
         items: list[Any] = []
         memo[id(value)] = items
@@ -86,7 +110,10 @@ def _copy(value: Any, memo: dict[int, Any]) -> Any:
     if isinstance(value, nn.Module) and _is_plain(kind):
         module: nn.Module = object.__new__(kind)
         memo[id(value)] = module
-        vars(module).update({k: _copy(v, memo) for k, v in vars(value).items() if k != "_compiled_call_impl"})
+        own = vars(module)
+        for k, v in vars(value).items():
+            if k != "_compiled_call_impl":
+                own[k] = v if type(v) in _ATOMS else _copy(v, memo)
         return module
     return copy.deepcopy(value, memo)
 
@@ -117,7 +144,7 @@ def _copies_plainly(kind: type[nn.Module]) -> bool:
 def _name_culprit(model: nn.Module, memo: dict[int, Any]) -> None:
     """Raise ModelError for the first attribute that cannot be copied by itself."""
     keep = {id(module): module for module in model.modules()}
-    for name, module in model.named_modules():
+    for name, module in named_modules(model):
         for attribute, value in vars(module).items():
             if attribute in ("_parameters", "_buffers", "_modules"):
                 continue

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "textio": {"errors", "files", "proto", "config", "record", "record_scan", "record_text"},
     "checkpoint": {"errors", "files", "record"},
     "analyse": {"errors", "report", "inputs", "wrappers", "record", "structure"},
-    "select": {"errors", "report", "inputs", "config", "record", "analyse"},
+    "select": {"errors", "report", "inputs", "config", "record", "structure", "analyse"},
     "apply": {"errors", "report", "wrappers", "config", "record", "structure"},
     "check": {"errors", "report", "inputs", "config", "record", "analyse", "select", "apply"},
     "taught": {"errors", "analyse"},

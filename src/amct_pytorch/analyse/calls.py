@@ -71,7 +71,7 @@ class SizeMode(TorchFunctionMode):
         else:
             self.capture.equate(expression, Dim(factor, dim))
 
-    def spread(self, out: torch.Tensor, dim: int, size: Any, new: bool = False, zero: bool = False) -> None:
+    def spread(self, out: torch.Tensor, dim: int, size: Any, new: bool = False) -> None:
         """A dim of equal elements, made out of a size: it has the labels that the size counts.
 
         Where an attribute gives the size of a `new` tensor, it gets labels of its own, which are tied to what they
@@ -81,12 +81,11 @@ class SizeMode(TorchFunctionMode):
         if isinstance(expression, Dim) and self.capture.varying(out, dim) is None and out.shape[dim] > 1:
             factor = expression.factor
             if factor.size == factor.shape[expression.dim]:
-                labels = factor.ravel() if zero else self.capture.labels.constant_like(factor.ravel())
+                labels = self.capture.labels.constant_like(factor.ravel())
                 self._add(out, lb.place(labels, dim, out.ndim))
         elif isinstance(size, Size) and out.shape[dim] > 1:
             if new and attributes(expression) and self.capture.varying(out, dim) is None:
-                labels = self.capture.labels.fresh(out.shape[dim])
-                labels = labels if zero else self.capture.labels.constant_like(labels)
+                labels = self.capture.labels.constant_like(self.capture.labels.fresh(out.shape[dim]))
                 self._add(out, lb.place(labels, dim, out.ndim))
             self.sized(out, dim, size)
 
@@ -220,7 +219,7 @@ def repeat(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     return out
 
 
-def factory(at: int, zero: bool = False) -> Handler:
+def factory(at: int) -> Handler:
     """zeros, ones, full, empty: (sizes...); of a tensor: x.new_zeros(sizes...)"""
 
     def handle(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -228,7 +227,7 @@ def factory(at: int, zero: bool = False) -> Handler:
         plain = [a for a in args[at:] if isinstance(a, (int, tuple, list, torch.Size))]
         sizes = plain[0] if plain and not isinstance(plain[0], int) else kwargs.get("size", plain)
         for d, size in enumerate(sizes if len(sizes) == out.ndim else ()):
-            mode.spread(out, d, size, new=True, zero=zero)
+            mode.spread(out, d, size, new=True)
         return out
 
     return handle
@@ -243,6 +242,13 @@ def values(at: int, name: str) -> Handler:
         return out
 
     return handle
+
+
+def numbered(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """_shape_as_tensor(x): its shape becomes the values"""
+    out = func(*args, **kwargs)
+    mode.valued(out, shape(mode, _T.size, (_input(args, kwargs),), {}))
+    return out
 
 
 def full(at: int) -> Handler:
@@ -465,15 +471,14 @@ HANDLERS: dict[Any, Handler] = {
     **dict.fromkeys((_T.expand, _T.broadcast_to, torch.broadcast_to), expand),
     _T.expand_as: expand_as,
     **dict.fromkeys((_T.repeat, _T.tile, torch.tile), repeat),
-    torch.ones: factory(0),
-    _T.new_ones: factory(1),
-    **dict.fromkeys((torch.zeros, torch.empty), factory(0, zero=True)),
-    **dict.fromkeys((_T.new_zeros, _T.new_empty), factory(1, zero=True)),
+    **dict.fromkeys((torch.ones, torch.zeros, torch.empty), factory(0)),
+    **dict.fromkeys((_T.new_ones, _T.new_zeros, _T.new_empty), factory(1)),
     torch.full: full(0),
     _T.new_full: full(1),
     **dict.fromkeys((torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor), values(0, "data")),
     torch.from_numpy: values(0, "ndarray"),
-    _T.new_tensor: values(1, "data"),
+    **dict.fromkeys((_T.new_tensor, _T.new), values(1, "data")),
+    torch._shape_as_tensor: numbered,
     torch.full_like: values(1, "fill_value"),
     **dict.fromkeys((_T.split, torch.split, _T.split_with_sizes, torch.split_with_sizes), pieces),
     **dict.fromkeys((_T.chunk, torch.chunk), chunk),

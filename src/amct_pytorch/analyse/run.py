@@ -27,7 +27,7 @@ from amct_pytorch.analyse.sizes import Equation, Expression, couple, mark
 from amct_pytorch.errors import ModelError
 from amct_pytorch.inputs import map_tensors
 from amct_pytorch.record import Axis
-from amct_pytorch.structure import copy_structure
+from amct_pytorch.structure import copy_structure, named_modules
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 Decisions = Sequence[tuple[str, list[Any]]]
@@ -153,7 +153,7 @@ def tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     parameters: dict[str, torch.Tensor] = {}
     buffers: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
-    for prefix, module in model.named_modules():
+    for prefix, module in named_modules(model):
         dot = prefix and f"{prefix}."
         for found, own in ((parameters, module._parameters), (buffers, module._buffers)):
             for name, t in own.items():
@@ -168,7 +168,7 @@ def enter(labels: Labels, model: nn.Module, options: Options) -> dict[str, Entry
     entries = {}
     grouped = {
         f"{name}.weight": m
-        for name, m in model.named_modules()
+        for name, m in named_modules(model)
         if isinstance(m, nn.modules.conv._ConvNd) and m.groups > 1 and _plain_convolution(m)
     }
     whole = {n for n, _ in _opaque(model, options.opaque)}
@@ -205,7 +205,7 @@ def _plain_convolution(m: nn.Module) -> bool:
 def _opaque(model: nn.Module, opaque: Sequence[Any]) -> list[tuple[str, nn.Module]]:
     return [
         (name, m)
-        for name, m in model.named_modules()
+        for name, m in named_modules(model)
         if any(isinstance(m, o) if isinstance(o, type) else m is o for o in opaque)
     ]
 
@@ -275,7 +275,7 @@ class Passes:
         On real values: `decisions` are those of the original's pass, to go the same way.
         """
         self.model.train(training)
-        names = {id(m): n for n, m in self.model.named_modules()}
+        names = {id(m): n for n, m in named_modules(self.model)}
         capture = Capture(labels, {**TABLE, **self.options.rules}, names, self.device)
         if self.means is Means.REAL:
             capture.decisions = []

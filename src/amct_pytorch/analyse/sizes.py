@@ -18,6 +18,7 @@ from torch import nn
 
 from amct_pytorch.analyse.labels import Factor, Labels, Mask, Reason, kept_along
 from amct_pytorch.record import Setting
+from amct_pytorch.structure import named_modules
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,7 @@ def mark(model: nn.Module, told: Callable[[Expression, Expression], None]) -> No
     Tuples, lists and dictionaries of integers too, and configuration objects that are no module.
     """
     done: set[int] = set()
-    for name, module in model.named_modules():
+    for name, module in named_modules(model):
         _mark(vars(module), name, "{}", told, done, depth=0)
 
 

@@ -14,6 +14,7 @@ from amct_pytorch.apply.sizes import Convolution
 from amct_pytorch.config import SparsityConfig
 from amct_pytorch.errors import ModelError, RecordError
 from amct_pytorch.record import Axis, ChannelPlan, Facts, Node, PruneGroup, Record, Removal
+from amct_pytorch.structure import named_modules
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -104,7 +105,7 @@ def _node_removals(
     groups: Collection[PruneGroup], model: nn.Module, shapes: Shapes, removals: Mapping[Axis, Removal]
 ) -> dict[Axis, Removal]:
     """`shapes` and `removals`: of a plan that the model may have been cut by."""
-    layers = dict(model.named_modules(remove_duplicate=False))
+    layers = dict(named_modules(model, every_name=True))
     first = first_names(model)
     tensors = named_tensors(model)
     before = {name: shapes.get(first[name], tuple(tensor.shape)) for name, tensor in tensors.items()}

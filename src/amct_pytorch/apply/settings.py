@@ -13,6 +13,7 @@ from torch import nn
 
 from amct_pytorch.errors import RecordError
 from amct_pytorch.record import Change, Setting
+from amct_pytorch.structure import named_modules
 
 _STEP = re.compile(r"\.?([^\W\d]\w*)|\[(\d+)\]|\['(.*?)'\]")
 # What a path may not lead through: nothing in there is the model's alone.
@@ -28,7 +29,7 @@ Step = int | str
 
 def check(model: nn.Module, settings: Mapping[Setting, Change]) -> None:
     """Raise RecordError where an attribute is not there, or has neither of the two values it may have."""
-    modules = dict(model.named_modules(remove_duplicate=False))
+    modules = dict(named_modules(model, every_name=True))
     for setting, change in settings.items():
         value: Any = _module(modules, setting)
         for step in _steps(setting):
@@ -38,8 +39,8 @@ def check(model: nn.Module, settings: Mapping[Setting, Change]) -> None:
 
 def apply(model: nn.Module, settings: Mapping[Setting, Change], original: nn.Module | None) -> None:
     """Set the attributes; what the model still shares with `original`, the model it is a copy of, is copied first."""
-    modules = dict(model.named_modules(remove_duplicate=False))
-    originals = {} if original is None else dict(original.named_modules(remove_duplicate=False))
+    modules = dict(named_modules(model, every_name=True))
+    originals = {} if original is None else dict(named_modules(original, every_name=True))
     for setting, change in settings.items():
         _set(_module(modules, setting), originals.get(setting.module), _steps(setting), setting, change)
 

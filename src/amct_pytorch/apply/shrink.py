@@ -15,7 +15,7 @@ from amct_pytorch.apply.names import named_tensors
 from amct_pytorch.apply.sizes import apply_sizes, check_sizes
 from amct_pytorch.errors import ModelError, RecordError
 from amct_pytorch.record import ChannelPlan, Removal
-from amct_pytorch.structure import copy_structure
+from amct_pytorch.structure import copy_structure, named_modules
 
 __all__ = ["apply_sizes", "carried_plan", "check_plan", "compose", "cut_shape", "cut_shapes", "cut_tensor", "shrink"]
 
@@ -48,7 +48,7 @@ def shrink(model: nn.Module, plan: ChannelPlan, without_values: Collection[str] 
         small = copy_structure(model, memo)
     _check_copy(small, tensors, memo)
     apply_sizes(small, plan, model)
-    for module in small.modules():  # a part's own plan ends here: the part was cut again
+    for _, module in named_modules(small):  # a part's own plan ends here: the part was cut again
         vars(module).pop(_PLAN, None)
     vars(small)[_PLAN] = composed
     return small

@@ -13,6 +13,7 @@ from amct_pytorch.apply.cut import kept_rows
 from amct_pytorch.apply.names import named_tensors
 from amct_pytorch.errors import RecordError
 from amct_pytorch.record import Axis, ChannelPlan, Setting
+from amct_pytorch.structure import named_modules
 
 Shape = tuple[int, ...]
 ShapeOf = Callable[[torch.Tensor], Shape]
@@ -41,7 +42,7 @@ def followed_settings(model: nn.Module, plan: ChannelPlan) -> set[Setting]:
 
     `model`: one whose tensors have just been cut by the plan, and whose attributes have not been set yet.
     """
-    names = {id(module): name for name, module in model.named_modules()}
+    names = {id(module): name for name, module in named_modules(model)}
     return {
         setting
         for layer, sizes in _followed(model, plan)
@@ -53,7 +54,7 @@ def followed_settings(model: nn.Module, plan: ChannelPlan) -> set[Setting]:
 def check_sizes(model: nn.Module, plan: ChannelPlan) -> None:
     """Raise RecordError where a setting of the plan does not fit the model before the cut, or groups would differ."""
     own = {id(layer): sizes for layer, sizes in _followed(model, plan)}
-    modules = dict(model.named_modules(remove_duplicate=False))
+    modules = dict(named_modules(model, every_name=True))
     user = {
         setting: change
         for setting, change in plan.settings.items()
@@ -85,7 +86,7 @@ def _followed(model: nn.Module, plan: ChannelPlan) -> Iterator[tuple[nn.Module, 
     def shape_before(tensor: torch.Tensor) -> Shape:
         return before.get(id(tensor), tuple(tensor.shape))
 
-    for layer in model.modules():
+    for _, layer in named_modules(model):
         own = (*layer._parameters.values(), *layer._buffers.values(), *_parametrized(layer))
         names = [cut[id(tensor)] for tensor in own if id(tensor) in cut]
         old = _sizes(layer, shape_before) if names else {}

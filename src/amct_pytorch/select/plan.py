@@ -19,6 +19,7 @@ from amct_pytorch.report import GroupSummary, Left, Summary
 from amct_pytorch.select.counts import kept_units
 from amct_pytorch.select.nodes import nodes
 from amct_pytorch.select.scores import Scores, filter_norms, order, unit_scores
+from amct_pytorch.structure import named_modules
 
 
 @dataclass
@@ -139,7 +140,7 @@ class Choice:
         shapes = {a.tensor: tuple(s.tensors[a.tensor].shape) for a in removals}
         old = {a.setting: a.value for e in s.facts.equations for side in (e.left, e.right) for a in attributes(side)}
         settings = {k: Change(old[k], v) for k, v in self.values.items()}
-        layers = dict(s.model.named_modules())
+        layers = dict(named_modules(s.model))
         groups = tuple(nodes(layers, self._axes_of(i, g)) for i, g in enumerate(s.facts.grouping.groups))
         named = tuple(g for g in groups if g.producers)
         return ChannelPlan(removals, shapes, settings, named, self._summary(), s.scored)
@@ -215,7 +216,7 @@ def _axis_labels(facts: Facts) -> dict[Axis, Factor]:
 def _repeats(model: nn.Module, axes: Mapping[Axis, Factor]) -> dict[Axis, int]:
     """Grouped convolutions of which every group loses the same inputs: plans count these over all groups."""
     found = {}
-    for name, layer in model.named_modules():
+    for name, layer in named_modules(model):
         axis = Axis(f"{name}.weight", 1)
         if isinstance(layer, nn.modules.conv._ConvNd) and layer.groups > 1 and axis in axes:
             whole = layer.out_channels if layer.transposed else layer.in_channels

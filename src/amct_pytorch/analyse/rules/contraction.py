@@ -202,7 +202,11 @@ def _inputs(capture: Capture, channels: Factor | None, weight: Factor | None, gr
             capture.freeze(channels if channels is not None else weight, BARE)  # type: ignore[arg-type]
         return None
     rows = channels.reshape(groups, -1)
-    capture.labels.tie(rows, weight.reshape(groups, -1) if weight.size == channels.size else weight[None])
+    if weight.size not in (rows.size, rows.shape[1]):
+        for f in (channels, weight):
+            capture.freeze(f, "a kernel is shared by convolutions of different groups")
+        return None
+    capture.labels.tie(rows, weight.reshape(groups, -1) if weight.size == rows.size else weight[None])
     return rows
 
 

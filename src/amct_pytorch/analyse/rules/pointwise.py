@@ -97,7 +97,7 @@ def constant(capture: Capture, call: Call) -> None:
 
 
 def like(capture: Capture, call: Call) -> None:
-    """ones_like, fill_ and others: the shape of a tensor, of its values nothing (zeros count nothing in a sum)."""
+    """ones_like, zero_ and others: the shape of a tensor, of its values nothing."""
     capture.put(call.out, [capture.labels.constant_like(f) for f in capture.factors(call.args[0])])
 
 
@@ -114,12 +114,13 @@ UNARY = (
     "threshold reciprocal erf erfc erfinv round floor ceil trunc frac square sin cos "
     "tan asin acos atan sinh cosh sign sgn selu celu log_sigmoid_forward logical_not bitwise_not isnan isinf "
     "isfinite nan_to_num logit clone _to_copy contiguous detach alias lift_fresh lift_fresh_copy positive "
-    "zeros_like zero zero_ bernoulli bernoulli_ conj _conj real _neg_view rrelu_with_noise rrelu to copy_to "
+    "bernoulli bernoulli_ conj _conj real _neg_view rrelu_with_noise rrelu to copy_to "
     "_fake_quantize_learnable_per_tensor_affine fake_quantize_per_tensor_affine "
     "fake_quantize_per_tensor_affine_cachemask"
 ).split()
 LIKE = (
-    "ones_like full_like empty_like rand_like randn_like randint_like fill fill_ uniform_ normal_ exponential_"
+    "zeros_like zero zero_ ones_like full_like empty_like rand_like randn_like randint_like fill fill_ uniform_ "
+    "normal_ exponential_"
 ).split()
 POINTWISE = (
     "add sub mul div maximum minimum fmax fmin where pow addcmul addcdiv lerp masked_fill eq ne lt gt le ge "

@@ -1,0 +1,188 @@
+"""Networks that a review found to come back wrong, or to be refused: right, or left whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from judge import Build, Net, between, conv, image, net, tokens
+from torch import nn
+
+L, C = nn.Linear, conv
+
+
+def two(fn: Callable[..., Any]) -> Build:
+    """Convs a, c and d of 16 channels; b and e read 16."""
+    return net(
+        fn,
+        "",
+        a=lambda: C(3, 16),
+        c=lambda: C(3, 16),
+        d=lambda: C(3, 16),
+        b=lambda: C(16, 8),
+        e=lambda: C(16, 8),
+    )
+
+
+def base_overwritten(s: Any, x: torch.Tensor) -> torch.Tensor:
+    y = s.a(x)
+    view = y[:, :, 1:]
+    y.copy_(s.c(x))
+    return s.b(view)  # type: ignore[no-any-return]
+
+
+def alias_overwritten(s: Any, x: torch.Tensor) -> torch.Tensor:
+    y = s.a(x)
+    y.detach().copy_(s.c(x))
+    return s.b(y)  # type: ignore[no-any-return]
+
+
+def data_overwritten(s: Any, x: torch.Tensor) -> torch.Tensor:
+    y = s.a(x)
+    y.data.copy_(s.c(x))
+    return s.b(y)  # type: ignore[no-any-return]
+
+
+def second_half(t: torch.Tensor) -> torch.Tensor:
+    """The second half, by its offset from the first."""
+    first = t.chunk(2, 1)[0]
+    return torch.cat([first.as_strided(first.shape, first.stride(), first.shape[1] * 64), first * 2], 1)
+
+
+def picked(s: Any, x: torch.Tensor) -> torch.Tensor:
+    u, v = s.a(x), s.c(x)
+    return s.b(u if u.shape[1] > 8 else v) + s.e(v)  # type: ignore[no-any-return]
+
+
+def copied(s: Any, x: torch.Tensor) -> torch.Tensor:
+    y = s.a(x)
+    z = y.clone() if y.shape[1] > 8 else y
+    z.mul_(2)
+    return s.b(y)  # type: ignore[no-any-return]
+
+
+def rows_from_size(s: Any, x: torch.Tensor) -> torch.Tensor:
+    t = s.a(x)
+    n = t.shape[1]
+    return s.b(t[:, :, n : n + 4])  # type: ignore[no-any-return]
+
+
+def input_rows_from_size(s: Any, x: torch.Tensor) -> torch.Tensor:
+    t = s.a(x[:, :, :4])
+    n = t.shape[1]
+    return s.b(t * x[:, :1, n : n + 4])  # type: ignore[no-any-return]
+
+
+def tall() -> torch.Tensor:
+    return image(2, 3, 32, 8)
+
+
+def rolled(t: torch.Tensor) -> torch.Tensor:
+    return torch.arange(t.shape[1], t.shape[1] + 4).to(t.dtype).sum() * 0.1
+
+
+class Chosen(nn.Module):
+    """Of two parameters, or of two buffers, the size chooses one."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__()
+        self.a, self.b = C(3, 16), C(16, 8)
+        self.p, self.q = nn.Parameter(torch.tensor(2.0)), nn.Parameter(torch.tensor(5.0))
+        self.register_buffer("k", torch.tensor([1, 2]))
+        self.register_buffer("m", torch.tensor([4, 2]))
+        self.first, self.second = first, second
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        t = self.a(x)
+        scale = getattr(self, self.first if t.shape[1] > 8 else self.second)
+        return self.b(t) * scale.sum()  # type: ignore[no-any-return]
+
+
+def chosen(first: str, second: str) -> Build:
+    return lambda: (Chosen(first, second), (image(),), "")
+
+
+def shared_by_groups() -> tuple[nn.Module, Any, str]:
+    one = nn.Conv2d(8, 16, 3, padding=1, groups=2, bias=False)
+    two = nn.Conv2d(16, 16, 3, padding=1, groups=4, bias=False)
+    two.weight = one.weight
+    return Net(lambda s, x: s.b(s.two(s.one(s.a(x)))), a=C(3, 8), one=one, two=two, b=C(16, 8)), (image(),), ""
+
+
+def fewer_channels(s: Any, x: torch.Tensor) -> torch.Tensor:
+    rows = torch.zeros(4, 1, 1, dtype=torch.long).expand(4, 3, 8)
+    return s.b(torch.gather(s.a(x), 1, rows))  # type: ignore[no-any-return]
+
+
+PATTERNS: dict[str, Build] = {
+    "lower bound by another layer": two(lambda s, x: s.b(torch.clamp(s.a(x), min=s.c(x)))),
+    "upper bound by another layer": two(lambda s, x: s.b(s.a(x).clamp_max(s.c(x)))),
+    "both bounds by layers": two(lambda s, x: s.b(s.a(x).clamp(s.c(x), s.d(x)))),
+    "bound in place": two(lambda s, x: s.b(s.a(x).clone().clamp_(min=s.c(x)))),
+    "narrow input, wide bound": two(lambda s, x: s.b(s.a(x) * torch.clamp(x[:, :1], min=s.c(x)))),
+    "base overwritten, view used": two(base_overwritten),
+    "overwritten through an alias": two(alias_overwritten),
+    "overwritten through data": two(data_overwritten),
+    "storage offset": between(second_half, ""),
+    "fewer channels gathered": net(fewer_channels, "", tokens, a=lambda: L(8, 16), b=lambda: L(8, 4)),
+    "kernel shared by groups of two sizes": shared_by_groups,
+    "broadcast by keywords": between(lambda t: torch.broadcast_to(input=t, size=t.shape)),
+    "unflatten by keywords": between(lambda t: torch.unflatten(input=t, dim=1, sizes=(4, -1)).flatten(1, 2), ""),
+    "tile by keywords": between(lambda t: torch.tile(input=t.mean(1, keepdim=True), dims=(1, 16, 1, 1)), ""),
+    "range that begins at a size": between(lambda t: t * torch.sigmoid(rolled(t)), ""),
+    "range in steps of a size": between(
+        lambda t: t * torch.sigmoid(torch.arange(0, t.shape[1], t.shape[1] // 4).to(t.dtype).sum() * 0.1), ""
+    ),
+    "groups by a quotient": between(lambda t: F.group_norm(t, int(t.shape[1] / 4)), ""),
+    "groups by a common divisor": between(lambda t: F.group_norm(t, math.gcd(t.shape[1], 4)), ""),
+    "size as epsilon of a group norm": between(lambda t: F.group_norm(t, 4, eps=float(t.shape[1])), ""),
+    "size as epsilon of a layer norm": between(lambda t: F.layer_norm(t, (8, 8), eps=float(t.shape[1])), ""),
+    "rows that begin at a size": net(rows_from_size, "", tall, a=lambda: C(3, 16), b=lambda: C(16, 8)),
+    "input's rows that begin at a size": net(input_rows_from_size, "", tall, a=lambda: C(3, 16), b=lambda: C(16, 8)),
+    "layer chosen by a size": net(
+        lambda s, x: (lambda t: s.b(t) + s.heads[t.shape[1] // 8 - 1](x))(s.a(x)),
+        "",
+        a=lambda: C(3, 16),
+        b=lambda: C(16, 8),
+        heads=lambda: nn.ModuleList([C(3, 8), C(3, 8)]),
+    ),
+    "parameter chosen by a size": chosen("p", "q"),
+    "buffer chosen by a size": chosen("k", "m"),
+    "tensor chosen by a size": two(picked),
+    "half chosen by a size": net(
+        lambda s, x: (lambda t: (lambda p: s.b(p[0] if t.shape[1] > 16 else p[1]) + s.e(p[1]))(t.chunk(2, 1)))(s.a(x)),
+        "",
+        a=lambda: C(3, 32),
+        b=lambda: C(16, 8),
+        e=lambda: C(16, 8),
+    ),
+    "input chosen by a size": net(
+        lambda s, x: (lambda t: s.b(t) * (x[:, :1] if t.shape[1] > 8 else x[:, 1:2]))(s.a(x)),
+        "",
+        a=lambda: C(3, 16),
+        b=lambda: C(16, 8),
+    ),
+    "copied where it is wide": two(copied),
+    "size by an old constructor": between(lambda t: t / torch.Tensor([t.shape[1]]).to(t), ""),
+    "size by a typed constructor": between(lambda t: t / torch.DoubleTensor([t.shape[1]]), ""),
+    "size by new": between(lambda t: t / t.new([t.shape[1]]), ""),
+    "size from bytes": between(
+        lambda t: (
+            t / torch.frombuffer(bytearray(np.array([float(t.shape[1])]).tobytes()), dtype=torch.float64).to(t.dtype)
+        ),
+        "",
+    ),
+    "shape as tensor": between(lambda t: t / torch._shape_as_tensor(t)[1], ""),
+    "ones beside channels, counted": between(
+        lambda t: t / (torch.cat([t * 0, torch.ones_like(t)], 1).sum(1, keepdim=True) + 1), ""
+    ),
+    "sigmoid of zeros, counted": between(
+        lambda t: t * torch.sigmoid(torch.sigmoid(torch.zeros_like(t)).sum(1, keepdim=True) * 0.1), ""
+    ),
+    "zeros compared, counted": between(lambda t: t / (torch.zeros_like(t) == 0).to(t.dtype).sum(1, keepdim=True), ""),
+    "exp of new zeros, counted": between(lambda t: t / t.new_zeros(t.shape).exp().sum(1, keepdim=True), ""),
+}
