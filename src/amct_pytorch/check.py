@@ -131,6 +131,7 @@ def _failures(
     group_of = {u: i for i, us in choice.removed.items() for u in us}
     expected = _Expected(choice)
     failures: dict[int, str] = {}
+    unexplained = ""
     carried: dict[int, str] = {}  # results without channels of a pruned group that differ: what uses them is at fault
     for i, a in enumerate(full):
         difference = expected.difference(a, small[i]) if i < len(small) else error or "the operation is missing"
@@ -143,11 +144,12 @@ def _failures(
         for group in involved:
             failures.setdefault(group, why)
         if not involved:
+            unexplained = unexplained or why
             carried.update((id(info), why) for info in a.outs)
         elif i >= len(small) or (patient and difference and not difference.startswith("other scalars")):
             break  # what follows differs because this does
-    if not failures and (error or carried or len(small) != len(full)):
-        why = next(iter(carried.values()), "") or error or "the pruned model runs other operations"
+    if not failures and (unexplained or error or len(small) != len(full)):
+        why = unexplained or error or "the pruned model runs other operations"
         return dict.fromkeys(choice.removed, f"after the cut, the forward pass would not do the same: {why}")
     return failures
 
@@ -163,10 +165,13 @@ class _Expected:
         for i in choice.removed:
             self.active[np.concatenate(grouping.groups[i].classes)] = True
         self._cache: dict[int, tuple[Factor, Factor]] = {}
+        self.twins: dict[int, int] = {}  # what each tensor of the original corresponds to
 
     def difference(self, a: Logged, b: Logged) -> str:
         if a.name != b.name:
             return f"{b.name} runs instead"
+        if not self._same_tensors(a, b):
+            return "it takes other tensors"
         if a.scalars != b.scalars:
             return f"other scalars ({_first_difference(a.scalars, b.scalars)})"
         if len(a.outs) != len(b.outs):
@@ -193,6 +198,15 @@ class _Expected:
             c = f if bool(self.keep[f].all()) else lb.compact(self.keep, f)
             found = self._cache[id(f)] = (f, c)  # holds f, so that its id stays its own
         return found[1]
+
+    def _same_tensors(self, a: Logged, b: Logged) -> bool:
+        """Whether both take what corresponds; from now on their results correspond."""
+        same = len(a.ins) == len(b.ins)
+        for one, two in zip(a.ins, b.ins, strict=False):
+            one, two = one.source(), two.source()
+            same &= one.name == two.name and self.twins.setdefault(id(one), id(two)) == id(two)
+        self.twins.update((id(one), id(two)) for one, two in zip(a.outs, b.outs, strict=False))
+        return same
 
     def _shrinks(self, units: Factor) -> bool:
         return bool(self.active[units].any())

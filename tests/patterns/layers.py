@@ -487,7 +487,7 @@ PATTERNS: dict[str, Build] = {
     "conv by function": of(OwnConv, "w1 w2"),
     "bilinear": net(
         lambda s, x: s.c(s.m(s.a(x), s.b(x))),
-        "a b m c",
+        "",
         lambda: image(6, 8),
         a=lambda: L(8, 16),
         b=lambda: L(8, 12),

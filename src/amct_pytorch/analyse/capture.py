@@ -30,15 +30,26 @@ _MARK = "_channel_labels"
 
 
 class Info:
-    """What is known of one tensor: its factors; whether it comes from parameters alone; labels that its values depend
-    on."""
+    """What is known of one tensor.
 
-    __slots__ = ("factors", "indices", "static")
+    `factors`: its labels. `static`: whether it comes from parameters alone. `indices`: labels that its values count.
+    `name`: of a parameter, a buffer or an input. `copied`: what this is a plain copy of.
+    """
 
-    def __init__(self, factors: list[Factor], static: bool = False, indices: tuple[Factor, ...] = ()) -> None:
+    __slots__ = ("copied", "factors", "indices", "name", "static")
+
+    def __init__(
+        self, factors: list[Factor], static: bool = False, indices: tuple[Factor, ...] = (), name: str = ""
+    ) -> None:
         self.factors = factors
         self.static = static
         self.indices = indices
+        self.name = name
+        self.copied: Info | None = None
+
+    def source(self) -> Info:
+        """The same, or what it is a copy of."""
+        return self if self.copied is None else self.copied
 
 
 class Call(NamedTuple):
@@ -136,6 +147,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.inside = False  # a call of torch: what it compares is not the user's
         self._marked: list[torch.Tensor] = []
         self._frozen: dict[int, Factor] = {}
+        self._outside: dict[int, tuple[torch.Tensor, Info]] = {}
         self.decisions: list[tuple[str, list[Any]]] | None = None  # of a pass on real values
         self.script: Iterator[tuple[str, list[Any]]] | None = None
 
@@ -143,6 +155,11 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def info(self, tensor: Any) -> Info | None:
         return getattr(tensor, _MARK, None)
+
+    def is_static(self, tensor: Any) -> bool:
+        """Whether a tensor comes from parameters alone."""
+        info = self.info(tensor)
+        return info is not None and info.static
 
     def factors(self, tensor: Any) -> list[Factor]:
         found = getattr(tensor, _MARK, None)
@@ -156,7 +173,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def enter(self, name: str, tensor: torch.Tensor, factors: Sequence[Factor]) -> None:
         """Give a parameter or buffer its labels, for this pass."""
-        self.put(tensor, factors, static=True)
+        setattr(tensor, _MARK, Info([f for f in factors if f.size > 1], static=True, name=name))
         self.parameters[id(tensor)] = name
         self._marked.append(tensor)
 
@@ -348,28 +365,31 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _follow(self, call: Call, key: str, tensors: list[torch.Tensor], leaves: list[Any]) -> None:
         """Let the labels ride along one operation, and log it."""
-        infos: list[Info] = []
-        labelled, static = False, True
-        for t in tensors:
-            info: Info | None = getattr(t, _MARK, None)
-            if info is None:
-                static = False
-                continue
-            infos.append(info)
-            if info.static and id(t) in self.parameters:
-                self.touched.add(self.parameters[id(t)])
-            labelled = labelled or bool(info.factors)
-            static = static and info.static
+        infos = [self._known(t) for t in tensors]
+        labelled = any(info.factors for info in infos)
+        static = bool(infos) and all(info.static for info in infos)
+        for info in infos:
+            if info.name:
+                self.touched.add(info.name)
             for f in info.indices:
                 self.freeze(f, f"indices of channels are used by {call.name}")
         if labelled or (self.repeated is not None and call.name == "expand"):
             self.rules.get(call.name, unknown)(self, call)
         out = call.out if isinstance(call.out, (tuple, list)) else (call.out,)
         outs = [o for o in out if isinstance(o, torch.Tensor)]
-        given = tuple([self._given(o, static and bool(infos)) for o in outs])
-        if call.name not in COPIES:
+        given = tuple([self._given(o, static) for o in outs])
+        if call.name in COPIES:
+            for info in given:
+                info.copied = infos[0].source()
+        else:
             sizes = tuple([tuple(o.shape) for o in outs])
-            self.log.append(Logged(key, _scalars(call.name, leaves), sizes, given, tuple(infos), call.shapes))
+            self.log.append(Logged(key, self._scalars(call, leaves), sizes, given, tuple(infos), call.shapes))
+
+    def _known(self, tensor: torch.Tensor) -> Info:
+        info: Info | None = getattr(tensor, _MARK, None)
+        if info is None:  # made outside of the pass: it is not ours to mark
+            info = self._outside.setdefault(id(tensor), (tensor, Info([])))[1]
+        return info
 
     def _given(self, tensor: torch.Tensor, static: bool) -> Info:
         info: Info | None = getattr(tensor, _MARK, None)
@@ -379,12 +399,25 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         info.static = static
         return info
 
+    def _scalars(self, call: Call, leaves: list[Any]) -> tuple[Any, ...]:
+        """The scalars of an operation that are no sizes: those are compared as shapes and labels."""
+        if call.name == "slice":
+            dim = call.arg(1, "dim", 0)
+            whole = self.varying(call.args[0], dim) is None  # no channels: the bounds have to stay
+            leaves = leaves if whole else [dim, call.arg(4, "step", 1)]
+        elif call.name in SIZED:
+            leaves = leaves[SIZED[call.name] :] if SIZED[call.name] else []
+        elif call.name == "convolution":
+            leaves = leaves[:-1]  # the groups of a depthwise one are a size
+        return tuple([int(v) if type(v) is Size else v for v in leaves if not isinstance(v, torch.Tensor)])
+
     def outputs(self, value: Any) -> None:
-        """Network outputs keep their width."""
-        for t in tensors_of(value):
-            info = self.info(t)
-            for f in [*info.factors, *info.indices] if info is not None else ():
+        """Network outputs keep their width, and stay the same tensors."""
+        infos = [self._known(t) for t in tensors_of(value)]
+        for info in infos:
+            for f in (*info.factors, *info.indices):
                 self.labels.freeze(f, Reason("it is an output of the network"))
+        self.log.append(Logged("the network's output", (), (), (), tuple(infos), ()))
 
 
 def operation_name(operation: Any) -> str:
@@ -419,13 +452,19 @@ def tensors_of(value: Any) -> Iterator[torch.Tensor]:
 # Whether a tensor is copied depends on its strides, not on what the network computes.
 COPIES = frozenset("clone contiguous alias detach lift_fresh".split())
 RESHAPES = frozenset("view _unsafe_view reshape _reshape_alias".split())
-# Operations whose scalars are sizes: their results' shapes and labels are compared instead.
-SIZED = frozenset(
-    "view _unsafe_view reshape _reshape_alias expand split split_with_sizes unsafe_split chunk slice narrow repeat "
-    "as_strided as_strided_ affine_grid_generator native_group_norm native_layer_norm _fused_rms_norm arange zeros "
-    "ones full empty rand randn randint new_zeros new_ones new_full new_empty new_empty_strided empty_strided "
-    "empty_permuted".split()
-)
+# Operations whose scalars are sizes, and how many of the last are not (negative: from there on).
+SIZED = {
+    **dict.fromkeys(
+        "view _unsafe_view reshape _reshape_alias expand split split_with_sizes unsafe_split chunk repeat as_strided "
+        "as_strided_ zeros ones full empty rand randn randint new_zeros new_ones new_full new_empty new_empty_strided "
+        "empty_strided empty_permuted".split(),
+        0,
+    ),
+    "affine_grid_generator": -1,  # align_corners
+    "native_group_norm": -2,  # groups, eps
+    "native_layer_norm": -1,  # eps
+    "_fused_rms_norm": -1,
+}
 
 
 _NAMES: dict[Any, tuple[str, str]] = {}
@@ -436,14 +475,6 @@ def _named(func: Any) -> tuple[str, str]:
     name = func._schema.name.removeprefix("aten::")
     _NAMES[func] = name, "reshape" if name in RESHAPES else str(func)
     return _NAMES[func]
-
-
-def _scalars(name: str, leaves: list[Any]) -> tuple[Any, ...]:
-    if name in SIZED:
-        return ()
-    if name == "convolution":
-        leaves = leaves[:-1]  # the groups of a depthwise one are a size
-    return tuple([int(v) if type(v) is Size else v for v in leaves if not isinstance(v, torch.Tensor)])
 
 
 def index(factor: Factor, dim: int, start: int, stop: int) -> Factor:

@@ -13,6 +13,7 @@ from amct_pytorch.analyse.capture import Call, Capture, Rule
 from amct_pytorch.analyse.labels import Factor, Reason
 
 KERNEL = Reason("it is the size of a kernel")
+STATISTIC = "a statistic of weights is taken over it, which would be another after the cut"
 BARE = "its channels are summed with a tensor that does not depend on them"
 
 
@@ -56,8 +57,7 @@ def _aligned(a: Factor, dim: int, b: Factor, other: int, shared: int) -> tuple[F
 
 
 def _produce(capture: Capture, weight: Any, factors: Sequence[Factor]) -> None:
-    info = capture.info(weight)
-    if info is not None and info.static:
+    if capture.is_static(weight):
         capture.labels.produced += factors
 
 
@@ -83,7 +83,10 @@ def matrix_vector(capture: Capture, call: Call) -> None:
     """mv, addmv, dot: a vector is a matrix of one column."""
     added = "add" in call.name
     bias, x, w = call.args[:3] if added else (None, *call.args[:2])
-    left, _ = contract(capture, capture.factors(x), x.ndim - 1, capture.factors(w), 0)
+    fx, fw = capture.factors(x), capture.factors(w)
+    if capture.is_static(x) and capture.is_static(w):  # as spectral norm does
+        fx, fw = (capture.fixed(fs, [t.ndim - 1], STATISTIC) for fs, t in ((fx, x), (fw, w)))
+    left, _ = contract(capture, fx, x.ndim - 1, fw, 0)
     _produce(capture, x, left)
     out = [f.squeeze(-1) for f in left] if x.ndim > 1 else []
     if bias is not None:
@@ -101,19 +104,6 @@ def linear(capture: Capture, call: Call) -> None:
     if bias is not None:
         out = capture.merge([(call.out, out), (bias, capture.factors(bias))], call.out.ndim)
     capture.put(call.out, out)
-
-
-def trilinear(capture: Capture, call: Call) -> None:
-    """nn.Bilinear: (n, i) by (out, i, j) by (n, j), summed over i and j. Other uses are not known."""
-    x, w, y = call.args[:3]
-    if [list(a) for a in call.args[3:7]] != [[1, 3], [0], [1, 2], [2, 3]]:
-        capture.unknown(call)
-        return
-    left, rest = contract(capture, capture.factors(x), x.ndim - 1, capture.factors(w), 1)
-    right, rest = contract(capture, capture.factors(y), y.ndim - 1, rest, 2)
-    made = [f.reshape(1, -1) for f in rest if f.shape[0] > 1]
-    capture.labels.produced += [f.ravel() for f in made]
-    capture.put(call.out, [*capture.merge([(None, left), (None, right)], 2), *made])
 
 
 def convolution(capture: Capture, call: Call) -> None:
@@ -287,7 +277,6 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("mv", "addmv", "dot", "vdot", "addmv_"), matrix_vector),
     "linear": linear,
     "convolution": convolution,
-    "_trilinear": trilinear,
     "_grouped_mm": grouped_mm,
     **dict.fromkeys(
         (

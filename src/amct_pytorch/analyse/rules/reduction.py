@@ -71,12 +71,18 @@ def maximum(capture: Capture, call: Call) -> None:
     if len(call.args) > 1 and isinstance(call.args[1], torch.Tensor):
         pointwise(capture, call)
         return
-    reduction(None if call.name == "max" else f"{call.name} is taken over it")(capture, call)
+    whole = len(call.args) < 2
+    reduction(f"{call.name} is taken over it" if whole or call.name == "min" else None)(capture, call)
     if isinstance(call.out, (tuple, list)):
         x, values, indices = call.args[0], call.out[0], call.out[1]
         along = call.args[1] % max(x.ndim, 1)
         counted = tuple(f for f in capture.factors(x) if f.ndim > along and f.shape[along] > 1)
         indices._channel_labels = Info(list(capture.factors(values)), False, counted)
+
+
+def greatest(capture: Capture, call: Call) -> None:
+    """amax(x, dims)"""
+    reduction(None if call.arg(1, "dim") else "amax is taken over all of it")(capture, call)
 
 
 def vector_norm(capture: Capture, call: Call) -> None:
@@ -106,12 +112,13 @@ def along_dim(at: int, over: str | None) -> Rule:
 COUNTING = ("sum", "nansum", "linalg_vector_norm", "norm")
 STAYS = "it stays"
 RULES: dict[str, Rule] = {
-    **{n: reduction() for n in ("mean", "sum", "amax", "var", "var_mean", "nansum", "nanmean")},
+    **{n: reduction() for n in ("mean", "sum", "var", "nansum", "nanmean")},
     **{
         n: reduction(f"{n} is taken over it")
-        for n in "amin std std_mean prod logsumexp any all argmax argmin median nanmedian mode".split()
+        for n in "amin std std_mean var_mean prod logsumexp any all argmax argmin median nanmedian mode".split()
     },
     **dict.fromkeys(("max", "min"), maximum),
+    "amax": greatest,
     "linalg_vector_norm": vector_norm,
     "norm": vector_norm,
     "_softmax": along_dim(1, None),
