@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import coo_array
 
 from amct_pytorch.analyse.labels import Factor, Labels, Mask, Reason, settle
 from amct_pytorch.record import Axis
@@ -57,11 +58,18 @@ def group(labels: Labels, untouched: Iterable[str], buffers: Iterable[str] = ())
     count = int(unit.max()) + 1 if len(unit) else 0
     sizes = np.diff([*labels.starts, labels.count])
     axis_of = np.repeat(np.arange(len(sizes)), sizes)
-    why = _reasons(labels, unit, axis_of, set(untouched))
+    idle = set(untouched)
+    why = _reasons(labels, unit, axis_of, idle)
     rows = _rows(labels, unit, why)
     produced = _produced(labels, set(buffers))
     groups = _groups(labels, unit, axis_of, why, rows, count, produced)
-    return Grouping(unit, groups, _frozen(labels, unit, axis_of, why, produced))
+    return Grouping(unit, groups, _frozen(labels, unit, axis_of, why, produced | _filters(labels, idle)))
+
+
+def _filters(labels: Labels, tensors: set[str]) -> set[int]:
+    """The axes that count the filters of weights: layers that never ran made nothing, and are reported all the same."""
+    matrices = {a.tensor for a in labels.axes if a.axis == 1}
+    return {i for i, a in enumerate(labels.axes) if a.axis == 0 and a.tensor in tensors & matrices}
 
 
 def _reasons(labels: Labels, unit: Ids, axis_of: Ids, untouched: set[str]) -> dict[int, Reason]:
@@ -109,18 +117,20 @@ def _groups(
 ) -> tuple[Group, ...]:
     named = np.array([bool(a.tensor) for a in labels.axes])[axis_of] if labels.axes else np.zeros(0, np.bool_)
     width = len(labels.axes) + sum(len(r) for r in rows)
-    keys = [unit[named] * width + axis_of[named]]
+    units, columns = [unit[named]], [axis_of[named]]
     offset = len(labels.axes)
     for r in rows:
-        keys.append((r * width + offset + np.arange(len(r))[:, None]).ravel())
+        units.append(r.ravel())
+        columns.append(np.repeat(np.arange(offset, offset + len(r)), r.shape[1]))
         offset += len(r)
-    touched, times = np.unique(np.concatenate(keys), return_counts=True)
+    where = np.concatenate(units), np.concatenate(columns)
+    touched = coo_array((np.ones(len(where[0]), np.int64), where), shape=(count, max(width, 1))).tocsr()
+    touched.sum_duplicates()  # by unit: axis or row, and how often
+    entries = np.stack([touched.indices, touched.data], 1, dtype=np.int64).tobytes()
     signatures: dict[Signature, list[int]] = defaultdict(list)
-    starts = np.searchsorted(touched, np.arange(count + 1) * width).tolist()
-    entries = np.stack([touched % max(width, 1), times], 1)  # axis or row, and how often
-    for u, (a, b) in enumerate(itertools.pairwise(starts)):
+    for u, (a, b) in enumerate(itertools.pairwise((touched.indptr * 16).tolist())):
         if a < b and u not in why:
-            signatures[entries[a:b].tobytes()].append(u)
+            signatures[entries[a:b]].append(u)
     found = []
     for classes in _cohorts(list(signatures), rows, signatures):
         axes = sorted({c for s in classes for c in _columns(s) if c < len(labels.axes)})

@@ -170,10 +170,11 @@ def reshape(factor: Factor, old: Sequence[int], new: Sequence[int]) -> Factor:
 
 def components(count: int, ties: Sequence[tuple[Factor, Factor]]) -> npt.NDArray[np.int64]:
     """Which component each label is in, when tied labels are in one."""
-    pairs = [np.broadcast_arrays(a, b) for a, b in ties]
+    pairs = [(a, b) if a.shape == b.shape else np.broadcast_arrays(a, b) for a, b in ties]
+    kind = np.int32 if count < 2**31 else np.int64  # scipy copies the wider ones
     left = np.concatenate([a.ravel() for a, _ in pairs]) if pairs else np.zeros(0, np.int64)
     right = np.concatenate([b.ravel() for _, b in pairs]) if pairs else np.zeros(0, np.int64)
-    graph = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(count, count))
+    graph = coo_array((np.ones(len(left), np.int8), (left.astype(kind), right.astype(kind))), shape=(count, count))
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)
 
 
