@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from amct_pytorch.errors import RecordError
@@ -35,11 +36,13 @@ def cut_tensor(tensor: torch.Tensor, removals: Mapping[int, Removal]) -> torch.T
     if not removals:
         return tensor.clone(memory_format=torch.preserve_format)
     # Cut in the order of the memory, the axis that shrinks most first; the strides come back with the axes' order.
+    if tensor.ndim == 1:
+        return tensor.index_select(0, _index(_kept(removals[0]), tensor))
     order = stride_order(tensor)
     kept = tensor.permute(order)
     plain = [axis for axis in removals if blocks is None or axis > 1]
     for axis in sorted(plain, key=lambda axis: -len(removals[axis].removed) / shape[axis]):
-        kept = kept.index_select(order.index(axis), _index(kept_indices(removals[axis]), tensor))
+        kept = kept.index_select(order.index(axis), _index(_kept(removals[axis]), tensor))
     if blocks is not None:
         kept = _cut_blocks(kept, blocks, order.index(0), order.index(1))
     return kept.permute([order.index(axis) for axis in range(tensor.ndim)])
@@ -66,10 +69,14 @@ def empty_cut(tensor: torch.Tensor, removals: Mapping[int, Removal], device: tor
 
 def kept_indices(removal: Removal) -> list[int]:
     """The indices that stay, sorted."""
-    stays = np.ones(removal.size, np.bool_)
-    stays[list(removal.removed)] = False
-    kept: list[int] = np.flatnonzero(stays).tolist()
+    kept: list[int] = _kept(removal).tolist()
     return kept
+
+
+def _kept(removal: Removal) -> npt.NDArray[np.int64]:
+    stays = np.ones(removal.size, np.bool_)
+    stays[np.array(removal.removed, np.int64)] = False
+    return stays.nonzero()[0]
 
 
 def kept_rows(rows: int, groups: int, removal: Removal | None) -> list[list[int]]:
@@ -129,8 +136,8 @@ def _is_logical(shape: Sequence[int], axis: int, size: int) -> bool:
     return axis == 1 and shape[1] > 0 and size % shape[1] == 0 and shape[0] % (size // shape[1]) == 0
 
 
-def _index(kept: list[int], tensor: torch.Tensor) -> torch.Tensor:
-    return torch.tensor(kept, dtype=torch.int64, device=tensor.device)
+def _index(kept: list[int] | npt.NDArray[np.int64], tensor: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(kept, np.int64)).to(tensor.device)
 
 
 def _few(counts: list[int]) -> str:
