@@ -122,11 +122,12 @@ def to_set(words: list[int], size: int) -> Removal:
 
 def _groups(groups: tuple[PruneGroup, ...], facts: Facts | None) -> Iterator[str]:
     extra = [] if facts is None else _facts(facts)
+    known: dict[tuple[int, ...], str] = {}
     for group in groups:
         lines = []
         for kind, nodes in (("producer", group.producers), ("consumer", group.consumers)):
             for node in nodes:
-                lines += _node(kind, node.name, [*_node_attributes(kind, node, group), *extra])
+                lines += _node(kind, node.name, [*_node_attributes(kind, node, group, known), *extra])
                 extra = []  # the facts of the whole file sit on its first node
         yield _prune_record(lines)
     if extra:
@@ -139,7 +140,8 @@ def _carrier(facts: Facts | None) -> str:
     return tensors[0].rpartition(".")[0] or tensors[0] if tensors else "facts"
 
 
-def _node_attributes(kind: str, node: Node, group: PruneGroup) -> Iterator[str]:
+def _node_attributes(kind: str, node: Node, group: PruneGroup, known: dict[tuple[int, ...], str]) -> Iterator[str]:
+    """`known`: the text of sets of indices, which nodes share."""
     if node.type:
         yield _string("type", node.type)
     yield _int("begin", node.begin)
@@ -150,7 +152,9 @@ def _node_attributes(kind: str, node: Node, group: PruneGroup) -> Iterator[str]:
     if kind == "producer" and in_groups:
         yield _int("prune_group", math.lcm(*in_groups))
     if node.removed:
-        yield _ints("prune_index", node.removed)
+        if node.removed not in known:
+            known[node.removed] = _ints("prune_index", node.removed)
+        yield known[node.removed]
 
 
 def _facts(facts: Facts) -> list[str]:

@@ -217,7 +217,9 @@ def _check_facts(facts: Facts, model: nn.Module) -> None:
 
 def _check_agree(axis: Axis, stated: Removal | None, planned: Removal) -> None:
     """Raise RecordError where the nodes remove of an axis what the whole does not."""
-    if stated is not None and (stated.size != planned.size or not set(stated.removed) <= set(planned.removed)):
+    if stated is None or stated == planned:
+        return
+    if stated.size != planned.size or not set(stated.removed) <= set(planned.removed):
         raise RecordError(
             f"{axis.tensor}, axis {axis.axis}: AMCT's nodes remove other channels than the facts beside them"
         )

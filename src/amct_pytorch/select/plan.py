@@ -146,11 +146,15 @@ class Choice:
         return ChannelPlan(removals, shapes, settings, named, self._summary(), s.scored)
 
     def _removals(self) -> Iterator[tuple[Axis, Removal]]:
+        known: dict[tuple[int, bytes], Removal] = {}  # many axes lose the same
         for axis, labels in self.selector.axes.items():
-            gone = np.flatnonzero(~self.keep[labels])
+            gone = (~self.keep[labels]).nonzero()[0]
             if len(gone):
                 times = self.selector.repeats.get(axis, 1)
-                yield axis, Removal(len(labels) * times, _tiled(gone, len(labels), times))
+                key = len(labels) * times, gone.tobytes()
+                if key not in known:
+                    known[key] = Removal(key[0], _tiled(gone, len(labels), times))
+                yield axis, known[key]
 
     def _axes_of(self, index: int, group: Group) -> list[tuple[Axis, bool, int, int, tuple[int, ...]]]:
         """Per axis of a group: whether its layer makes the channels, the range that is the group's, and what goes."""
@@ -225,6 +229,8 @@ def _repeats(model: nn.Module, axes: Mapping[Axis, Factor]) -> dict[Axis, int]:
 
 
 def _tiled(indices: Ids, size: int, times: int) -> tuple[int, ...]:
+    if times == 1:
+        return tuple(indices.tolist())
     return tuple((np.arange(times)[:, None] * size + indices).ravel().tolist())
 
 
