@@ -127,6 +127,18 @@ class SparsityConfig:
             for name in names:
                 if name not in layers and not (where == "skip_layers" and _is_pattern(name)):
                     raise ConfigError(self._prefix() + _no_layer(where, name, list(layers)))
+        empty = [
+            name
+            for name in (*self.skip_layers, *self.override_layers)
+            if name in layers and not [*layers[name].parameters(recurse=False)] and [*layers[name].parameters()]
+        ]
+        if empty:
+            warnings.warn(
+                f"{self._prefix()}{', '.join(map(repr, empty))} holds layers and has no weights of its own: what the "
+                f"config says of it has no effect; name its layers (to skip all: {empty[0] + '.*'!r})",
+                AmctWarning,
+                stacklevel=2,
+            )
         types = {base.__name__ for layer in layers.values() for base in type(layer).__mro__}
         absent = sorted({*self.skip_types, *self.override_types} - types)
         if absent:

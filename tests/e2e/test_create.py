@@ -311,7 +311,6 @@ class Cached(nn.Module):
         return self.b(self.frozen(self.a(x)) + self.cache["bias"])
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="a cache that only train() drops comes along uncut")
 @pytest.mark.parametrize("training", [False, True])
 def test_a_cache_that_train_drops_does_not_come_along(tmp_path: Path, training: bool) -> None:
     model = Cached().train(training)

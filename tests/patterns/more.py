@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from judge import Build, between, conv, image, net, of, tokens
+from judge import Build, between, conv, image, module_between, net, of, tokens
 from torch import nn
 
 L, C = nn.Linear, conv
@@ -395,6 +395,9 @@ def wr(t: torch.Tensor) -> torch.Tensor:
 
 
 PATTERNS: dict[str, Build] = {
+    "channel dropout": module_between(lambda: nn.Dropout2d(0.5)),
+    "feature alpha dropout": module_between(lambda: nn.FeatureAlphaDropout(0.5)),
+    "circular padding, uneven": between(lambda t: F.pad(t, (2, 1, 0, 3), mode="circular")),
     "lstm by hand": of(LSTMLike, "x2h h2h o", tokens),
     "h0": of(ConvLSTMInit, "a hh b"),
     "prompt": of(Prompt, "a b p", tokens),

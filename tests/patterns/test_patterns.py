@@ -28,7 +28,6 @@ FAMILIES = {
 PATTERNS = {prefix + label: build for prefix, family in FAMILIES.items() for label, build in family.items()}
 # What is known to fall short: the reason, beginning with what `judge` says.
 KNOWN = {
-    "layer: circular padding in the layer": "not pruned",  # written into an empty tensor, slice by slice
     "hard: numpy size": "differs",  # a size that leaves torch and comes back as a value
     "review: size by an old constructor": "differs",  # so do these three
     "review: size by a typed constructor": "differs",

@@ -164,3 +164,10 @@ def test_a_pattern_that_matches_no_layer_is_a_warning() -> None:
     config = SparsityConfig(ChannelSparsity(0.5), skip_layers=("blocks.*",))
     with pytest.warns(AmctWarning, match=r"no layer of the model matches 'blocks\.\*' in skip_layers"):
         config.check_layers(nn.Sequential(nn.Linear(2, 2)))
+
+
+def test_a_name_that_only_holds_layers_is_a_warning() -> None:
+    config = SparsityConfig(ChannelSparsity(0.5), skip_layers=("0",))
+    model = nn.Sequential(nn.Sequential(nn.Linear(2, 2)))
+    with pytest.warns(AmctWarning, match=r"'0' holds layers and has no weights of its own.*'0\.\*'"):
+        config.check_layers(model)

@@ -423,6 +423,25 @@ def group_normalized(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: d
     return out
 
 
+def channel_dropout(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """dropout1d, 2d, 3d: each channel goes or stays by chance, by itself: as far as labels go, nothing happens."""
+    x = args[0] if args else kwargs["input"]
+    return x * 1 if x.is_floating_point() else func(*args, **kwargs)
+
+
+def padded(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """pad(x, amounts, mode): circular padding puts what is at one end of a dim before the other."""
+    x, amounts = (args[i] if len(args) > i else kwargs[name] for i, name in enumerate(("input", "pad")))
+    if (args[2] if len(args) > 2 else kwargs.get("mode", "constant")) != "circular" or min(amounts, default=0) < 0:
+        return func(*args, **kwargs)
+    for i in range(0, len(amounts), 2):
+        dim, before, after = x.ndim - 1 - i // 2, int(amounts[i]), int(amounts[i + 1])
+        n = x.shape[dim]
+        x = torch.cat([x.narrow(dim, n - before, before), x, x.narrow(dim, 0, after)], dim)
+    mode.settle_pieces()
+    return x
+
+
 def multi_head(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """multi_head_attention_forward: heads, head size and the width of the query belong together.
 
@@ -492,4 +511,18 @@ HANDLERS: dict[Any, Handler] = {
         (F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), grouped
     ),
     F.multi_head_attention_forward: multi_head,
+    **dict.fromkeys(
+        (
+            F.dropout1d,
+            F.dropout2d,
+            F.dropout3d,
+            F.feature_alpha_dropout,
+            torch.feature_dropout,
+            torch.feature_dropout_,
+            torch.feature_alpha_dropout,
+            torch.feature_alpha_dropout_,
+        ),
+        channel_dropout,
+    ),
+    F.pad: padded,
 }

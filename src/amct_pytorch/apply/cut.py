@@ -88,12 +88,24 @@ def kept_rows(rows: int, groups: int, removal: Removal | None) -> list[list[int]
     blocks: list[list[int]] = [[] for _ in range(groups)]
     for row in range(rows) if removal is None else kept_indices(removal):
         blocks[row // each].append(row)
-    if len({len(block) for block in blocks if block}) > 1:
-        raise RecordError(
-            f"axis 0: the {groups} groups of the convolution would keep {_few([len(block) for block in blocks])} of "
-            f"their {each} rows; every group must keep equally many, or none"
-        )
+    _check_rows([len(block) for block in blocks], each)
     return blocks
+
+
+def groups_left(rows: int, groups: int, removal: Removal) -> int:
+    """How many groups of a grouped convolution keep a row; the errors of `kept_rows`."""
+    each = rows // groups
+    counts = np.bincount(_kept(removal) // each, minlength=groups)
+    _check_rows(counts.tolist(), each)
+    return int(np.count_nonzero(counts))
+
+
+def _check_rows(counts: list[int], each: int) -> None:
+    if len(set(counts) - {0}) > 1:
+        raise RecordError(
+            f"axis 0: the {len(counts)} groups of the convolution would keep {_few(counts)} of their {each} rows; every "
+            "group must keep equally many, or none"
+        )
 
 
 def kept_blocks(shape: Sequence[int], removals: Mapping[int, Removal]) -> list[Block] | None:

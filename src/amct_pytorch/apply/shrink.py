@@ -48,10 +48,22 @@ def shrink(model: nn.Module, plan: ChannelPlan, without_values: Collection[str] 
         small = copy_structure(model, memo)
     _check_copy(small, tensors, memo)
     apply_sizes(small, plan, model)
+    _refresh(small)
     for _, module in named_modules(small):  # a part's own plan ends here: the part was cut again
         vars(module).pop(_PLAN, None)
     vars(small)[_PLAN] = composed
     return small
+
+
+def _refresh(model: nn.Module) -> None:
+    """Let classes with a `train` of their own drop what they cached of tensors that were cut; every mode stays."""
+    modes = [(module, module.training) for module in model.modules()]
+    with torch.no_grad():
+        for module, mode in modes:
+            if type(module).train is not nn.Module.train:
+                module.train(mode)
+    for module, mode in modes:
+        module.training = mode
 
 
 def carried_plan(model: nn.Module) -> ChannelPlan | None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from amct_pytorch.apply import settings
-from amct_pytorch.apply.cut import kept_rows
+from amct_pytorch.apply.cut import groups_left
 from amct_pytorch.apply.names import named_tensors
 from amct_pytorch.errors import RecordError
 from amct_pytorch.record import Axis, ChannelPlan, Setting
@@ -104,7 +104,7 @@ def _groups_left(layer: Convolution, shape: Shape | None, names: list[str], plan
     if shape is None or layer.groups == 1 or rows is None or rows.size != shape[0]:
         return layer.groups
     try:
-        return sum(1 for block in kept_rows(shape[0], layer.groups, rows) if block)
+        return groups_left(shape[0], layer.groups, rows)
     except RecordError as cause:
         raise RecordError(f"{names[0]}: {cause}") from cause
 
