@@ -106,6 +106,22 @@ def chosen(first: str, second: str) -> Build:
     return lambda: (Chosen(first, second), (image(),), "")
 
 
+SCALES = [torch.tensor(1.0), torch.tensor(2.0)]
+
+
+class FrozenPart(nn.Module):
+    """Channels that stay, of which a part is taken by another layer's size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.c, self.b = C(3, 16), C(3, 16), C(16, 16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        t, y = self.a(x), self.c(x)
+        n = int(t.shape[1])
+        return self.b(t) * y[:, n - 8 : n - 4].mean(1, keepdim=True) + y  # type: ignore[no-any-return]
+
+
 def shared_by_groups() -> tuple[nn.Module, Any, str]:
     one = nn.Conv2d(8, 16, 3, padding=1, groups=2, bias=False)
     two = nn.Conv2d(16, 16, 3, padding=1, groups=4, bias=False)
@@ -167,6 +183,8 @@ PATTERNS: dict[str, Build] = {
         b=lambda: C(16, 8),
     ),
     "copied where it is wide": two(copied),
+    "part of frozen channels by a size": lambda: (FrozenPart(), (image(),), ""),
+    "constant chosen by a size": between(lambda t: t * SCALES[t.shape[1] // 8 - 1], ""),
     "size by an old constructor": between(lambda t: t / torch.Tensor([t.shape[1]]).to(t), ""),
     "size by a typed constructor": between(lambda t: t / torch.DoubleTensor([t.shape[1]]), ""),
     "size by new": between(lambda t: t / t.new([t.shape[1]]), ""),
