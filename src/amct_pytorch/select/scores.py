@@ -41,15 +41,17 @@ def unit_scores(units: Ids, producers: Sequence[tuple[Factor, Scores]], unit: Id
     producers: per axis its labels and the norm of each; unit: the unit of every label.
     """
     total = np.zeros(len(units))
+    first = int(units.min())
+    position = np.full(int(units.max()) - first + 3, -1)  # one more at each end, for the units of others
+    position[units - first + 1] = np.arange(len(units))
     for axis_labels, norms in producers:
-        of = unit[axis_labels]
-        mine = np.isin(of, units)
+        where = position[np.clip(unit[axis_labels] - first + 1, 0, len(position) - 1)]
+        mine = where >= 0
         if not mine.any():
             continue
-        values = norms[mine]
+        values, where = norms[mine], where[mine]
         spread = values.max() - values.min()
         values = (values - values.min()) / spread if spread > 0 else np.zeros_like(values)
-        where = np.searchsorted(units, of[mine])
         rows = np.bincount(where, minlength=len(units))
         total += np.bincount(where, values, minlength=len(units)) / np.maximum(rows, 1)
     return total
