@@ -43,12 +43,8 @@ def followed_settings(model: nn.Module, plan: ChannelPlan) -> set[Setting]:
     `model`: one whose tensors have just been cut by the plan, and whose attributes have not been set yet.
     """
     names = {id(module): name for name, module in named_modules(model)}
-    return {
-        setting
-        for layer, sizes in _followed(model, plan)
-        for setting in plan.settings
-        if setting.module == names[id(layer)] and setting.path.partition("[")[0] in sizes
-    }
+    sizes = {names[id(layer)]: own for layer, own in _followed(model, plan)}
+    return {setting for setting in plan.settings if setting.path.partition("[")[0] in sizes.get(setting.module, {})}
 
 
 def check_sizes(model: nn.Module, plan: ChannelPlan) -> None:
