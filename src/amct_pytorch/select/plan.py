@@ -159,13 +159,12 @@ class Choice:
     def _axes_of(self, index: int, group: Group) -> list[tuple[Axis, bool, int, int, tuple[int, ...]]]:
         """Per axis of a group: whether its layer makes the channels, the range that is the group's, and what goes."""
         s = self.selector
-        found = []
+        found, producers = [], set(group.producers)
         for axis in group.axes:
-            mine = s.groups[axis] == index
-            at = np.flatnonzero(mine)
-            times, size = s.repeats.get(axis, 1), len(mine)
-            gone = _tiled(np.flatnonzero(mine & ~self.keep[s.axes[axis]]), size, times)
-            found.append((axis, axis in group.producers, int(at[0]), size * (times - 1) + int(at[-1]) + 1, gone))
+            at = (s.groups[axis] == index).nonzero()[0]
+            times, size = s.repeats.get(axis, 1), len(s.axes[axis])
+            gone = _tiled(at[~self.keep[s.axes[axis][at]]], size, times)
+            found.append((axis, axis in producers, int(at[0]), size * (times - 1) + int(at[-1]) + 1, gone))
         return found
 
     def _summary(self) -> Summary:
