@@ -27,17 +27,7 @@ FAMILIES = {
 }
 PATTERNS = {prefix + label: build for prefix, family in FAMILIES.items() for label, build in family.items()}
 # What is known to fall short: the reason, beginning with what `judge` says.
-KNOWN = {
-    "hard: numpy size": "differs",  # a size that leaves torch and comes back as a value
-    "review: size by an old constructor": "differs",  # so do these three
-    "review: size by a typed constructor": "differs",
-    "review: size from bytes": "differs",
-    "review: parameter chosen by a size": "differs",  # tensors without labels of their own have no name
-    "review: buffer chosen by a size": "differs",
-    "review: constant chosen by a size": "differs",
-    "review: part of frozen channels by a size": "differs",  # what loses nothing is not compared
-    "review: ones beside channels, counted": "differs",  # labels of a constant beside those of channels
-}
+KNOWN: dict[str, str] = {}
 # Train mode computes the same, too, where nothing in it is random.
 TRAINED = [
     "batch norm",

@@ -53,6 +53,8 @@ class SizeMode(TorchFunctionMode):
     def drop(self, piece: Piece, text: str) -> None:
         self.capture.fix(piece.factor, [piece.dim], text)
         self.capture.fix_dim(piece.out, piece.dim, text)
+        bounds = (piece.dim, piece.start, piece.stop)  # they have to be the same after the cut
+        self.capture.log.append(Logged("a part by numbers", bounds, (), (), (), ()))
 
     # what handlers use
 

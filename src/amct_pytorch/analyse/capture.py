@@ -8,19 +8,22 @@ that runs.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse import shapes
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
+from amct_pytorch.analyse.leaks import Made
 from amct_pytorch.analyse.sizes import Dim, Equation, Expression, Size
 from amct_pytorch.errors import ModelError
 
@@ -134,6 +137,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             device  # what tensors without data say that they are on; None: they have data, or say it themselves
         )
         self.shapes_only = device is not None
+        self.made: Made | None = []  # tensors without data
         self.labels = labels
         self.rules = rules
         self.names = names
@@ -171,15 +175,16 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             info = Info([f for f in factors if f.size > 1], static)
             setattr(tensor, _MARK, info)
 
-    def enter(self, name: str, tensor: torch.Tensor, factors: Sequence[Factor]) -> None:
-        """Give a parameter or buffer its labels, for this pass."""
-        setattr(tensor, _MARK, Info([f for f in factors if f.size > 1], static=True, name=name))
+    def enter(self, name: str, tensor: torch.Tensor, factors: Sequence[Factor], static: bool = True) -> None:
+        """Give a parameter, a buffer or an input its name and its labels, for this pass."""
+        setattr(tensor, _MARK, Info([f for f in factors if f.size > 1], static=static, name=name))
         self.parameters[id(tensor)] = name
         self._marked.append(tensor)
 
     def leave(self) -> None:
         for tensor in self._marked:
             delattr(tensor, _MARK)
+        self._outside.clear()
 
     # what is known of labels
 
@@ -388,7 +393,10 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _known(self, tensor: torch.Tensor) -> Info:
         info: Info | None = getattr(tensor, _MARK, None)
         if info is None:  # made outside of the pass: it is not ours to mark
-            info = self._outside.setdefault(id(tensor), (tensor, Info([])))[1]
+            found = self._outside.get(id(tensor))
+            if found is None:
+                found = self._outside[id(tensor)] = tensor, Info([], name=_digest(tensor))
+            info = found[1]
         return info
 
     def _given(self, tensor: torch.Tensor, static: bool) -> Info:
@@ -397,6 +405,8 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             info = Info([])
             setattr(tensor, _MARK, info)
         info.static = static
+        if self.made is not None and not info.name:
+            self.made.append(weakref.ref(tensor))
         return info
 
     def _scalars(self, call: Call, leaves: list[Any]) -> tuple[Any, ...]:
@@ -405,6 +415,8 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             dim = call.arg(1, "dim", 0)
             whole = self.varying(call.args[0], dim) is None  # no channels: the bounds have to stay
             leaves = leaves if whole else [dim, call.arg(4, "step", 1)]
+        elif call.name == "lift_fresh":  # torch.tensor(...): its values
+            return (_digest(call.args[0]),)
         elif call.name in SIZED:
             leaves = leaves[SIZED[call.name] :] if SIZED[call.name] else []
         elif call.name == "convolution":
@@ -435,7 +447,10 @@ def unknown(capture: Capture, call: Call) -> None:
 
 
 def tensors_of(value: Any) -> Iterator[torch.Tensor]:
-    """All tensors in lists, tuples, mappings and dataclasses. Other objects are the network's own state."""
+    """All tensors in lists, tuples, mappings and dataclasses, and those that any other object holds as attributes.
+
+    What such objects hold in objects of their own is the network's state: a cache of layers, for instance.
+    """
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, Mapping):
@@ -447,10 +462,14 @@ def tensors_of(value: Any) -> Iterator[torch.Tensor]:
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             yield from tensors_of(getattr(value, field.name))
+    elif hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module)) and not callable(value):
+        for v in vars(value).values():
+            if isinstance(v, (torch.Tensor, list, tuple, Mapping)):
+                yield from (t for t in flatten(v) if isinstance(t, torch.Tensor))
 
 
 # Whether a tensor is copied depends on its strides, not on what the network computes.
-COPIES = frozenset("clone contiguous alias detach lift_fresh".split())
+COPIES = frozenset("clone contiguous alias detach".split())
 RESHAPES = frozenset("view _unsafe_view reshape _reshape_alias".split())
 # Operations whose scalars are sizes, and how many of the last are not (negative: from there on).
 SIZED = {
@@ -465,6 +484,15 @@ SIZED = {
     "native_layer_norm": -1,  # eps
     "_fused_rms_norm": -1,
 }
+
+
+def _digest(tensor: torch.Tensor) -> str:
+    """A name for a tensor that is made outside of the pass: what it holds, where it is small and has data."""
+    if type(tensor) is not torch.Tensor or tensor.is_meta or tensor.numel() > 4096 or tensor.layout != torch.strided:
+        return ""
+    with _disable_current_modes():
+        data = tensor.detach().cpu().contiguous().view(torch.uint8 if tensor.ndim else tensor.dtype)
+        return f"{tuple(tensor.shape)} {tensor.dtype} {hashlib.sha1(repr(data.tolist()).encode()).hexdigest()}"
 
 
 _NAMES: dict[Any, tuple[str, str]] = {}

@@ -73,7 +73,7 @@ class Labels:
         return labels
 
     def is_constant(self, factor: Factor) -> bool:
-        return factor.size > 0 and int(factor.flat[0]) in self.constants
+        return bool(self.constants) and not self.constants.isdisjoint(factor.ravel().tolist())
 
     def tie(self, a: Factor, b: Factor) -> None:
         """Label i of `a` and label i of `b`, broadcast, go together."""
@@ -97,6 +97,7 @@ class Labels:
         """Take back what was learned since, of a pass that failed. Labels that were handed out stay unused."""
         for name, length in marks.items():
             del getattr(self, name)[length:]
+        self.seen = {(id(a), id(b)) for a, b in self.ties}
 
     def axis_ids(self, labels: Factor) -> npt.NDArray[np.int64]:
         """Which of `axes` each label belongs to."""

@@ -17,6 +17,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from amct_pytorch.analyse import labels as lb
+from amct_pytorch.analyse import leaks
 from amct_pytorch.analyse.calls import SizeMode
 from amct_pytorch.analyse.capture import Capture, Logged, Rule, flatten
 from amct_pytorch.analyse.groups import Grouping, group
@@ -278,15 +279,19 @@ class Passes:
         names = {id(m): n for n, m in named_modules(self.model)}
         capture = Capture(labels, {**TABLE, **self.options.rules}, names, self.device)
         if self.means is Means.REAL:
+            capture.made = None
             capture.decisions = []
             capture.script = iter(decisions) if decisions is not None else None
+        for name, t in self.tensors.items():
+            capture.enter(name, t, entries[name].factors if name in entries else ())
         for name, entry in entries.items():
-            capture.enter(name, self.tensors[name], entry.factors)
             if entry.per_group is not None:
                 capture.per_group[id(self.tensors[name])] = entry.per_group
         self.capture, self.log = capture, capture.log
         hooks = [m.register_forward_pre_hook(_freezing(capture), with_kwargs=True) for m in self.whole]
         args, kwargs = self._inputs(arguments)
+        for i, t in enumerate(t for t in flatten((args, kwargs)) if isinstance(t, torch.Tensor)):
+            capture.enter(f"input {i}", t, (), static=False)
         start = len(labels.made)
         sizes = SizeMode(capture)
         try:
@@ -294,8 +299,10 @@ class Passes:
                 out = self.model(*args, **kwargs)
             sizes.settle_pieces()
             capture.outputs(out)
+            del out
         finally:
             capture.leave()
+            leaks.empty(capture.made or [], self.model)
             for h in hooks:
                 h.remove()
         return Passed(

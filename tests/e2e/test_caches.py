@@ -1,0 +1,68 @@
+"""Caches that user code keeps outside of the model: after create, both models run and compute what they did."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import amct_pytorch as amct
+
+CONFIG = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
+X = torch.randn(2, 4)
+TABLES: dict[Any, Any] = {}
+
+
+@functools.lru_cache
+def ramp(n: int) -> torch.Tensor:
+    return torch.arange(n) / n
+
+
+@functools.lru_cache
+def waves(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.arange(n).cos(), torch.arange(n).sin()
+
+
+def from_a_table(n: int, device: torch.device) -> torch.Tensor:
+    if (n, device) not in TABLES:
+        TABLES[n, device] = torch.arange(n, device=device) + 1.0
+    return TABLES[n, device]
+
+
+class Cached(nn.Module):
+    kept: torch.Tensor | None = None
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 8), nn.Linear(8, 6), nn.Linear(6, 2)
+        self.kind = kind
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.b(self.a(x).relu())
+        if self.kind == "lru":
+            return self.c(y * ramp(6))
+        if self.kind == "lru of tuples":
+            return self.c(y * waves(6)[0] + waves(6)[1])
+        if self.kind == "table":
+            return self.c(y * from_a_table(6, x.device))
+        if Cached.kept is None:
+            Cached.kept = torch.ones(6) * 2
+        return self.c(y * Cached.kept)
+
+
+@pytest.mark.parametrize("kind", ["lru", "lru of tuples", "table"])
+@pytest.mark.parametrize("before", [False, True], ids=["new", "used"])
+def test_models_run_after_create(kind: str, before: bool, tmp_path: Any) -> None:
+    ramp.cache_clear()
+    waves.cache_clear()
+    TABLES.clear()
+    torch.manual_seed(0)
+    model = Cached(kind).eval()
+    want = model(X) if before else None
+    small = amct.create_prune_retrain_model(model, X, CONFIG, tmp_path / "net.record")
+    assert small(X).shape == (2, 2)
+    assert want is None or torch.equal(model(X), want)
+    assert small.a.weight.shape[0] == 4  # the layer before is pruned all the same
