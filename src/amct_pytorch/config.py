@@ -139,12 +139,18 @@ class SparsityConfig:
                 AmctWarning,
                 stacklevel=2,
             )
-        types = {base.__name__ for layer in layers.values() for base in type(layer).__mro__}
+        types = {
+            base.__name__
+            for layer in layers.values()
+            if [*layer.parameters(recurse=False)] or not [*layer.children()]
+            for base in type(layer).__mro__
+        }
         absent = sorted({*self.skip_types, *self.override_types} - types)
         if absent:
             warnings.warn(
                 f"{self._prefix()}no layer of the model is a {' or a '.join(absent)}: what the config says of "
-                f"{'this type' if len(absent) == 1 else 'these types'} has no effect (a type is a class name: Conv2d)",
+                f"{'this type' if len(absent) == 1 else 'these types'} has no effect (a type is the class name of a "
+                "layer with weights of its own: Conv2d)",
                 AmctWarning,
                 stacklevel=2,
             )
