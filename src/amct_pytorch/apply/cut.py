@@ -103,8 +103,8 @@ def groups_left(rows: int, groups: int, removal: Removal) -> int:
 def _check_rows(counts: list[int], each: int) -> None:
     if len(set(counts) - {0}) > 1:
         raise RecordError(
-            f"axis 0: the {len(counts)} groups of the convolution would keep {_few(counts)} of their {each} rows; every "
-            "group must keep equally many, or none"
+            f"axis 0: the {len(counts)} groups of the convolution would keep {_few(counts)} of their {each} rows; "
+            "every group must keep equally many, or none"
         )
 
 
