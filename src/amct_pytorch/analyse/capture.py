@@ -365,7 +365,8 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         then, decisions = next(self.script, ("", []))
         if then != key:
             return out
-        found = [o if d is None else d for o, d in zip(flatten(out), decisions, strict=False)]
+        own = [d.clone() if isinstance(d, torch.Tensor) else d for d in decisions]  # the pass may write into them
+        found = [o if d is None else d for o, d in zip(flatten(out), own, strict=False)]
         return type(out)(found) if isinstance(out, (tuple, list)) else found[0] if found else out
 
     def _follow(self, call: Call, key: str, tensors: list[torch.Tensor], leaves: list[Any]) -> None:
