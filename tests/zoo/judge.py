@@ -34,7 +34,8 @@ class Verdict:
 
     `verdict`: "right", "in part" (nothing wrong, but more stays than the family's limit), "wrong" or "raises"; `why`
     says what. `reached`: the share of parameters in tensors that lose something; `parameters`, `macs`: the share that
-    is left; `create`, `forward`: seconds, in float64 with one thread.
+    is left; `create`, `forward`: seconds, with one thread; `compared`: in which cases outputs were compared in numbers;
+    `double`: in float64.
     """
 
     name: str
@@ -48,6 +49,8 @@ class Verdict:
     macs: float | None = None
     create: float = 0.0
     forward: float = 0.0
+    compared: tuple[str, ...] = ()
+    double: bool = True
     left: tuple[Left, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -101,7 +104,8 @@ def _judge(head: tuple[str, str, str], model: nn.Module, inputs: Any, dtype: tor
     if _state(model) != before:
         wrong.append("the model was changed")
     wrong += _structure(model, small)
-    wrong += _values(head[1], model, small, inputs, TOLERANCE[dtype])
+    differences, compared = _values(head[1], model, small, inputs, TOLERANCE[dtype])
+    wrong += differences
     wrong += _gradients(model, small, inputs)
     wrong += _restored(model, small, inputs, record, folder)
     total = sum(p.numel() for p in model.parameters())
@@ -116,7 +120,9 @@ def _judge(head: tuple[str, str, str], model: nn.Module, inputs: Any, dtype: tor
         why = (f"{100 * share:.0f} % of the parameters are left, not {100 * LIMITS[head[1]]:.0f} %",)
     verdict = "wrong" if wrong else "in part" if why else "right"
     groups = len(summary.groups)
-    return Verdict(*head, verdict, why, groups, reached, share, macs, create, forward, summary.left, summary.notes)
+    double = dtype == torch.float64
+    numbers = (groups, reached, share, macs, create, forward)
+    return Verdict(*head, verdict, why, *numbers, tuple(compared), double, summary.left, summary.notes)
 
 
 def _structure(model: nn.Module, small: nn.Module) -> list[str]:
@@ -134,10 +140,14 @@ def _structure(model: nn.Module, small: nn.Module) -> list[str]:
     return wrong
 
 
-def _values(kind: str, model: nn.Module, small: nn.Module, inputs: Any, tolerance: float) -> list[str]:
-    """In eval and train mode, for another batch size and, for convolutions, another image size."""
+def _values(
+    kind: str, model: nn.Module, small: nn.Module, inputs: Any, tolerance: float
+) -> tuple[list[str], list[str]]:
+    """What differs, and what was compared: eval and train mode, another batch size and, for convolutions, another image
+    size."""
     twin = kept_twin(model, small)
-    wrong = []
+    wrong: list[str] = []
+    compared: list[str] = []
     cases = [("eval", inputs, False), ("train", inputs, True), ("another batch size", _more(inputs), False)]
     if kind == "convnet":
         cases.append(("another image size", _larger(inputs), False))
@@ -158,10 +168,11 @@ def _values(kind: str, model: nn.Module, small: nn.Module, inputs: Any, toleranc
             continue
         if training and not _same(want, _outputs(model, x, training, seed=1)):
             continue  # dropout: nothing to compare
+        compared.append(label)
         worst = _distance(got, _pass(twin, x, training))  # no copy: its forward is bound to it
         if not worst <= tolerance:  # NaN falls short too
             wrong.append(f"{label}: differs from the original over the kept channels by {worst:.1e}")
-    return wrong
+    return wrong, compared
 
 
 def _gradients(model: nn.Module, small: nn.Module, inputs: Any) -> list[str]:

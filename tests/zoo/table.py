@@ -14,8 +14,9 @@ HEAD = """# The zoo
 Written by `make zoo`; not by hand. Every architecture is a small member of its family, pruned without a hint at ratio
 0.5 and without alignment, then compared in float64 with the original that computes over the kept channels only, to
 1e-10 (in float32, to 1e-4, where an operation has no float64), in eval and train mode, for another batch size and, for
-convolutional networks, another image size. It is restored from record and checkpoint to the same outputs bit for bit,
-and gradients reach every parameter that had one.
+convolutional networks, another image size: each where the original takes it, and in numbers where it is not random
+(dropout). It is restored from record and checkpoint to the same outputs bit for bit, and gradients reach every parameter
+that had one.
 
 - *right*: all of that, and no more parameters are left than 60 % (convolutional networks) or 75 % (all others);
 - *in part*: all of that, but more is left; why is below;
@@ -40,7 +41,7 @@ COLUMNS = (
 def page(verdicts: Sequence[Verdict]) -> str:
     counts = Counter(v.verdict for v in verdicts)
     total = ", ".join(f"{counts[k]} {k}" for k in ("right", "in part", "wrong", "raises"))
-    lines = [HEAD, f"{len(verdicts)} architectures: {total}.", "", _medians(verdicts), ""]
+    lines = [HEAD, f"{len(verdicts)} architectures: {total}.", "", _medians(verdicts), "", _compared(verdicts), ""]
     lines.append(_line(COLUMNS))
     lines.append("|---|---|---|---|--:|--:|--:|--:|--:|--:|")
     lines += [_row(v) for v in verdicts]
@@ -66,6 +67,15 @@ def _medians(verdicts: Sequence[Verdict]) -> str:
     return (
         f"Median share of parameters left: {shares}. Create takes at most 3 forward passes plus 0.3 s in "
         f"{sum(s <= 3 for s in slow)} of {len(slow)}; its median is {median(v.create for v in ran):.2f} s."
+    )
+
+
+def _compared(verdicts: Sequence[Verdict]) -> str:
+    counts = Counter(case for v in verdicts for case in v.compared)
+    single = ", ".join(v.name for v in verdicts if not v.double)
+    return (
+        f"Compared in numbers: {', '.join(f'{case} {n}' for case, n in counts.most_common())}. "
+        f"In float32: {single or 'none'}."
     )
 
 
