@@ -23,7 +23,7 @@ that had one.
 - *reached*: the share of parameters in tensors that lose something;
 - *create*: seconds, the check and the record included; *forward*: of one pass of the original; in float64, one thread.
 
-"""
+"""  # noqa: E501
 COLUMNS = (
     "architecture",
     "from",
