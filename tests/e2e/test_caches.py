@@ -32,6 +32,21 @@ def from_a_table(n: int, device: torch.device) -> torch.Tensor:
     return TABLES[n, device]
 
 
+VARIABLE: torch.Tensor | None = None
+
+
+class Helper:
+    """No module, and its table comes into being with its first use."""
+
+    def __init__(self) -> None:
+        self.ramp: torch.Tensor | None = None
+
+    def __call__(self, n: int) -> torch.Tensor:
+        if self.ramp is None:
+            self.ramp = torch.arange(n) + 1.0
+        return self.ramp
+
+
 class Cached(nn.Module):
     kept: torch.Tensor | None = None
 
@@ -39,6 +54,7 @@ class Cached(nn.Module):
         super().__init__()
         self.a, self.b, self.c = nn.Linear(4, 8), nn.Linear(8, 6), nn.Linear(6, 2)
         self.kind = kind
+        self.helper = Helper()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.b(self.a(x).relu())
@@ -48,21 +64,32 @@ class Cached(nn.Module):
             return self.c(y * waves(6)[0] + waves(6)[1])
         if self.kind == "table":
             return self.c(y * from_a_table(6, x.device))
+        if self.kind == "helper":
+            return self.c(y * self.helper(6))
+        if self.kind == "variable":
+            global VARIABLE
+            if VARIABLE is None:
+                VARIABLE = torch.arange(6) / 2
+            return self.c(y * VARIABLE)
         if Cached.kept is None:
             Cached.kept = torch.ones(6) * 2
         return self.c(y * Cached.kept)
 
 
-@pytest.mark.parametrize("kind", ["lru", "lru of tuples", "table"])
+@pytest.mark.parametrize("kind", ["lru", "lru of tuples", "table", "class attribute", "variable", "helper"])
 @pytest.mark.parametrize("before", [False, True], ids=["new", "used"])
 def test_models_run_after_create(kind: str, before: bool, tmp_path: Any) -> None:
     ramp.cache_clear()
     waves.cache_clear()
     TABLES.clear()
+    Cached.kept = None
+    globals()["VARIABLE"] = None
     torch.manual_seed(0)
     model = Cached(kind).eval()
     want = model(X) if before else None
     small = amct.create_prune_retrain_model(model, X, CONFIG, tmp_path / "net.record")
+    held = [Cached.kept, VARIABLE, model.helper.ramp, *TABLES.values()]
+    assert not any(t is not None and t.is_meta for t in held)
     assert small(X).shape == (2, 2)
     assert want is None or torch.equal(model(X), want)
     assert small.a.weight.shape[0] == 4  # the layer before is pruned all the same

@@ -1,16 +1,18 @@
-"""Caches outside of the model that a pass filled with tensors without data: they are emptied again.
+"""What a pass left outside of the copy of the model that it ran: tensors without data are taken out again.
 
-User code may keep what it computed in a `functools.lru_cache`, a class attribute or a table of its module. A pass over
-tensors without data fills these too, and the model of the user, and the next pass, would take from them.
+User code may keep what it computed in a `functools.lru_cache`, a table, a class attribute or a variable of its file. A
+pass over tensors without data fills these too, and the model of the user, and the next pass, would take from them.
 """
 
 from __future__ import annotations
 
 import functools
 import gc
+import sys
+import types
 import warnings
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,21 +21,36 @@ from torch import nn
 from amct_pytorch.errors import AmctWarning
 
 Made = list[weakref.ref[torch.Tensor]]
+Namespaces = list[tuple[Any, dict[str, Any]]]
 _DEPTH = 4  # how deep in containers of containers a cache may keep a tensor
 
 
-def empty(made: Made, copy: nn.Module) -> None:
-    """Take what a pass made out of every table, list and `lru_cache` but those of the copy of the model that it ran."""
+def namespaces(model: nn.Module) -> Namespaces:
+    """The classes of a model's modules and the files that define them, with what their names stand for now."""
+    classes = {base for module in model.modules() for base in type(module).__mro__}
+    own = [c for c in classes if c.__module__.partition(".")[0] not in ("torch", "builtins")]
+    files = {c.__module__: sys.modules[c.__module__] for c in own if c.__module__ in sys.modules}
+    return [(owner, dict(vars(owner))) for owner in (*own, *files.values())]
+
+
+def empty(made: Made, copy: nn.Module, before: Namespaces) -> None:
+    """Take what a pass made out of names, tables and `lru_cache`s; the copy of the model that it ran keeps its own.
+
+    `before`: the namespaces as they were before the pass. A warning where something holds a tensor all the same.
+    """
     alive = _alive(made)
     if not alive:
         return
-    own = _containers(copy)
-    _release(alive, own, _DEPTH)
-    kept = {id(t) for t in alive} - _reached(copy)
+    own = _owned(copy)
+    kept = {id(t) for t in alive} - own.keys()
+    _restore(before, kept)
+    _release([t for t in alive if id(t) in kept], own, _DEPTH)
+    del alive
+    if not any(id(t) in kept for t in _alive(made)):
+        return
     for cache in [o for o in gc.get_objects() if type(o) is functools._lru_cache_wrapper]:
         if _reaches(cache, kept, _DEPTH + 2):
             cache.cache_clear()
-    del alive
     left = [t for t in _alive(made) if id(t) in kept]
     if left and any(not _held_by_us(holder, left) for holder in gc.get_referrers(*left)):
         warnings.warn(
@@ -52,41 +69,64 @@ def _held_by_us(holder: Any, left: Sequence[Any]) -> bool:
     return holder is left or type(holder).__name__ in ("frame", "list_iterator")
 
 
-def _containers(copy: nn.Module) -> set[int]:
-    """The tables and lists of a model's modules, by identity."""
-    found: set[int] = set()
-    for module in copy.modules():
-        found.add(id(vars(module)))
-        found.update(id(v) for v in vars(module).values() if isinstance(v, (dict, list)))
+def _held(value: Any) -> Iterator[Any]:
+    """What a table, a list, a tuple or a plain object holds."""
+    if isinstance(value, dict):
+        yield from value.values()
+    elif isinstance(value, (list, tuple, set)):
+        yield from value
+    elif hasattr(value, "__dict__") and not isinstance(value, (torch.Tensor, type, types.ModuleType)):
+        yield vars(value)
+
+
+def _owned(copy: nn.Module) -> dict[int, Any]:
+    """All that a model's modules hold, by identity, as deep as caches are looked for."""
+    found: dict[int, Any] = {}
+    level: list[Any] = list(copy.modules())
+    for _ in range(2 * _DEPTH):  # an object and its table of attributes are two steps
+        level = [v for value in level for v in _held(value) if id(v) not in found]
+        found.update((id(v), v) for v in level)
     return found
 
 
-def _reached(copy: nn.Module) -> set[int]:
-    """The tensors that a model's modules keep as attributes, or in tables and lists there, by identity."""
-    found: set[int] = set()
-    for module in copy.modules():
-        for value in vars(module).values():
-            held: Iterable[Any] = (
-                value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
-            )
-            found.update(id(v) for v in held if isinstance(v, torch.Tensor))
-    return found
+def _restore(before: Namespaces, kept: set[int]) -> None:
+    """Names that a pass gave such tensors stand again for what they stood for."""
+    for owner, names in before:
+        for name, value in list(vars(owner).items()):
+            if names.get(name, before) is value or not (id(value) in kept or _holds(value, kept, _DEPTH)):
+                continue
+            if name in names:
+                setattr(owner, name, names[name])
+            else:
+                delattr(owner, name)
 
 
-def _release(targets: Sequence[Any], own: set[int], depth: int) -> None:
-    """Take tensors, or tuples that hold some, out of the tables and lists that hold them."""
+def _holds(value: Any, kept: set[int], depth: int) -> bool:
+    return any(id(v) in kept or (depth > 0 and _holds(v, kept, depth - 1)) for v in _held(value))
+
+
+def _release(targets: Sequence[Any], own: dict[int, Any], depth: int) -> None:
+    """Take tensors, or tuples that hold some, out of tables; attributes are no table: their owner counts on them."""
     gone = {id(t) for t in targets}
     tuples = []
-    for holder in gc.get_referrers(*targets):
+    for holder in gc.get_referrers(*targets) if targets else ():
         if holder is targets or id(holder) in own:
             continue
-        if type(holder) is dict:
+        if type(holder) is dict and not _is_namespace(holder):
             for key in [k for k, v in holder.items() if id(v) in gone]:
                 del holder[key]
         elif isinstance(holder, tuple):
             tuples.append(holder)
     if tuples and depth:
         _release(tuples, own, depth - 1)
+
+
+def _is_namespace(table: dict[Any, Any]) -> bool:
+    """Whether a table holds the attributes of a class, a file of code or an object."""
+    return any(
+        isinstance(o, (type, types.ModuleType)) or (type(o).__dictoffset__ and o.__dict__ is table)
+        for o in gc.get_referrers(table)
+    )
 
 
 def _reaches(holder: Any, kept: set[int], depth: int) -> bool:

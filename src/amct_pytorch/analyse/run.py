@@ -294,6 +294,7 @@ class Passes:
             capture.enter(f"input {i}", t, (), static=False)
         start = len(labels.made)
         sizes = SizeMode(capture)
+        before = leaks.namespaces(self.model)
         try:
             with torch.no_grad(), _quiet(self.tensors.values()), self.fake or contextlib.nullcontext(), capture, sizes:
                 out = self.model(*args, **kwargs)
@@ -302,7 +303,7 @@ class Passes:
             del out
         finally:
             capture.leave()
-            leaks.empty(capture.made or [], self.model)
+            leaks.empty(capture.made or [], self.model, before)
             for h in hooks:
                 h.remove()
         return Passed(
