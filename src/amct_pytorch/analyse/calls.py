@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from amct_pytorch.analyse import labels as lb
-from amct_pytorch.analyse.capture import Capture, Logged, Piece, flatten
+from amct_pytorch.analyse.capture import Capture, Logged, Piece, flatten, index
 from amct_pytorch.analyse.sizes import Dim, Expression, Size, attributes, origin
 
 LITERAL = "a size in user code without an origin"
@@ -46,8 +46,7 @@ class SizeMode(TorchFunctionMode):
 
     def settle_pieces(self) -> None:
         """Parts that no size of the user's says: their dims keep their size."""
-        pieces, self.capture.pieces = self.capture.pieces, []
-        for p in pieces:
+        for p in self.capture.taken():
             self.drop(p, "a part is taken by a number")
 
     def drop(self, piece: Piece, text: str) -> None:
@@ -268,7 +267,7 @@ def full(at: int) -> Handler:
 def pieces(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """split(x, size or sizes, dim): parts of one size lose equally many."""
     out = func(*args, **kwargs)
-    taken, mode.capture.pieces = mode.capture.pieces, []
+    taken = mode.capture.taken()
     sizes = args[1] if len(args) > 1 else next(v for k, v in kwargs.items() if k.startswith("split"))
     stated = list(sizes) if isinstance(sizes, (tuple, list)) else [sizes] * len(out)
     same: dict[int, list[lb.Factor]] = {}
@@ -289,7 +288,7 @@ def pieces(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
 def chunk(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Equal parts stay equal."""
     out = func(*args, **kwargs)
-    taken, mode.capture.pieces = mode.capture.pieces, []
+    taken = mode.capture.taken()
     asked = args[1] if len(args) > 1 else kwargs["chunks"]
     even = len({tuple(o.shape) for o in out}) == 1 and len(out) == int(asked)
     if isinstance(asked, Size) and attributes(asked.origin):
@@ -303,8 +302,7 @@ def chunk(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
 
 
 def _part(piece: Piece) -> lb.Factor:
-    f = piece.factor
-    return f[tuple(slice(piece.start, piece.stop) if d == piece.dim else slice(None) for d in range(f.ndim))]
+    return index(piece.factor, piece.dim, piece.start, piece.stop)
 
 
 def _balance(mode: SizeMode, parts: Sequence[lb.Factor]) -> None:
@@ -317,7 +315,7 @@ def getitem(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     x, key = args
     out = func(*args, **kwargs)
     if mode.capture.pieces:
-        taken, mode.capture.pieces = mode.capture.pieces, []
+        taken = mode.capture.taken()
         bounds = _bounds(key, x.ndim)
         for p in taken:
             if p.dim in bounds:
@@ -371,8 +369,7 @@ def _bounded(mode: SizeMode, piece: Piece, low: Any, high: Any, whole: int) -> N
             return
     f = piece.factor
     for expression, at in expressions:
-        before = f[tuple(slice(0, at) if d == piece.dim else slice(None) for d in range(f.ndim))]
-        mode.capture.equate(expression, Dim(before, piece.dim) if at > 1 else at)
+        mode.capture.equate(expression, Dim(index(f, piece.dim, 0, at), piece.dim) if at > 1 else at)
     length = piece.stop - piece.start
     if f.size == whole and length and whole % length == 0 and piece.start % length == 0:
         mode.capture.labels.balance(f.reshape(-1, length))
@@ -381,7 +378,7 @@ def _bounded(mode: SizeMode, piece: Piece, low: Any, high: Any, whole: int) -> N
 def narrow(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """x.narrow(dim, start, length)"""
     out = func(*args, **kwargs)
-    taken, mode.capture.pieces = mode.capture.pieces, []
+    taken = mode.capture.taken()
     start = args[2] if len(args) > 2 else kwargs["start"]
     length = args[3] if len(args) > 3 else kwargs["length"]
     for p in taken:
@@ -427,7 +424,7 @@ def group_normalized(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: d
 
 def channel_dropout(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """dropout1d, 2d, 3d: each channel goes or stays by chance, by itself: as far as labels go, nothing happens."""
-    x = args[0] if args else kwargs["input"]
+    x = _input(args, kwargs)
     return x * 1 if x.is_floating_point() else func(*args, **kwargs)
 
 

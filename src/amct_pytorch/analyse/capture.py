@@ -133,9 +133,8 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         device: torch.device | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.device = (
-            device  # what tensors without data say that they are on; None: they have data, or say it themselves
-        )
+        # What tensors without data say that they are on; None: they have data, or say it themselves.
+        self.device = device
         self.shapes_only = device is not None
         self.made: Made | None = []  # tensors without data
         self.labels = labels
@@ -169,11 +168,12 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         found = getattr(tensor, _MARK, None)
         return found.factors if found is not None else []
 
-    def put(self, tensor: Any, factors: Sequence[Factor], static: bool = False) -> None:
-        """Give a tensor its labels."""
+    def put(
+        self, tensor: Any, factors: Sequence[Factor], static: bool = False, indices: tuple[Factor, ...] = ()
+    ) -> None:
+        """Give a tensor its labels; `indices`: those that its values count."""
         if isinstance(tensor, torch.Tensor):
-            info = Info([f for f in factors if f.size > 1], static)
-            setattr(tensor, _MARK, info)
+            setattr(tensor, _MARK, Info([f for f in factors if f.size > 1], static, indices))
 
     def enter(self, name: str, tensor: torch.Tensor, factors: Sequence[Factor], static: bool = True) -> None:
         """Give a parameter, a buffer or an input its name and its labels, for this pass."""
@@ -231,6 +231,11 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         info = self.info(tensor)
         if info is not None:
             info.factors[:] = self.fixed(info.factors, [dim], text)
+
+    def taken(self) -> list[Piece]:
+        """The parts of labelled dims that were taken out since this was asked last."""
+        taken, self.pieces = self.pieces, []
+        return taken
 
     def logical(self, weight: Any) -> Factor | None:
         """The labels of a grouped convolution's per-group axis, counted over all groups."""

@@ -52,12 +52,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Trace:
-    """What one pass did."""
+    """What one pass left: its log, what it asks of sizes, which tensors it used, what it made and decided."""
 
     training: bool
     means: Means
-    log: tuple[Logged, ...]
-    made: tuple[Factor, ...]
+    entries: Mapping[str, Entry]
+    log: Sequence[Logged]
+    equations: Sequence[Equation]
+    touched: frozenset[str]
+    made: Sequence[Factor]
     decisions: Decisions
 
 
@@ -102,11 +105,10 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options) -> Facts:
     buffers = [name for name, _ in model.named_buffers()]
     grouping = group(labels, [name for name in first.entries if name not in touched], buffers)
     equations = tuple(e for p in done for e in p.equations)
-    traces = tuple(Trace(p.training, p.means, tuple(p.log), tuple(p.made), p.decisions) for p in done)
-    return Facts(labels, grouping, first.entries, equations, traces, tuple(notes))
+    return Facts(labels, grouping, first.entries, equations, tuple(done), tuple(notes))
 
 
-def _eval_pass(model: nn.Module, arguments: Arguments, options: Options) -> tuple[Labels, Passes, Passed]:
+def _eval_pass(model: nn.Module, arguments: Arguments, options: Options) -> tuple[Labels, Passes, Trace]:
     """By shapes alone where that goes; on fake tensors; on the real input where the forward looks at values."""
     for means in (Means.SHAPES, Means.FAKE):
         with contextlib.suppress(Exception):  # the real input shows the cause, if there is one
@@ -122,7 +124,7 @@ def _eval_pass(model: nn.Module, arguments: Arguments, options: Options) -> tupl
         ) from e
 
 
-def _pass(model: nn.Module, arguments: Arguments, options: Options, means: Means) -> tuple[Labels, Passes, Passed]:
+def _pass(model: nn.Module, arguments: Arguments, options: Options, means: Means) -> tuple[Labels, Passes, Trace]:
     labels = Labels()
     entries = enter(labels, model, options)
     passes = Passes(model, tensors(model), options, means)
@@ -130,8 +132,8 @@ def _pass(model: nn.Module, arguments: Arguments, options: Options, means: Means
 
 
 def _train_pass(
-    model: nn.Module, arguments: Arguments, options: Options, labels: Labels, passes: Passes, first: Passed
-) -> Passed:
+    model: nn.Module, arguments: Arguments, options: Options, labels: Labels, passes: Passes, first: Trace
+) -> Trace:
     """On what the eval pass ran on, else on fake tensors; never on real ones, whose statistics would move."""
     known = labels.marks()
     try:
@@ -211,20 +213,6 @@ def _opaque(model: nn.Module, opaque: Sequence[Any]) -> list[tuple[str, nn.Modul
     ]
 
 
-@dataclass(frozen=True)
-class Passed:
-    """What one pass left: its log, what it asks of sizes, which tensors it used."""
-
-    training: bool
-    means: Means
-    entries: Mapping[str, Entry]
-    log: Sequence[Logged]
-    equations: Sequence[Equation]
-    touched: frozenset[str]
-    made: Sequence[Factor]
-    decisions: Decisions
-
-
 class Passes:
     """A copy of the model for analysis, with given tensors in the place of its own."""
 
@@ -270,7 +258,7 @@ class Passes:
         arguments: Arguments,
         training: bool,
         decisions: Decisions | None = None,
-    ) -> Passed:
+    ) -> Trace:
         """One forward pass under the modes. Errors of the forward pass leave as they are.
 
         On real values: `decisions` are those of the original's pass, to go the same way.
@@ -306,7 +294,7 @@ class Passes:
             leaks.empty(capture.made or [], self.model, before)
             for h in hooks:
                 h.remove()
-        return Passed(
+        return Trace(
             training,
             self.means,
             entries,

@@ -10,7 +10,7 @@ import torch
 
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse.capture import Call, Capture, Rule
-from amct_pytorch.analyse.labels import Factor, Reason
+from amct_pytorch.analyse.labels import Factor, Labels, Reason
 
 KERNEL = Reason("it is the size of a kernel")
 STATISTIC = "a statistic of weights is taken over it, which would be another after the cut"
@@ -177,12 +177,17 @@ def _grouped(
             made = None
         return made
     rows = _inputs(capture, channels, inputs if inputs is not None else _along(fw, 1), groups)
+    _balance(labels, rows, made, groups)
+    return made
+
+
+def _balance(labels: Labels, rows: Factor | None, made: Factor | None, groups: int) -> None:
+    """Every group loses equally many inputs (`rows`), and equally many outputs."""
     if rows is not None:
         labels.balance(rows)
     if made is not None:
         labels.produced.append(made)
         labels.balance(made.reshape(groups, -1))
-    return made
 
 
 def _inputs(capture: Capture, channels: Factor | None, weight: Factor | None, groups: int) -> Factor | None:
@@ -218,11 +223,7 @@ def _grouped_transposed(
             return rows.ravel() if w.shape[1] == 1 else None
         labels.tie(made.reshape(groups, -1), rows)
         return made
-    if rows is not None:
-        labels.balance(rows)
-    if made is not None:
-        labels.produced.append(made)
-        labels.balance(made.reshape(groups, -1))
+    _balance(labels, rows, made, groups)
     return made
 
 
@@ -273,7 +274,7 @@ def grouped_mm(capture: Capture, call: Call) -> None:
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("mm", "bmm", "addmm", "baddbmm", "addbmm", "addmm_", "baddbmm_"), matmul),
+    **dict.fromkeys(("mm", "bmm", "addmm", "baddbmm", "addmm_", "baddbmm_"), matmul),
     **dict.fromkeys(("mv", "addmv", "dot", "vdot", "addmv_"), matrix_vector),
     "linear": linear,
     "convolution": convolution,
@@ -291,4 +292,3 @@ RULES: dict[str, Rule] = {
         attention,
     ),
 }
-RULES.pop("addbmm")  # sums over the batch

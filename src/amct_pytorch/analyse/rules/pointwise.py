@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from amct_pytorch.analyse import labels as lb
-from amct_pytorch.analyse.capture import Call, Capture, Rule, flatten
+from amct_pytorch.analyse.capture import Call, Capture, Rule, flatten, index
 
 
 def unary(capture: Capture, call: Call) -> None:
@@ -84,7 +84,7 @@ def glu(capture: Capture, call: Call) -> None:
     for f in capture.factors(x):
         if f.shape[dim] > 1:
             half = f.shape[dim] // 2
-            first, second = (f[(slice(None),) * dim + (s,)] for s in (slice(0, half), slice(half, None)))
+            first, second = index(f, dim, 0, half), index(f, dim, half, 2 * half)
             capture.labels.tie(first, second)
             out.append(first)
         else:
@@ -113,8 +113,8 @@ UNARY = (
     "log2 log10 log1p sqrt rsqrt abs native_dropout dropout alpha_dropout mish softplus softshrink hardshrink "
     "threshold reciprocal erf erfc erfinv round floor ceil trunc frac square sin cos "
     "tan asin acos atan sinh cosh sign sgn selu celu log_sigmoid_forward logical_not bitwise_not isnan isinf "
-    "isfinite nan_to_num logit clone _to_copy contiguous detach alias lift_fresh lift_fresh_copy positive "
-    "bernoulli bernoulli_ conj _conj real _neg_view rrelu_with_noise rrelu to copy_to "
+    "isfinite nan_to_num logit clone _to_copy detach alias lift_fresh lift_fresh_copy positive "
+    "bernoulli bernoulli_ conj _conj real _neg_view rrelu_with_noise rrelu "
     "_fake_quantize_learnable_per_tensor_affine fake_quantize_per_tensor_affine "
     "fake_quantize_per_tensor_affine_cachemask"
 ).split()

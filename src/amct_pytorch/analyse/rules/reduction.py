@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from amct_pytorch.analyse import labels as lb
-from amct_pytorch.analyse.capture import Call, Capture, Info, Rule
+from amct_pytorch.analyse.capture import Call, Capture, Rule
 from amct_pytorch.analyse.labels import Factor
 from amct_pytorch.analyse.rules.pointwise import pointwise
 
@@ -74,10 +74,10 @@ def maximum(capture: Capture, call: Call) -> None:
     whole = len(call.args) < 2
     reduction(f"{call.name} is taken over it" if whole or call.name == "min" else None)(capture, call)
     if isinstance(call.out, (tuple, list)):
-        x, values, indices = call.args[0], call.out[0], call.out[1]
+        x = call.args[0]
         along = call.args[1] % max(x.ndim, 1)
         counted = tuple(f for f in capture.factors(x) if f.ndim > along and f.shape[along] > 1)
-        indices._channel_labels = Info(list(capture.factors(values)), False, counted)
+        capture.put(call.out[1], capture.factors(call.out[0]), indices=counted)
 
 
 def greatest(capture: Capture, call: Call) -> None:
