@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -289,6 +290,9 @@ class Passes:
             sizes.settle_pieces()
             capture.outputs(out)
             del out
+        except Exception as e:
+            traceback.clear_frames(e.__traceback__)  # what they hold would be looked for in caches
+            raise
         finally:
             capture.leave()
             leaks.empty(capture.made or [], self.model, before)
