@@ -3,6 +3,7 @@
 import sys
 import types
 
+import hypothesis
 import pytest
 import torch
 
@@ -11,6 +12,8 @@ import torch
 sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("_meta_registrations"))
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

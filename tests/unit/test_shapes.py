@@ -10,17 +10,23 @@ from torch import nn
 
 import amct_pytorch as amct
 from amct_pytorch.analyse import shapes
+from amct_pytorch.analyse.capture import flatten
 from amct_pytorch.inputs import map_tensors
 
 aten = torch.ops.aten
 X, Y = torch.randn(2, 4, 5, 5), torch.randn(4, 1, 1)
 
 
+def on_stand_ins(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    args, kwargs = tuple(map_tensors(list(args), shapes.stand_in)), map_tensors(kwargs, shapes.stand_in)
+    tensors = [t for t in flatten((args, kwargs)) if isinstance(t, torch.Tensor)]
+    return shapes.run(func, func._schema.name.removeprefix("aten::"), args, kwargs, tensors, lambda t: True)
+
+
 def agree(func: Any, *args: Any, **kwargs: Any) -> None:
     name = func._schema.name.removeprefix("aten::")
     real = func(*args, **kwargs)
-    moved = map_tensors(list(args), shapes.stand_in)
-    found = shapes.run(func, name, tuple(moved), map_tensors(kwargs, shapes.stand_in))
+    found = on_stand_ins(func, args, kwargs)
     for want, got in zip(*([o] if isinstance(o, torch.Tensor) else o for o in (real, found)), strict=False):
         if isinstance(want, torch.Tensor):
             assert (got.shape, got.dtype, got.device.type) == (want.shape, want.dtype, "meta"), name
@@ -40,9 +46,47 @@ def test_pointwise(name: str, other: torch.Tensor) -> None:
     agree(func, other, X)
 
 
-@pytest.mark.parametrize(("dims", "keepdim"), [([1], False), ([2, 3], True), ([-1], False), ([0, -2], True)])
-def test_mean(dims: list[int], keepdim: bool) -> None:
-    agree(aten.mean.dim, X, dims, keepdim)
+@pytest.mark.parametrize(
+    ("dims", "keepdim"), [([1], False), ([2, 3], True), ([-1], False), ([0, -2], True), ([], True)]
+)
+def test_reductions(dims: list[int], keepdim: bool) -> None:
+    for func in (aten.mean.dim, aten.sum.dim_IntList, aten.amax.default, aten.amin.default):
+        agree(func, X, dims, keepdim)
+    agree(aten.linalg_vector_norm.default, X, 2, dims, keepdim)
+    agree(aten.linalg_vector_norm.default, X, 2, dims, keepdim, dtype=torch.float64)
+
+
+def test_joins_and_moves() -> None:
+    for dim in (0, 1, -1):
+        agree(aten.cat.default, [X, X, X], dim)
+        agree(aten.stack.default, [X, X], dim)
+    agree(aten.cat.default, [X, X[:, :1], X[:, :3]], 1)
+    agree(aten.cat.default, [X, X.double()], 1)
+    agree(aten.cat.default, [X, torch.zeros(0)], 1)
+    agree(aten.roll.default, X, [1, 2], [2, 3])
+    agree(aten.flip.default, X, [1])
+
+
+def test_powers_and_softmax() -> None:
+    for args in ((X.abs(), 0.5), (X.abs(), Y), (2.0, X)):
+        overload = "Scalar" if isinstance(args[0], float) else "Tensor_Tensor" if args[1] is Y else "Tensor_Scalar"
+        agree(getattr(aten.pow, overload), *args)
+    agree(aten._softmax.default, X, -1, False)
+    agree(aten._safe_softmax.default, X, 1)
+    agree(aten._safe_softmax.default, X, 1, torch.float64)
+
+
+def test_products() -> None:
+    for bias in (torch.randn(4), torch.randn(3, 4), torch.randn(1), torch.randn(3, 1)):
+        agree(aten.addmm.default, bias, torch.randn(3, 5), torch.randn(5, 4), beta=0.5)
+
+
+@pytest.mark.parametrize("name", shapes.UPSAMPLE)
+def test_upsampling(name: str) -> None:
+    rank = int(name.removesuffix("_aa")[-2])
+    x, size = torch.randn(2, 3, *(4, 5, 6)[:rank]), [7, 8, 9][:rank]
+    agree(getattr(aten, name).default, x, size, *([] if "nearest" in name else [False]), *[None] * rank)
+    agree(getattr(aten, name).vec, x, None, *([] if "nearest" in name else [False]), [2.0] * rank)
 
 
 def test_norms_and_attention() -> None:
@@ -86,14 +130,82 @@ def test_convolutions(data: st.DataObject) -> None:
     [
         (aten.convolution.default, (X, torch.randn(6, 3, 3, 3), None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1)),
         (aten.native_layer_norm.default, (X, [4], torch.ones(4), None, 1e-5)),
+        (aten.addmm.default, (Y, torch.randn(3, 5), torch.randn(4, 5))),
+        (aten.addmm.default, (torch.randn(5), torch.randn(3, 5), torch.randn(5, 4))),
+        (aten.cat.default, ([X, X[:, :, 1:]], 1)),
+        (aten.stack.default, ([X, X[:, :, 1:]], 1)),
     ],
-    ids=["convolution", "layer norm"],
+    ids=["convolution", "layer norm", "product", "bias", "join", "stack"],
 )
 def test_what_does_not_fit_is_an_error_as_with_data(func: Any, args: tuple[Any, ...]) -> None:
     with pytest.raises(RuntimeError):
         func(*args)
     with pytest.raises(RuntimeError):
-        shapes.run(func, func._schema.name.removeprefix("aten::"), tuple(map_tensors(list(args), shapes.stand_in)), {})
+        on_stand_ins(func, args, {})
+
+
+IDS, FLAGS = torch.tensor([[3, 1, 2], [0, 1, 5]]), torch.tensor([[True, False, True], [False, False, True]])
+
+
+@pytest.mark.parametrize(
+    ("func", "args", "kwargs"),
+    [
+        (aten.arange.start_step, (2, 11, 3), {"device": "cpu"}),
+        (aten.ones.default, ([2, 3],), {"dtype": torch.bool}),
+        (aten.full.default, ([2], 7), {}),
+        (aten.eq.Scalar, (IDS, 1), {}),
+        (aten.cumsum.default, (IDS, 1), {}),
+        (aten.all.default, (FLAGS,), {}),
+        (aten._local_scalar_dense.default, (IDS[0, 0],), {}),
+        (aten.nonzero.default, (FLAGS,), {}),
+        (aten.where.self, (FLAGS, IDS, -IDS), {}),
+        (aten.max.dim, (IDS, 1), {}),
+    ],
+    ids=lambda v: v.name() if hasattr(v, "name") else "",
+)
+def test_integers_and_flags_are_computed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    want, got = func(*args, **kwargs), on_stand_ins(func, args, kwargs)
+    pairs = zip(flatten(want), flatten(got), strict=True)
+    assert all(torch.equal(torch.as_tensor(w), torch.as_tensor(g)) for w, g in pairs)
+
+
+def test_what_is_made_of_integers_alone_is_computed() -> None:
+    for func, args in ((aten.div.Tensor, (IDS, IDS + 1)), (aten.log.default, (IDS + 1,)), (aten.sqrt.default, (IDS,))):
+        assert torch.equal(on_stand_ins(func, args, {}), func(*args))
+    assert torch.equal(on_stand_ins(aten._to_copy.default, (IDS,), {"dtype": torch.float32}), IDS.float())
+
+
+@pytest.mark.parametrize(
+    ("func", "args"),
+    [
+        (aten.add.Tensor, (IDS, X[0, 0, 0, :3])),
+        (aten.embedding.default, (torch.randn(6, 4), IDS)),
+        (aten.zeros.default, ([2, 3],)),
+        (aten.argmax.default, (X, 1)),
+    ],
+    ids=lambda v: v.name() if hasattr(v, "name") else "",
+)
+def test_what_is_not_has_no_data(func: Any, args: tuple[Any, ...]) -> None:
+    got = on_stand_ins(func, args, {})
+    assert got.is_meta
+    assert got.shape == func(*args).shape
+
+
+def test_values_that_are_not_known_are_not_written_among_those_that_are() -> None:
+    with pytest.raises(RuntimeError, match="no value"):
+        on_stand_ins(aten.copy_.default, (IDS, X[0, 0, 0, :3]), {})
+
+
+def test_a_tensor_from_outside_is_not_written_into() -> None:
+    outside = IDS.clone()
+    shapes.run(aten.add_.Tensor, "add_", (outside, IDS), {}, [outside, IDS], lambda t: False)
+    assert torch.equal(outside, IDS)
+
+
+def test_random_integers_move_no_random_state() -> None:
+    before = torch.get_rng_state()
+    assert on_stand_ins(aten.randint.low, (0, 9, [4]), {}).is_meta
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 class ByDevice(nn.Module):

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from amct_pytorch.analyse import labels as lb
-from amct_pytorch.analyse.capture import Capture, Logged, Piece, flatten, index
+from amct_pytorch.analyse.capture import Capture, Piece, flatten, index
 from amct_pytorch.analyse.sizes import Dim, Expression, Size, attributes, origin
 
 LITERAL = "a size in user code without an origin"
@@ -52,8 +52,6 @@ class SizeMode(TorchFunctionMode):
     def drop(self, piece: Piece, text: str) -> None:
         self.capture.fix(piece.factor, [piece.dim], text)
         self.capture.fix_dim(piece.out, piece.dim, text)
-        bounds = (piece.dim, piece.start, piece.stop)  # they have to be the same after the cut
-        self.capture.log.append(Logged("a part by numbers", bounds, (), (), (), ()))
 
     # what handlers use
 
@@ -100,12 +98,7 @@ class SizeMode(TorchFunctionMode):
                 self.capture.fix(v.origin.factor, [v.origin.dim], VALUE)
             elif isinstance(v, Size):
                 self.capture.equate(v.origin, int(v), VALUE)
-        if self.capture.info(out) is None:
-            self.capture.put(out, [])
-        info = self.capture.info(out)
-        assert info is not None
-        plain = tuple(float(v) for v in numbers)
-        self.capture.log.append(Logged("making a tensor of numbers", plain, (tuple(out.shape),), (info,), (), ()))
+        self.capture.numbers(out, tuple(float(v) for v in numbers))
 
     def _add(self, out: torch.Tensor, factor: lb.Factor) -> None:
         info = self.capture.info(out)
@@ -143,7 +136,8 @@ def _sizes(args: tuple[Any, ...], kwargs: dict[str, Any], name: str, at: int = 1
 def device(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """x.device: where the tensor would be, so that user code takes the way that it takes with data."""
     found = func(*args, **kwargs)
-    return mode.capture.device if mode.capture.device is not None and found.type == "meta" else found
+    place = mode.capture.device
+    return found if place is None or (found.type != "meta" and mode.capture.info(args[0]) is None) else place
 
 
 def on_device(kind: str) -> Handler:

@@ -29,25 +29,32 @@ from amct_pytorch.errors import ModelError
 
 _TORCH = os.path.join(os.path.dirname(torch.__file__), "")
 _HERE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
-_MARK = "_channel_labels"
+MARK = "_channel_labels"
 
 
 class Info:
     """What is known of one tensor.
 
     `factors`: its labels. `static`: whether it comes from parameters alone. `indices`: labels that its values count.
-    `name`: of a parameter, a buffer or an input. `copied`: what this is a plain copy of.
+    `name`: of a parameter, a buffer or an input, or what is known of the values of a tensor from `outside` of the
+    pass. `copied`: what this is a plain copy of.
     """
 
-    __slots__ = ("copied", "factors", "indices", "name", "static")
+    __slots__ = ("copied", "factors", "indices", "name", "outside", "static")
 
     def __init__(
-        self, factors: list[Factor], static: bool = False, indices: tuple[Factor, ...] = (), name: str = ""
+        self,
+        factors: list[Factor],
+        static: bool = False,
+        indices: tuple[Factor, ...] = (),
+        name: str = "",
+        outside: bool = False,
     ) -> None:
         self.factors = factors
         self.static = static
         self.indices = indices
         self.name = name
+        self.outside = outside
         self.copied: Info | None = None
 
     def source(self) -> Info:
@@ -145,6 +152,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.pieces: list[Piece] = []
         self.touched: set[str] = set()
         self.parameters: dict[int, str] = {}
+        self.entered: dict[str, Info] = {}  # of parameters, buffers and inputs
         self.per_group: dict[int, Factor] = {}
         self.repeated: Factor | None = None  # what a dim of one element that is expanded to this many is repeated for
         self.inside = False  # a call of torch: what it compares is not the user's
@@ -157,7 +165,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
     # the labels of tensors
 
     def info(self, tensor: Any) -> Info | None:
-        return getattr(tensor, _MARK, None)
+        return getattr(tensor, MARK, None)
 
     def is_static(self, tensor: Any) -> bool:
         """Whether a tensor comes from parameters alone."""
@@ -165,7 +173,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return info is not None and info.static
 
     def factors(self, tensor: Any) -> list[Factor]:
-        found = getattr(tensor, _MARK, None)
+        found = getattr(tensor, MARK, None)
         return found.factors if found is not None else []
 
     def put(
@@ -173,17 +181,18 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> None:
         """Give a tensor its labels; `indices`: those that its values count."""
         if isinstance(tensor, torch.Tensor):
-            setattr(tensor, _MARK, Info([f for f in factors if f.size > 1], static, indices))
+            setattr(tensor, MARK, Info([f for f in factors if f.size > 1], static, indices))
 
     def enter(self, name: str, tensor: torch.Tensor, factors: Sequence[Factor], static: bool = True) -> None:
         """Give a parameter, a buffer or an input its name and its labels, for this pass."""
-        setattr(tensor, _MARK, Info([f for f in factors if f.size > 1], static=static, name=name))
+        self.entered[name] = Info([f for f in factors if f.size > 1], static=static, name=name)
+        setattr(tensor, MARK, self.entered[name])
         self.parameters[id(tensor)] = name
         self._marked.append(tensor)
 
     def leave(self) -> None:
         for tensor in self._marked:
-            delattr(tensor, _MARK)
+            delattr(tensor, MARK)
         self._outside.clear()
 
     # what is known of labels
@@ -346,7 +355,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         leaves = flatten((args, kwargs)) if kwargs else flatten(args)
         tensors = [t for t in leaves if isinstance(t, torch.Tensor)]
         before = tuple([tuple(t.shape) for t in tensors])  # an operation in place may change them
-        out = shapes.run(func, name, args, kwargs) if self.shapes_only else func(*args, **kwargs)
+        out = shapes.run(func, name, args, kwargs, tensors, self.info) if self.shapes_only else func(*args, **kwargs)
         if name.startswith("prim::"):  # those ask for a property and compute nothing
             return out
         aliases = self.decisions is not None and any(r.alias_info is not None for r in func._schema.returns)
@@ -397,19 +406,19 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.log.append(Logged(key, self._scalars(call, leaves), sizes, given, tuple(infos), call.shapes))
 
     def _known(self, tensor: torch.Tensor) -> Info:
-        info: Info | None = getattr(tensor, _MARK, None)
+        info: Info | None = getattr(tensor, MARK, None)
         if info is None:  # made outside of the pass: it is not ours to mark
             found = self._outside.get(id(tensor))
             if found is None:
-                found = self._outside[id(tensor)] = tensor, Info([], name=_digest(tensor))
+                found = self._outside[id(tensor)] = tensor, Info([], name=_digest(tensor), outside=True)
             info = found[1]
         return info
 
     def _given(self, tensor: torch.Tensor, static: bool) -> Info:
-        info: Info | None = getattr(tensor, _MARK, None)
+        info: Info | None = getattr(tensor, MARK, None)
         if info is None:
             info = Info([])
-            setattr(tensor, _MARK, info)
+            setattr(tensor, MARK, info)
         info.static = static
         if self.made is not None and not info.name:
             self.made.append(weakref.ref(tensor))
@@ -417,17 +426,21 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _scalars(self, call: Call, leaves: list[Any]) -> tuple[Any, ...]:
         """The scalars of an operation that are no sizes: those are compared as shapes and labels."""
-        if call.name == "slice":
-            dim = call.arg(1, "dim", 0)
-            whole = self.varying(call.args[0], dim) is None  # no channels: the bounds have to stay
-            leaves = leaves if whole else [dim, call.arg(4, "step", 1)]
-        elif call.name == "lift_fresh":  # torch.tensor(...): its values
+        if call.name == "lift_fresh":  # torch.tensor(...): its values
             return (_digest(call.args[0]),)
         elif call.name in SIZED:
             leaves = leaves[SIZED[call.name] :] if SIZED[call.name] else []
         elif call.name == "convolution":
             leaves = leaves[:-1]  # the groups of a depthwise one are a size
         return tuple([int(v) if type(v) is Size else v for v in leaves if not isinstance(v, torch.Tensor)])
+
+    def numbers(self, out: torch.Tensor, values: tuple[float, ...]) -> None:
+        """User code made a tensor of numbers: they have to be the same after the cut."""
+        if self.info(out) is None:
+            self.put(out, [])
+        info = self.info(out)
+        assert info is not None
+        self.log.append(Logged("making a tensor of numbers", values, (tuple(out.shape),), (info,), (), ()))
 
     def outputs(self, value: Any) -> None:
         """Network outputs keep their width, and stay the same tensors."""

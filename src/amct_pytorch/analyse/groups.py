@@ -59,11 +59,31 @@ def group(labels: Labels, untouched: Iterable[str], buffers: Iterable[str] = ())
     sizes = np.diff([*labels.starts, labels.count])
     axis_of = np.repeat(np.arange(len(sizes)), sizes)
     idle = set(untouched)
-    why = _reasons(labels, unit, axis_of, idle)
+    why = _reasons(labels, unit, count, idle)
     rows = _rows(labels, unit, why)
     produced = _produced(labels, set(buffers))
     groups = _groups(labels, unit, axis_of, why, rows, count, produced)
-    return Grouping(unit, groups, _frozen(labels, unit, axis_of, why, produced | _filters(labels, idle)))
+    return Grouping(unit, groups, _frozen(labels, unit, why, produced | _filters(labels, idle)))
+
+
+class _Why:
+    """The first reason that was met for each unit that stays."""
+
+    def __init__(self, count: int) -> None:
+        self.of: Ids = np.full(count, -1)
+        self.reasons: list[Reason] = []
+        self._known: dict[Reason, int] = {}
+
+    def add(self, units: Ids, reason: Reason) -> None:
+        """A reason for those of the units that have none."""
+        i = self._known.setdefault(reason, len(self.reasons))
+        if i == len(self.reasons):
+            self.reasons.append(reason)
+        units = units.ravel()
+        self.of[units[self.of[units] < 0]] = i
+
+    def stays(self, units: Ids) -> Mask:
+        return np.asarray(self.of[units] >= 0, np.bool_)
 
 
 def _filters(labels: Labels, tensors: set[str]) -> set[int]:
@@ -72,31 +92,31 @@ def _filters(labels: Labels, tensors: set[str]) -> set[int]:
     return {i for i, a in enumerate(labels.axes) if a.axis == 0 and a.tensor in tensors & matrices}
 
 
-def _reasons(labels: Labels, unit: Ids, axis_of: Ids, untouched: set[str]) -> dict[int, Reason]:
-    why: dict[int, Reason] = {}
+def _reasons(labels: Labels, unit: Ids, count: int, untouched: set[str]) -> _Why:
+    why = _Why(count)
     for factor, reason in labels.frozen:
-        for u in np.unique(unit[factor]).tolist():
-            why.setdefault(u, reason)
-    for i, (axis, start) in enumerate(zip(labels.axes, labels.starts, strict=True)):
+        why.add(unit[factor], reason)
+    for i, axis in enumerate(labels.axes):
         if axis.tensor in untouched:
-            stop = labels.starts[i + 1] if i + 1 < len(labels.starts) else labels.count
-            for u in np.unique(unit[start:stop]).tolist():
-                why.setdefault(u, Reason("no operation of the forward pass uses it"))
+            why.add(unit[_range(labels, i)], Reason("no operation of the forward pass uses it"))
     return why
 
 
-def _rows(labels: Labels, unit: Ids, why: dict[int, Reason]) -> list[Ids]:
+def _range(labels: Labels, i: int) -> slice:
+    """The labels of an axis."""
+    return slice(labels.starts[i], labels.starts[i + 1] if i + 1 < len(labels.starts) else labels.count)
+
+
+def _rows(labels: Labels, unit: Ids, why: _Why) -> list[Ids]:
     """The units of the rows that have to lose equally many, where that does not follow from the ties."""
     rows = [r for r in (unit[f] for f in labels.balanced) if not _same_rows(r)]
     changed = True
     while changed:
         changed = False
         for r in rows:
-            units = set(np.unique(r).tolist())
-            held = units & why.keys()
-            if held and len(held) < len(units):
-                reason = why[min(held)]
-                why.update((u, reason) for u in units - held)
+            stay = why.stays(r)
+            if stay.any() and not stay.all():
+                why.add(r[~stay], why.reasons[why.of[r[stay].min()]])
                 changed = True
     return rows
 
@@ -110,7 +130,7 @@ def _groups(
     labels: Labels,
     unit: Ids,
     axis_of: Ids,
-    why: dict[int, Reason],
+    why: _Why,
     rows: list[Ids],
     count: int,
     produced: set[int],
@@ -128,8 +148,9 @@ def _groups(
     touched.sum_duplicates()  # by unit: axis or row, and how often
     entries = np.stack([touched.indices, touched.data], 1, dtype=np.int64).tobytes()
     signatures: dict[Signature, list[int]] = defaultdict(list)
+    free = (why.of < 0).tolist()
     for u, (a, b) in enumerate(itertools.pairwise((touched.indptr * 16).tolist())):
-        if a < b and u not in why:
+        if a < b and free[u]:
             signatures[entries[a:b]].append(u)
     found = []
     for classes in _cohorts(list(signatures), rows, signatures):
@@ -138,8 +159,7 @@ def _groups(
         scored = all(any(c in produced for c in _columns(s)) for s in classes)
         units = [signatures[s] for s in classes]
         if not made or not scored:
-            for u in (u for us in units for u in us):
-                why.setdefault(u, Reason("no layer makes these channels"))
+            why.add(np.array([u for us in units for u in us]), Reason("no layer makes these channels"))
             continue
         found.append(
             Group(
@@ -189,22 +209,20 @@ def _produced(labels: Labels, buffers: set[str]) -> set[int]:
     return {i for i in axes if labels.axes[i].tensor and labels.axes[i].tensor not in buffers}
 
 
-def _frozen(labels: Labels, unit: Ids, axis_of: Ids, why: dict[int, Reason], produced: set[int]) -> tuple[Frozen, ...]:
-    """What is frozen, by reason, of the axes that layers make."""
-    held: dict[Reason, tuple[set[int], set[int]]] = defaultdict(lambda: (set(), set()))
-    stays = np.zeros(int(unit.max()) + 1 if len(unit) else 0, np.bool_)
-    stays[list(why)] = True
+def _frozen(labels: Labels, unit: Ids, why: _Why, produced: set[int]) -> tuple[Frozen, ...]:
+    """What is frozen, by reason, of the axes that layers make; in the order of these axes."""
+    held: dict[int, tuple[list[int], list[Ids]]] = {}
     for i in sorted(produced):
-        start = labels.starts[i]
-        stop = labels.starts[i + 1] if i + 1 < len(labels.starts) else labels.count
-        mine = unit[start:stop]
-        for u in mine[stays[mine]].tolist():
-            if u in why:
-                held[why[u]][0].add(i)
-                held[why[u]][1].add(u)
+        mine = unit[_range(labels, i)]
+        mine = mine[why.stays(mine)]
+        codes = why.of[mine]
+        for code in dict.fromkeys(codes.tolist()):
+            axes, units = held.setdefault(code, ([], []))
+            axes.append(i)
+            units.append(mine[codes == code])
     return tuple(
-        Frozen(reason, tuple(labels.axes[i] for i in sorted(axes)), len(units))
-        for reason, (axes, units) in held.items()
+        Frozen(why.reasons[code], tuple(labels.axes[i] for i in axes), len(np.unique(np.concatenate(units))))
+        for code, (axes, units) in held.items()
     )
 
 

@@ -30,7 +30,7 @@ class Reason:
     line: str = ""
 
 
-_KNOWN = ("ties", "frozen", "joints", "partial", "balanced", "produced", "made")
+_KNOWN = ("ties", "frozen", "joints", "partial", "balanced", "produced")
 
 
 @dataclass
@@ -48,19 +48,13 @@ class Labels:
     balanced: list[Factor] = field(default_factory=list)  # (rows, labels): every row loses equally many
     produced: list[Factor] = field(default_factory=list)
     constants: set[int] = field(default_factory=set)
-    made: list[Factor] = field(
-        default_factory=list
-    )  # labels of no parameter, in the order in which passes asked for them
 
     def fresh(self, size: int, axis: Axis | None = None) -> Factor:
         """New labels, one per channel of `axis` (None: of no parameter)."""
         self.axes.append(axis or Axis("", 0))
         self.starts.append(self.count)
         self.count += size
-        labels = np.arange(self.count - size, self.count)
-        if axis is None:
-            self.made.append(labels)
-        return labels
+        return np.arange(self.count - size, self.count)
 
     def constant_like(self, factor: Factor) -> Factor:
         """Labels of a tensor whose elements are equal along these dims, tied to those of what its size counts.
@@ -222,19 +216,17 @@ def _default(
     joints: list[Factor],
 ) -> None:
     """Decide where nothing else does: for all undecided factors that have no component in common with another."""
-    used: set[int] = set()
+    used = np.zeros(int(found.max()) + 1 if len(found) else 0, np.bool_)
     for wide, part in partial:
         others = [d for d in dims(wide) if d not in dims(part)]
-        mine = set(found[wide].ravel().tolist()) | set(found[part].ravel().tolist())
-        if not mine & used:
-            used |= mine
+        if not (used[found[wide]].any() or used[found[part]].any()):
+            used[found[wide]] = used[found[part]] = True
             ties.append((wide, narrow(wide, others)))
     if partial:
         return
     for f in joints:
-        mine = set(found[f].ravel().tolist())
-        if not mine & used and not _decided(found[f]):
-            used |= mine
+        if not used[found[f]].any() and not _decided(found[f]):
+            used[found[f]] = True
             ties.append((f, narrow(f, dims(f)[:-1])))
 
 

@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse import leaks
 from amct_pytorch.analyse.calls import SizeMode
-from amct_pytorch.analyse.capture import Capture, Logged, Rule, flatten
+from amct_pytorch.analyse.capture import Capture, Info, Logged, Rule, flatten
 from amct_pytorch.analyse.groups import Grouping, group
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.rules import TABLE
@@ -53,22 +53,24 @@ class Entry:
 
 @dataclass(frozen=True)
 class Trace:
-    """What one pass left: its log, what it asks of sizes, which tensors it used, what it made and decided."""
+    """What one pass left: its log, what is known of the tensors that it `entered` with, what it asks of sizes, which
+    tensors it used, and what it decided."""
 
     training: bool
     means: Means
     entries: Mapping[str, Entry]
+    entered: Mapping[str, Info]
     log: Sequence[Logged]
     equations: Sequence[Equation]
     touched: frozenset[str]
-    made: Sequence[Factor]
     decisions: Decisions
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the analysis found."""
+    """What the analysis found; `tensors`: the model's parameters and buffers, by name."""
 
+    tensors: Mapping[str, torch.Tensor]
     labels: Labels
     grouping: Grouping
     entries: Mapping[str, Entry]
@@ -92,11 +94,12 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options) -> Facts:
     """
     if not any(p.is_floating_point() and p.numel() for p in model.parameters()):
         raise ModelError(f"{type(model).__name__} has no floating-point parameters: there is nothing to prune")
-    labels, passes, first = _eval_pass(model, arguments, options)
+    own = tensors(model)
+    labels, passes, first = _eval_pass(model, own, arguments, options)
     done = [first]
     notes = []
     try:
-        done.append(_train_pass(model, arguments, options, labels, passes, first))
+        done.append(_train_pass(model, own, arguments, options, labels, passes, first))
     except Exception as e:  # noqa: BLE001 - the cause goes into the report, and what only train mode uses stays
         notes.append(
             f"train mode could not be analysed on this input ({_line(e)}); what only train mode uses stays as it is"
@@ -106,16 +109,18 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options) -> Facts:
     buffers = [name for name, _ in model.named_buffers()]
     grouping = group(labels, [name for name in first.entries if name not in touched], buffers)
     equations = tuple(e for p in done for e in p.equations)
-    return Facts(labels, grouping, first.entries, equations, tuple(done), tuple(notes))
+    return Facts(own, labels, grouping, first.entries, equations, tuple(done), tuple(notes))
 
 
-def _eval_pass(model: nn.Module, arguments: Arguments, options: Options) -> tuple[Labels, Passes, Trace]:
+def _eval_pass(
+    model: nn.Module, own: Mapping[str, torch.Tensor], arguments: Arguments, options: Options
+) -> tuple[Labels, Passes, Trace]:
     """By shapes alone where that goes; on fake tensors; on the real input where the forward looks at values."""
     for means in (Means.SHAPES, Means.FAKE):
         with contextlib.suppress(Exception):  # the real input shows the cause, if there is one
-            return _pass(model, arguments, options, means)
+            return _pass(model, own, arguments, options, means)
     try:
-        return _pass(model, arguments, options, Means.REAL)
+        return _pass(model, own, arguments, options, Means.REAL)
     except ModelError:
         raise
     except Exception as e:
@@ -125,27 +130,35 @@ def _eval_pass(model: nn.Module, arguments: Arguments, options: Options) -> tupl
         ) from e
 
 
-def _pass(model: nn.Module, arguments: Arguments, options: Options, means: Means) -> tuple[Labels, Passes, Trace]:
+def _pass(
+    model: nn.Module, own: Mapping[str, torch.Tensor], arguments: Arguments, options: Options, means: Means
+) -> tuple[Labels, Passes, Trace]:
     labels = Labels()
-    entries = enter(labels, model, options)
-    passes = Passes(model, tensors(model), options, means)
-    return labels, passes, passes.run(labels, entries, arguments, training=False)
+    entries = enter(labels, model, own, options)
+    passes = Passes(model, own, own, options, means)
+    return labels, passes, passes.trace(labels, entries, arguments, training=False)
 
 
 def _train_pass(
-    model: nn.Module, arguments: Arguments, options: Options, labels: Labels, passes: Passes, first: Trace
+    model: nn.Module,
+    own: Mapping[str, torch.Tensor],
+    arguments: Arguments,
+    options: Options,
+    labels: Labels,
+    passes: Passes,
+    first: Trace,
 ) -> Trace:
     """On what the eval pass ran on, else on fake tensors; never on real ones, whose statistics would move."""
     known = labels.marks()
     try:
         if first.means is not Means.REAL:
-            return passes.run(labels, first.entries, arguments, training=True)
+            return passes.trace(labels, first.entries, arguments, training=True)
     except Exception:
         if first.means is Means.FAKE:
             raise
         labels.forget(known)  # fake tensors show the cause, if there is one
-    passes = Passes(model, tensors(model), options, Means.FAKE)
-    return passes.run(labels, first.entries, arguments, training=True)
+    passes = Passes(model, own, own, options, Means.FAKE)
+    return passes.trace(labels, first.entries, arguments, training=True)
 
 
 def _line(e: Exception) -> str:
@@ -167,8 +180,8 @@ def tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     return {**parameters, **buffers}
 
 
-def enter(labels: Labels, model: nn.Module, options: Options) -> dict[str, Entry]:
-    """Fresh labels for each axis of each floating-point parameter and buffer."""
+def enter(labels: Labels, model: nn.Module, own: Mapping[str, torch.Tensor], options: Options) -> dict[str, Entry]:
+    """Fresh labels for each axis of each floating-point parameter and buffer of a model: `own`, by name."""
     entries = {}
     grouped = {
         f"{name}.weight": m
@@ -176,7 +189,7 @@ def enter(labels: Labels, model: nn.Module, options: Options) -> dict[str, Entry
         if isinstance(m, nn.modules.conv._ConvNd) and m.groups > 1 and _plain_convolution(m)
     }
     whole = {n for n, _ in _opaque(model, options.opaque)}
-    for name, t in tensors(model).items():
+    for name, t in own.items():
         if t.ndim == 0 or not t.is_floating_point():
             continue
         if any(name.startswith(f"{w}.") or not w for w in whole):
@@ -215,11 +228,15 @@ def _opaque(model: nn.Module, opaque: Sequence[Any]) -> list[tuple[str, nn.Modul
 
 
 class Passes:
-    """A copy of the model for analysis, with given tensors in the place of its own."""
+    """A copy of the model for analysis, with tensors like those that are `held` in the place of its `own`.
+
+    `prepare`: what else to change about the copy; None: its integers become sizes.
+    """
 
     def __init__(
         self,
         model: nn.Module,
+        own: Mapping[str, torch.Tensor],
         held: Mapping[str, torch.Tensor],
         options: Options,
         means: Means,
@@ -228,16 +245,16 @@ class Passes:
         self.options = options
         self.means = means
         self.fake = FakeTensorMode(allow_non_fake_inputs=True) if means is Means.FAKE else None
-        own = tensors(model)
         where = next((t.device for t in own.values() if not t.is_meta), torch.device("cpu"))
         self.device = where if means is Means.SHAPES else None
         self.tensors = {n: self._stand_in(t, own[n]) for n, t in held.items()}
         self.model = copy_structure(model, {id(own[n]): t for n, t in self.tensors.items()})
-        if prepare is not None:
-            prepare(self.model)
-        self.log: Sequence[Logged] = ()
         self.capture: Capture | None = None
-        mark(self.model, self._compared)
+        if prepare is None:
+            mark(self.model, self._compared)
+        else:
+            prepare(self.model)
+        self.names = {id(m): n for n, m in named_modules(self.model)}
         self.whole = [m for _, m in _opaque_copies(model, self.model, options.opaque)]
 
     def _stand_in(self, t: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
@@ -252,36 +269,38 @@ class Passes:
             new._is_param = True
         return new.requires_grad_(own.requires_grad)
 
-    def run(
-        self,
-        labels: Labels,
-        entries: Mapping[str, Entry],
-        arguments: Arguments,
-        training: bool,
-        decisions: Decisions | None = None,
-    ) -> Trace:
-        """One forward pass under the modes. Errors of the forward pass leave as they are.
-
-        On real values: `decisions` are those of the original's pass, to go the same way.
-        """
-        self.model.train(training)
-        names = {id(m): n for n, m in named_modules(self.model)}
-        capture = Capture(labels, {**TABLE, **self.options.rules}, names, self.device)
+    def trace(self, labels: Labels, entries: Mapping[str, Entry], arguments: Arguments, training: bool) -> Trace:
+        """What one forward pass leaves. Errors of the forward pass leave as they are."""
+        capture = Capture(labels, {**TABLE, **self.options.rules}, self.names, self.device)
         if self.means is Means.REAL:
-            capture.made = None
             capture.decisions = []
-            capture.script = iter(decisions) if decisions is not None else None
         for name, t in self.tensors.items():
             capture.enter(name, t, entries[name].factors if name in entries else ())
         for name, entry in entries.items():
             if entry.per_group is not None:
                 capture.per_group[id(self.tensors[name])] = entry.per_group
-        self.capture, self.log = capture, capture.log
+        self.run(capture, arguments, training)
+        return Trace(
+            training,
+            self.means,
+            entries,
+            capture.entered,
+            capture.log,
+            capture.equations,
+            frozenset(capture.touched),
+            tuple(capture.decisions or ()),
+        )
+
+    def run(self, capture: Capture, arguments: Arguments, training: bool) -> None:
+        """One forward pass under `capture`, which the model's own tensors have entered."""
+        self.model.train(training)
+        if self.means is Means.REAL:
+            capture.made = None
+        self.capture = capture
         hooks = [m.register_forward_pre_hook(_freezing(capture), with_kwargs=True) for m in self.whole]
         args, kwargs = self._inputs(arguments)
         for i, t in enumerate(t for t in flatten((args, kwargs)) if isinstance(t, torch.Tensor)):
             capture.enter(f"input {i}", t, (), static=False)
-        start = len(labels.made)
         sizes = SizeMode(capture)
         before = leaks.namespaces(self.model)
         try:
@@ -298,16 +317,6 @@ class Passes:
             leaks.empty(capture.made or [], self.model, before)
             for h in hooks:
                 h.remove()
-        return Trace(
-            training,
-            self.means,
-            entries,
-            capture.log,
-            capture.equations,
-            frozenset(capture.touched),
-            labels.made[start:],
-            tuple(capture.decisions or ()),
-        )
 
     def _compared(self, left: Expression, right: Expression) -> None:
         if self.capture is not None:

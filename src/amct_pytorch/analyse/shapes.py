@@ -1,8 +1,9 @@
 """Operations on tensors without data: what they give, by shapes alone.
 
-Tensors on the meta device stand in for all others, so that a pass costs microseconds per operation. The commonest
-operations that PyTorch has no fast shape rule for have theirs here; the rest run on the meta device. Where that cannot
-be (values are read, devices matter), the pass fails and is done another way.
+Tensors on the meta device stand in for all of floating point, so that a pass costs microseconds per operation. The
+commonest operations that PyTorch has no fast shape rule for have theirs here; the rest run on the meta device. Small
+tensors of integers and flags (positions, masks), and what is made of nothing but such, are computed: forwards ask for
+their values. Where that cannot be (other values are read, devices matter), the pass fails and is done another way.
 """
 
 from __future__ import annotations
@@ -15,27 +16,71 @@ import torch
 Shape = Callable[..., Any]
 
 
-def run(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The result of an operation on stand-ins."""
+def run(
+    func: Any,
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    tensors: Sequence[torch.Tensor],
+    ours: Callable[[torch.Tensor], Any],
+) -> Any:
+    """The result of an operation on stand-ins. `tensors`: those among its arguments; `ours`: whether the pass made one
+    of them, which may be written into."""
     rule = RULES.get(name)
-    plain = rule is not None and "out" not in kwargs and args[0].device.type == "meta"
-    if rule is not None and plain and args[0].is_floating_point():
+    if rule is not None and tensors[0].is_floating_point() and tensors[0].is_meta and "out" not in kwargs:
         out = rule(*args, **kwargs)
         if out is not NotImplemented:
             return out
+    writes = tensors and func._schema.is_mutable and not tensors[0].is_meta
+    if not any(t.is_meta for t in tensors) and not (writes and not ours(tensors[0])):
+        out = _computed(func, name, args, kwargs, tensors)
+        if out is not None:
+            return out
+    if writes and ours(tensors[0]):
+        raise RuntimeError(f"{name} writes what has no value into a tensor that has some")
     args, kwargs = _moved(args), _moved(kwargs)
     if "device" in kwargs or name in FACTORIES:
         kwargs["device"] = "meta"
     return func(*args, **kwargs)
 
 
+def _computed(
+    func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: Sequence[torch.Tensor]
+) -> Any:
+    """The result with its values, where it is small and made of nothing but integers and flags; None otherwise."""
+    if torch.Tag.nondeterministic_seeded in func.tags or sum(t.numel() for t in tensors) > LARGEST:
+        return None
+    if not tensors or "device" in kwargs or name in FACTORIES:
+        out = func(*_moved(args), **{**_moved(kwargs), "device": "meta"})
+        if not _small(out) or (name in BLANKS and not _exact(out)):
+            return None
+        kwargs = {**kwargs, "device": tensors[0].device if tensors else "cpu"}
+    out = func(*args, **kwargs)
+    return out if all(_small(o) for o in (out if isinstance(out, (tuple, list)) else (out,))) else None
+
+
+def _small(value: Any) -> bool:
+    return not isinstance(value, torch.Tensor) or value.numel() <= LARGEST
+
+
+def _exact(t: torch.Tensor) -> bool:
+    return not t.is_floating_point() and not t.is_complex()
+
+
 def stand_in(t: torch.Tensor) -> torch.Tensor:
+    """A tensor of the same shape without data; a small one of integers or flags as it is, copied."""
+    if not t.is_meta and t.layout == torch.strided and _exact(t) and _small(t):
+        return t.detach().clone()
+    return _without_data(t)
+
+
+def _without_data(t: torch.Tensor) -> torch.Tensor:
     return torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta")
 
 
 def _moved(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        return value if value.device.type == "meta" else stand_in(value)
+        return value if value.is_meta else _without_data(value)
     if isinstance(value, (list, tuple)):
         return type(value)(_moved(v) for v in value) if any(isinstance(v, torch.Tensor) for v in value) else value
     if isinstance(value, dict):
@@ -123,6 +168,20 @@ def unary(x: torch.Tensor, *rest: Any, **kwargs: Any) -> Any:
     return NotImplemented if _other(rest, kwargs) else _new(x, x.shape)
 
 
+def softmax(x: torch.Tensor, dim: int, dtype: Any = None) -> Any:
+    """`dtype`: another one, or whether to take a wider one."""
+    return NotImplemented if dtype else _new(x, x.shape)
+
+
+def moved(x: torch.Tensor, *rest: Any) -> torch.Tensor:
+    """Of the same shape, whatever moves."""
+    return _new(x, x.shape)
+
+
+def power(x: Any, exponent: Any, **kwargs: Any) -> Any:
+    return pointwise(x, exponent) if isinstance(x, torch.Tensor) else NotImplemented
+
+
 def in_place(x: torch.Tensor, *rest: Any, **kwargs: Any) -> Any:
     return NotImplemented if _other(rest, kwargs) else x
 
@@ -147,22 +206,77 @@ def pointwise_in_place(x: torch.Tensor, y: Any, **kwargs: Any) -> Any:
     return x if fits else NotImplemented
 
 
-def mean(x: torch.Tensor, dim: Sequence[int] | None = None, keepdim: bool = False, **kwargs: Any) -> Any:
+def reduced(x: torch.Tensor, dim: Sequence[int] | None = None, keepdim: bool = False, **kwargs: Any) -> Any:
+    """A reduction over dims; NotImplemented over all."""
     if kwargs or not dim:
         return NotImplemented
     over = {d % x.ndim for d in dim}
     return _new(x, [1 if d in over else n for d, n in enumerate(x.shape) if keepdim or d not in over])
 
 
+def vector_norm(
+    x: torch.Tensor, order: float = 2, dim: Sequence[int] | None = None, keepdim: bool = False, **kwargs: Any
+) -> Any:
+    return NotImplemented if any(v is not None for v in kwargs.values()) else reduced(x, dim, keepdim)
+
+
+def addmm(bias: torch.Tensor, x: torch.Tensor, w: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    """(n, k) by (k, m), and a bias that is expanded to (n, m)"""
+    if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[0]:
+        raise RuntimeError(f"a product of {tuple(x.shape)} and {tuple(w.shape)}")
+    shape = torch.Size((x.shape[0], w.shape[1]))
+    if torch.broadcast_shapes(bias.shape, shape) != shape:  # type: ignore[no-untyped-call]
+        raise RuntimeError(f"a bias of {tuple(bias.shape)} is added to {tuple(shape)}")
+    return _new(x, shape)
+
+
+def cat(tensors: Sequence[torch.Tensor], dim: int = 0) -> Any:
+    first, ranks = tensors[0], {t.ndim for t in tensors}
+    if len(ranks) > 1 or not all(t.is_meta and t.dtype == first.dtype for t in tensors):
+        return NotImplemented
+    dim %= first.ndim
+    if len({(*t.shape[:dim], *t.shape[dim + 1 :]) for t in tensors}) > 1:
+        raise RuntimeError(f"{', '.join(str(tuple(t.shape)) for t in tensors)} are joined along dim {dim}")
+    return _new(first, [*first.shape[:dim], sum(t.shape[dim] for t in tensors), *first.shape[dim + 1 :]])
+
+
+def stack(tensors: Sequence[torch.Tensor], dim: int = 0) -> Any:
+    first = tensors[0]
+    if not all(t.is_meta and t.dtype == first.dtype for t in tensors):
+        return NotImplemented
+    if len({t.shape for t in tensors}) > 1:
+        raise RuntimeError(f"{', '.join(str(tuple(t.shape)) for t in tensors)} are stacked")
+    dim %= first.ndim + 1
+    return _new(first, [*first.shape[:dim], len(tensors), *first.shape[dim:]])
+
+
+def grouped_mm(x: torch.Tensor, w: torch.Tensor, offsets: Any = None, *rest: Any, **kwargs: Any) -> Any:
+    """Rows (m, k), in parts, by (parts, k, n)"""
+    if x.ndim != 2 or w.ndim != 3 or x.shape[1] != w.shape[1] or offsets is None:
+        return NotImplemented
+    return _new(x, (x.shape[0], w.shape[2]))
+
+
+def upsample(x: torch.Tensor, size: Sequence[int] | None, *rest: Any, **kwargs: Any) -> Any:
+    """(N, C, ..) to (N, C, *size)"""
+    return NotImplemented if size is None else _new(x, (*x.shape[:2], *size))
+
+
+LARGEST = 2**20  # elements of a tensor that is computed
 POINTWISE = "add sub mul div maximum minimum".split()
 UNARY = (
     "relu relu6 gelu silu sigmoid hardswish hardsigmoid hardtanh tanh elu leaky_relu neg exp sqrt rsqrt abs mish "
     "softplus clamp clamp_min clamp_max square selu celu sin cos log"
 ).split()
+UPSAMPLE = (
+    "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d "
+    "upsample_bicubic2d upsample_trilinear3d _upsample_nearest_exact2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa"
+).split()
 FACTORIES = frozenset(
     "arange zeros ones full empty rand randn randint randperm eye linspace logspace scalar_tensor empty_strided "
     "empty_permuted tril_indices triu_indices hann_window".split()
 )
+BLANKS = frozenset("zeros full empty empty_strided empty_permuted".split())  # forwards write into those
 RULES: Mapping[str, Shape] = {
     "convolution": convolution,
     "native_batch_norm": batch_norm,
@@ -173,5 +287,14 @@ RULES: Mapping[str, Shape] = {
     **dict.fromkeys((n + "_" for n in UNARY), in_place),
     **dict.fromkeys(POINTWISE, pointwise),
     **dict.fromkeys((n + "_" for n in POINTWISE), pointwise_in_place),
-    "mean": mean,
+    **dict.fromkeys(("mean", "sum", "amax", "amin"), reduced),
+    "linalg_vector_norm": vector_norm,
+    **dict.fromkeys(("_safe_softmax", "_softmax"), softmax),
+    **dict.fromkeys(("roll", "flip"), moved),
+    "pow": power,
+    **dict.fromkeys(UPSAMPLE, upsample),
+    "addmm": addmm,
+    "_grouped_mm": grouped_mm,
+    "cat": cat,
+    "stack": stack,
 }

@@ -29,6 +29,8 @@ Step = int | str
 
 def check(model: nn.Module, settings: Mapping[Setting, Change]) -> None:
     """Raise RecordError where an attribute is not there, or has neither of the two values it may have."""
+    if not settings:
+        return
     modules = dict(named_modules(model, every_name=True))
     for setting, change in settings.items():
         value: Any = _module(modules, setting)
@@ -39,6 +41,8 @@ def check(model: nn.Module, settings: Mapping[Setting, Change]) -> None:
 
 def apply(model: nn.Module, settings: Mapping[Setting, Change], original: nn.Module | None) -> None:
     """Set the attributes; what the model still shares with `original`, the model it is a copy of, is copied first."""
+    if not settings:
+        return
     modules = dict(named_modules(model, every_name=True))
     originals = {} if original is None else dict(named_modules(original, every_name=True))
     for setting, change in settings.items():

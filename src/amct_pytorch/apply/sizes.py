@@ -20,37 +20,30 @@ ShapeOf = Callable[[torch.Tensor], Shape]
 Convolution = nn.modules.conv._ConvNd
 
 
-def apply_sizes(model: nn.Module, plan: ChannelPlan, original: nn.Module | None = None) -> None:
+def apply_sizes(model: nn.Module, plan: ChannelPlan, original: nn.Module | None = None) -> set[Setting]:
     """Set the sizes in the attributes of a model whose tensors have just been cut by `plan`; call it once.
 
     Of torch's own layers, and of their subclasses, those that a tensor was cut of: `out_channels`, `groups`,
     `num_features`, `normalized_shape`, ... as their weights are now. Then `plan.settings`. `original` is the model that
     this one is a copy of: objects that both still share are copied before they are changed.
 
-    Raises RecordError where a setting does not fit the model.
+    Returns the settings of the plan that say what the weights of torch's own layers say already. Raises RecordError
+    where a setting does not fit the model.
     """
     followed = list(_followed(model, plan))  # before the settings: they may change the same attributes
     settings.apply(model, plan.settings, original)
-    for layer, sizes in followed:
+    for _, layer, sizes in followed:
         vars(layer).update({name: size for name, size in sizes.items() if name in vars(layer)})
         if isinstance(layer, nn.MultiheadAttention):
             layer.head_dim = layer.embed_dim // layer.num_heads
-
-
-def followed_settings(model: nn.Module, plan: ChannelPlan) -> set[Setting]:
-    """The settings of a plan that say what the weights of torch's own layers say already.
-
-    `model`: one whose tensors have just been cut by the plan, and whose attributes have not been set yet.
-    """
-    names = {id(module): name for name, module in named_modules(model)}
-    sizes = {names[id(layer)]: own for layer, own in _followed(model, plan)}
-    return {setting for setting in plan.settings if setting.path.partition("[")[0] in sizes.get(setting.module, {})}
+    own = {name: sizes for name, _, sizes in followed}
+    return {setting for setting in plan.settings if setting.path.partition("[")[0] in own.get(setting.module, {})}
 
 
 def check_sizes(model: nn.Module, plan: ChannelPlan) -> None:
     """Raise RecordError where a setting of the plan does not fit the model before the cut, or groups would differ."""
-    own = {id(layer): sizes for layer, sizes in _followed(model, plan)}
-    modules = dict(named_modules(model, every_name=True))
+    own = {id(layer): sizes for _, layer, sizes in _followed(model, plan)}
+    modules = dict(named_modules(model, every_name=True)) if plan.settings else {}
     user = {
         setting: change
         for setting, change in plan.settings.items()
@@ -70,8 +63,8 @@ def weight_shape(layer: nn.Module, shape_of: ShapeOf) -> Shape | None:
     return tuple(map(max, zip(*shapes, strict=True)))  # weight norm: a magnitude (O, 1, 1) and a direction (O, I, K)
 
 
-def _followed(model: nn.Module, plan: ChannelPlan) -> Iterator[tuple[nn.Module, dict[str, Any]]]:
-    """Torch's layers that a tensor was cut of, and the sizes that their tensors say now.
+def _followed(model: nn.Module, plan: ChannelPlan) -> Iterator[tuple[str, nn.Module, dict[str, Any]]]:
+    """Torch's layers that a tensor was cut of, by name, and the sizes that their tensors say now.
 
     A layer whose attributes did not say what its weight did before, as a subclass may have it, is none of them.
     """
@@ -82,16 +75,16 @@ def _followed(model: nn.Module, plan: ChannelPlan) -> Iterator[tuple[nn.Module, 
     def shape_before(tensor: torch.Tensor) -> Shape:
         return before.get(id(tensor), tuple(tensor.shape))
 
-    for _, layer in named_modules(model):
+    for name, layer in named_modules(model):
         own = (*layer._parameters.values(), *layer._buffers.values(), *_parametrized(layer))
-        names = [cut[id(tensor)] for tensor in own if id(tensor) in cut]
-        old = _sizes(layer, shape_before) if names else {}
-        if old and all(getattr(layer, name, None) == size for name, size in old.items()):
+        tensors_cut = [cut[id(tensor)] for tensor in own if id(tensor) in cut]
+        old = _sizes(layer, shape_before) if tensors_cut else {}
+        if old and all(getattr(layer, attribute, None) == size for attribute, size in old.items()):
             if isinstance(layer, Convolution):
-                groups = _groups_left(layer, weight_shape(layer, shape_before), names, plan)
-                yield layer, {"groups": groups, **_sizes(layer, _shape, groups)}
+                groups = _groups_left(layer, weight_shape(layer, shape_before), tensors_cut, plan)
+                yield name, layer, {"groups": groups, **_sizes(layer, _shape, groups)}
             else:
-                yield layer, _sizes(layer, _shape)
+                yield name, layer, _sizes(layer, _shape)
 
 
 def _groups_left(layer: Convolution, shape: Shape | None, names: list[str], plan: ChannelPlan) -> int:

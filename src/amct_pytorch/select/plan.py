@@ -11,7 +11,7 @@ from torch import nn
 
 from amct_pytorch.analyse.groups import Group, Ids, kept_labels
 from amct_pytorch.analyse.labels import Factor, Mask, dims
-from amct_pytorch.analyse.run import Facts, tensors
+from amct_pytorch.analyse.run import Facts
 from amct_pytorch.analyse.sizes import Dim, Equation, attributes, leaves, solve
 from amct_pytorch.config import ChannelSparsity, SparsityConfig
 from amct_pytorch.record import Axis, Change, ChannelPlan, Removal, Setting
@@ -33,7 +33,7 @@ class Selector:
     held: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.tensors = tensors(self.model)
+        self.tensors = self.facts.tensors
         self.axes = _axis_labels(self.facts)
         self.repeats = _repeats(self.model, self.axes)
         unit = self.facts.grouping.unit

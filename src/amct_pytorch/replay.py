@@ -1,0 +1,155 @@
+"""The pass over the pruned model, operation by operation beside the pass over the original."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from amct_pytorch.analyse.capture import COPIES, MARK, Call, Capture, Info, Logged, tensors_of
+from amct_pytorch.analyse.labels import Factor, Labels
+from amct_pytorch.analyse.run import Trace
+from amct_pytorch.analyse.sizes import Expression
+from amct_pytorch.verify import Verifier
+
+
+class Replay(Capture):  # type: ignore[no-untyped-call]
+    """Compares each operation with the one of the original at the same place; no rule runs.
+
+    Every tensor carries what is known of its counterpart in the original's pass. `differences`: by the place of the
+    operation, what it would not do the same. `log`: of what ran, without tensors.
+    """
+
+    def __init__(
+        self, trace: Trace, verifier: Verifier, names: Mapping[int, str], device: torch.device | None = None
+    ) -> None:
+        super().__init__(Labels(), {}, names, device)
+        self.trace = trace
+        self.verifier = verifier
+        self.differences: dict[int, str] = {}
+        self.fault: Exception | None = None  # of ours, not of the forward pass
+        self._twins: dict[int, Info] = {}  # what each tensor from outside corresponds to
+        if trace.decisions:
+            self.decisions = []
+            self.script = iter(trace.decisions)
+
+    def enter(self, name: str, tensor: torch.Tensor, factors: Sequence[Factor] = (), static: bool = True) -> None:
+        setattr(tensor, MARK, self.trace.entered[name])
+        self._marked.append(tensor)
+
+    # sizes are numbers here, and no tensor has labels of its own
+
+    def factors(self, tensor: Any) -> list[Factor]:
+        return []
+
+    def compared(self, left: Expression, right: Expression) -> None:
+        pass
+
+    # the pass
+
+    def _follow(self, call: Call, key: str, tensors: list[torch.Tensor], leaves: list[Any]) -> None:
+        infos = [self._known(t) for t in tensors]
+        out = call.out if isinstance(call.out, (tuple, list)) else (call.out,)
+        outs = [o for o in out if isinstance(o, torch.Tensor)]
+        if call.name in COPIES:
+            self._give(outs, infos[:1] * len(outs))
+            return
+        sizes = tuple([tuple(o.shape) for o in outs])
+        b = Logged(key, self._scalars(call, leaves), sizes, (), tuple(infos), call.shapes)
+        self._give(outs, self._next(b, call))
+
+    def numbers(self, out: torch.Tensor, values: tuple[float, ...]) -> None:
+        b = Logged("making a tensor of numbers", values, (tuple(out.shape),), (), (), ())
+        self._give([out], self._next(b, None))
+
+    def outputs(self, value: Any) -> None:
+        infos = [self._known(t) for t in tensors_of(value)]
+        self._next(Logged("the network's output", (), (), (), tuple(infos), ()), None)
+
+    def _give(self, outs: Sequence[torch.Tensor], infos: Sequence[Info]) -> None:
+        for i, tensor in enumerate(outs):
+            info = infos[i] if i < len(infos) else Info([])
+            setattr(tensor, MARK, info)
+            if self.made is not None and not info.name:
+                self.made.append(weakref.ref(tensor))
+
+    def _next(self, b: Logged, call: Call | None) -> Sequence[Info]:
+        """Compare with the operation whose turn it is; what is known of the results of that one."""
+        i = len(self.log)
+        self.log.append(b)
+        if i >= len(self.trace.log):
+            return ()
+        a = self.trace.log[i]
+        difference = self._difference(a, b)
+        if not difference and call is not None and not self.differences:
+            try:
+                difference = self.verifier.difference(call, a)
+            except Exception as e:
+                self.fault = e
+                raise
+        if difference:
+            self.differences[i] = difference
+        return a.outs
+
+    def _difference(self, a: Logged, b: Logged) -> str:
+        if a.name != b.name:
+            return f"{b.name} runs instead"
+        if not self._same_tensors(a, b):
+            return "it takes other tensors"
+        if a.scalars != b.scalars and not self._same_part(a, b):
+            return f"other scalars ({_first_difference(a.scalars, b.scalars)})"
+        if len(a.shapes) != len(b.shapes):
+            return "other results"
+        for shape, info, got in zip(a.shapes, a.outs, b.shapes, strict=True):
+            want = self._shape(shape, info)
+            if want != got:
+                return f"its result has shape {got}, not {want}"
+        return ""
+
+    def _same_tensors(self, a: Logged, b: Logged) -> bool:
+        if len(a.ins) != len(b.ins):
+            return False
+        for one, two in zip(a.ins, b.ins, strict=True):
+            if one is two:
+                continue
+            one, two = one.source(), two.source()
+            if one is two:
+                continue
+            if not (one.outside and two.outside and one.name == two.name):
+                return False
+            if self._twins.setdefault(id(one), two) is not two:
+                return False
+        return True
+
+    def _same_part(self, a: Logged, b: Logged) -> bool:
+        """Whether a part is taken of channels of which some go: its bounds may differ, where its labels do not."""
+        if not a.name.startswith("aten.slice"):
+            return False
+        dim, step = _of_slice(a)
+        shrinks = any(f.shape[dim] != self.verifier.compact(f).shape[dim] for f in a.ins[0].factors)
+        return shrinks and (dim, step) == _of_slice(b)
+
+    def _shape(self, shape: tuple[int, ...], info: Info) -> tuple[int, ...]:
+        """What a result's shape is after the cut."""
+        if not info.factors:
+            return shape
+        want = list(shape)
+        for f in info.factors:
+            c = self.verifier.compact(f)
+            if c is not f:
+                for d, n in enumerate(f.shape):
+                    if n > 1:
+                        want[d] = c.shape[d]
+        return tuple(want)
+
+
+def _of_slice(op: Logged) -> tuple[Any, Any]:
+    """Dim and step: (dim=0, start=None, stop=None, step=1)"""
+    given = [*op.scalars, *(0, None, None, 1)[len(op.scalars) :]]
+    return given[0], given[3]
+
+
+def _first_difference(a: Sequence[object], b: Sequence[object]) -> str:
+    return next((f"{y!r}, was {x!r}" for x, y in zip(a, b, strict=False) if x != y), "another number of them")
