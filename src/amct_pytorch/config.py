@@ -68,7 +68,9 @@ class SparsityConfig:
     or a base is in `skip_types`, stays whole, whatever else is said of it; `skip_layers` may hold patterns too, as
     the shell's (`layers.*.attn.*`). `gradients`, for 2:4 alone: "kept" (to the
     weights that are kept), "straight_through" (to all), "sr_ste" (to all, the others decay; Zhou et al. 2021).
-    `source` is the file that the config was read from, for messages; it does not count in comparisons.
+    `residual_width`, for channels alone: whether channels go that additions of activations tie (the stages of a
+    residual network, the hidden size of a transformer); where False, only widths inside of blocks do. `source` is the
+    file that the config was read from, for messages; it does not count in comparisons.
 
     Anything else is a `ConfigError` when the config is built.
     """
@@ -79,6 +81,7 @@ class SparsityConfig:
     override_layers: Mapping[str, Sparsity] = field(default_factory=dict)
     override_types: Mapping[str, Sparsity] = field(default_factory=dict)
     gradients: str = "kept"
+    residual_width: bool = True
     source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -93,6 +96,13 @@ class SparsityConfig:
             raise ConfigError(
                 f"gradients: {self.gradients!r} has a meaning for 2:4 sparsity only, and this config asks for channel "
                 "sparsity; leave gradients (in a file: sparse_gradients) out"
+            )
+        if not isinstance(self.residual_width, bool):
+            raise ConfigError(f"residual_width: expected True or False, got {_short(self.residual_width)}")
+        if not self.residual_width and self.kind == "2:4":
+            raise ConfigError(
+                "residual_width: False has a meaning for channel sparsity only, and this config asks for 2:4, which "
+                "leaves every width as it is; leave residual_width out"
             )
 
     @property
@@ -172,6 +182,7 @@ class SparsityConfig:
             self.skip_types,
             *overrides,
             self.gradients,
+            self.residual_width,
             self.source,
         )
 

@@ -84,6 +84,8 @@ def _config_message(config: SparsityConfig) -> AMCTRetrainConfig:
     message = AMCTRetrainConfig(
         skip_layers=config.skip_layers, skip_layer_types=config.skip_types, sparse_gradients=gradients
     )
+    if not config.residual_width:
+        message.residual_width = False
     if config.sparsity is not None:
         _fill(message.prune_config, config.sparsity)
     for name, sparsity in config.override_layers.items():
@@ -118,6 +120,7 @@ def _config(message: AMCTRetrainConfig, source: str, text: str) -> SparsityConfi
             override_layers,
             override_types,
             AMCTRetrainConfig.SparseGradients.Name(message.sparse_gradients).lower(),
+            message.residual_width,
             source,
         )
 
@@ -149,7 +152,7 @@ def _sparsity(message: PruneConfig, where: str, source: str, text: str) -> Spars
 
 
 def _quantization_fields(message: AMCTRetrainConfig) -> list[str]:
-    ours = {"override_layer_configs", "override_layer_types", "prune_config", "sparse_gradients"}
+    ours = {"override_layer_configs", "override_layer_types", "prune_config", "sparse_gradients", "residual_width"}
     named = {
         field.name
         for field, _ in message.ListFields()

@@ -24,6 +24,7 @@ from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse import shapes
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.leaks import Made
+from amct_pytorch.analyse.residual import SUMS, Held, Makers, tied, united
 from amct_pytorch.analyse.sizes import Dim, Equation, Expression, Size
 from amct_pytorch.errors import ModelError
 
@@ -37,10 +38,10 @@ class Info:
 
     `factors`: its labels. `static`: whether it comes from parameters alone. `indices`: labels that its values count.
     `name`: of a parameter, a buffer or an input, or what is known of the values of a tensor from `outside` of the
-    pass. `copied`: what this is a plain copy of.
+    pass. `copied`: what this is a plain copy of. `makers`: see `residual`.
     """
 
-    __slots__ = ("copied", "factors", "indices", "name", "outside", "static")
+    __slots__ = ("copied", "factors", "indices", "makers", "name", "outside", "static")
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class Info:
         self.name = name
         self.outside = outside
         self.copied: Info | None = None
+        self.makers: Makers = None
 
     def source(self) -> Info:
         """The same, or what it is a copy of."""
@@ -185,8 +187,9 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def enter(self, name: str, tensor: torch.Tensor, factors: Sequence[Factor], static: bool = True) -> None:
         """Give a parameter, a buffer or an input its name and its labels, for this pass."""
-        self.entered[name] = Info([f for f in factors if f.size > 1], static=static, name=name)
-        setattr(tensor, MARK, self.entered[name])
+        info = self.entered[name] = Info([f for f in factors if f.size > 1], static=static, name=name)
+        info.makers = None if static else frozenset()
+        setattr(tensor, MARK, info)
         self.parameters[id(tensor)] = name
         self._marked.append(tensor)
 
@@ -393,17 +396,34 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.touched.add(info.name)
             for f in info.indices:
                 self.freeze(f, f"indices of channels are used by {call.name}")
+        produced = len(self.labels.produced)
         if labelled or (self.repeated is not None and call.name == "expand"):
             self.rules.get(call.name, unknown)(self, call)
         out = call.out if isinstance(call.out, (tuple, list)) else (call.out,)
         outs = [o for o in out if isinstance(o, torch.Tensor)]
         given = tuple([self._given(o, static) for o in outs])
+        self._hand_on(call, infos, given, made=len(self.labels.produced) > produced)
         if call.name in COPIES:
             for info in given:
                 info.copied = infos[0].source()
         else:
             sizes = tuple([tuple(o.shape) for o in outs])
             self.log.append(Logged(key, self._scalars(call, leaves), sizes, given, tuple(infos), call.shapes))
+
+    def _hand_on(self, call: Call, infos: list[Info], given: tuple[Info, ...], made: bool) -> None:
+        """Say who made the channels of a result, and note where an addition ties those of different layers."""
+        makers = united(i.makers for i in infos)
+        if makers is None or not given:
+            return
+        itself = frozenset((len(self.log),))
+        makers = itself if made else makers
+        if call.name in SUMS and len(infos) > 1:
+            tensors = [Held(i.factors, i.makers, s) for i, s in zip(infos, call.shapes, strict=True)]
+            found = tied(call.name, tensors, Held(given[0].factors, makers, tuple(call.out.shape)))
+            self.labels.residual += found
+            makers = itself if found else makers
+        for info in given:
+            info.makers = makers
 
     def _known(self, tensor: torch.Tensor) -> Info:
         info: Info | None = getattr(tensor, MARK, None)

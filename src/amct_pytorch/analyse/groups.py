@@ -23,12 +23,14 @@ class Group:
     """Units that are ranked against each other, or have to lose equal shares.
 
     `classes`: units that touch the same axes; each class loses the same share of its units (one class, in most groups).
-    `producers`: the axes of the parameters that make these channels. `axes`: all axes that lose channels.
+    `producers`: the axes of the parameters that make these channels. `axes`: all axes that lose channels. `residual`:
+    whether additions of activations tie them.
     """
 
     classes: tuple[Ids, ...]
     producers: tuple[Axis, ...]
     axes: tuple[Axis, ...]
+    residual: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,9 @@ def _groups(
     for u, (a, b) in enumerate(itertools.pairwise((touched.indptr * 16).tolist())):
         if a < b and free[u]:
             signatures[entries[a:b]].append(u)
+    summed = np.zeros(count, np.bool_)
+    for f in labels.residual:
+        summed[unit[f]] = True
     found = []
     for classes in _cohorts(list(signatures), rows, signatures):
         axes = sorted({c for s in classes for c in _columns(s) if c < len(labels.axes)})
@@ -166,6 +171,7 @@ def _groups(
                 tuple(np.array(us) for us in units),
                 tuple(labels.axes[i] for i in made),
                 tuple(labels.axes[i] for i in axes),
+                any(bool(summed[us].any()) for us in units),
             )
         )
     return tuple(found)

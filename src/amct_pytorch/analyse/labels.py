@@ -30,7 +30,7 @@ class Reason:
     line: str = ""
 
 
-_KNOWN = ("ties", "frozen", "joints", "partial", "balanced", "produced")
+_KNOWN = ("ties", "frozen", "joints", "partial", "balanced", "produced", "residual")
 
 
 @dataclass
@@ -47,6 +47,7 @@ class Labels:
     partial: list[tuple[Factor, Factor]] = field(default_factory=list)  # (over more dims, over some of them)
     balanced: list[Factor] = field(default_factory=list)  # (rows, labels): every row loses equally many
     produced: list[Factor] = field(default_factory=list)
+    residual: list[Factor] = field(default_factory=list)  # tied by additions to what other layers made
     constants: set[int] = field(default_factory=set)
 
     def fresh(self, size: int, axis: Axis | None = None) -> Factor:

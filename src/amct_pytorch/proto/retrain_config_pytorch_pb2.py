@@ -14,47 +14,47 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = POOL.AddSerializedFile(b'\n\x1cretrain_config_pytorch.proto\x12\x10\x41MCTPytorchProto\"\xd4\x06\n\x11\x41MCTRetrainConfig\x12\x14\n\tbatch_num\x18\x01 \x01(\r:\x01\x31\x12K\n\x19retrain_data_quant_config\x18\x02 \x01(\x0b\x32(.AMCTPytorchProto.RetrainDataQuantConfig\x12O\n\x1bretrain_weight_quant_config\x18\x03 \x01(\x0b\x32*.AMCTPytorchProto.RetrainWeightQuantConfig\x12\x13\n\x0bskip_layers\x18\x04 \x03(\t\x12\x46\n\x16override_layer_configs\x18\x05 \x03(\x0b\x32&.AMCTPytorchProto.RetrainOverrideLayer\x12\x18\n\x10skip_layer_types\x18\x06 \x03(\t\x12H\n\x14override_layer_types\x18\x07 \x03(\x0b\x32*.AMCTPytorchProto.RetrainOverrideLayerType\x12\x33\n\x0cprune_config\x18\x08 \x01(\x0b\x32\x1d.AMCTPytorchProto.PruneConfig\x12!\n\x19regular_prune_skip_layers\x18\t \x03(\t\x12 \n\x18regular_prune_skip_types\x18\n \x03(\t\x12\x19\n\x11quant_skip_layers\x18\x0b \x03(\t\x12\x18\n\x10quant_skip_types\x18\x0c \x03(\t\x12\\\n\x18\x66\x61kequant_precision_mode\x18\x15 \x01(\x0e\x32:.AMCTPytorchProto.AMCTRetrainConfig.FakequantPrecisionMode\x12N\n\x10sparse_gradients\x18\xe9\x07 \x01(\x0e\x32\x33.AMCTPytorchProto.AMCTRetrainConfig.SparseGradients\".\n\x16\x46\x61kequantPrecisionMode\x12\x14\n\x10\x46ORCE_FP16_QUANT\x10\x01\"=\n\x0fSparseGradients\x12\x08\n\x04KEPT\x10\x00\x12\x14\n\x10STRAIGHT_THROUGH\x10\x01\x12\n\n\x06SR_STE\x10\x02\"g\n\x16RetrainDataQuantConfig\x12\x38\n\x0culq_quantize\x18\r \x01(\x0b\x32 .AMCTPytorchProto.ActULQquantizeH\x00\x42\x13\n\x11\x64\x61ta_retrain_algo\"\x8b\x01\n\x0e\x41\x63tULQquantize\x12\x32\n\x0c\x63lip_max_min\x18\x01 \x01(\x0b\x32\x1c.AMCTPytorchProto.ClipMaxMin\x12\x11\n\tfixed_min\x18\x02 \x01(\x08\x12\x32\n\x08\x64st_type\x18\x03 \x01(\x0e\x32\x1a.AMCTPytorchProto.DataType:\x04INT8\"0\n\nClipMaxMin\x12\x10\n\x08\x63lip_max\x18\x03 \x02(\x02\x12\x10\n\x08\x63lip_min\x18\x05 \x02(\x02\"\x9f\x01\n\x18RetrainWeightQuantConfig\x12\x33\n\x0b\x61rq_retrain\x18\x01 \x01(\x0b\x32\x1c.AMCTPytorchProto.ARQRetrainH\x00\x12\x36\n\x0bulq_retrain\x18\x02 \x01(\x0b\x32\x1f.AMCTPytorchProto.WtsULQRetrainH\x00\x42\x16\n\x14weights_retrain_algo\"V\n\nARQRetrain\x12\x32\n\x08\x64st_type\x18\x01 \x01(\x0e\x32\x1a.AMCTPytorchProto.DataType:\x04INT8\x12\x14\n\x0c\x63hannel_wise\x18\x02 \x01(\x08\"Y\n\rWtsULQRetrain\x12\x32\n\x08\x64st_type\x18\x01 \x01(\x0e\x32\x1a.AMCTPytorchProto.DataType:\x04INT8\x12\x14\n\x0c\x63hannel_wise\x18\x02 \x01(\x08\"\xfd\x01\n\x14RetrainOverrideLayer\x12\x12\n\nlayer_name\x18\x01 \x02(\t\x12K\n\x19retrain_data_quant_config\x18\x02 \x01(\x0b\x32(.AMCTPytorchProto.RetrainDataQuantConfig\x12O\n\x1bretrain_weight_quant_config\x18\x03 \x01(\x0b\x32*.AMCTPytorchProto.RetrainWeightQuantConfig\x12\x33\n\x0cprune_config\x18\x04 \x01(\x0b\x32\x1d.AMCTPytorchProto.PruneConfig\"\x81\x02\n\x18RetrainOverrideLayerType\x12\x12\n\nlayer_type\x18\x01 \x02(\t\x12K\n\x19retrain_data_quant_config\x18\x02 \x01(\x0b\x32(.AMCTPytorchProto.RetrainDataQuantConfig\x12O\n\x1bretrain_weight_quant_config\x18\x03 \x01(\x0b\x32*.AMCTPytorchProto.RetrainWeightQuantConfig\x12\x33\n\x0cprune_config\x18\x04 \x01(\x0b\x32\x1d.AMCTPytorchProto.PruneConfig\"\x9e\x01\n\x0bPruneConfig\x12\x37\n\rfilter_pruner\x18\x01 \x01(\x0b\x32\x1e.AMCTPytorchProto.FilterPrunerH\x00\x12<\n\x11n_out_of_m_pruner\x18\x02 \x01(\x0b\x32\x1f.AMCTPytorchProto.NOutOfMPrunerH\x00\x42\x18\n\x16regular_prune_strategy\"{\n\x0c\x46ilterPruner\x12U\n\x1d\x62\x61lanced_l2_norm_filter_prune\x18\x01 \x01(\x0b\x32,.AMCTPytorchProto.BalancedL2NormFilterPrunerH\x00\x42\x14\n\x12\x66ilter_pruner_algo\"Q\n\x1a\x42\x61lancedL2NormFilterPruner\x12\x13\n\x0bprune_ratio\x18\x01 \x02(\x02\x12\x1e\n\x10\x61scend_optimized\x18\x02 \x01(\x08:\x04true\"l\n\rNOutOfMPruner\x12\x41\n\x12l1_selective_prune\x18\x01 \x01(\x0b\x32#.AMCTPytorchProto.L1SelectivePrunerH\x00\x42\x18\n\x16n_out_of_m_pruner_algo\"i\n\x11L1SelectivePruner\x12<\n\x0fn_out_of_m_type\x18\x01 \x01(\x0e\x32\x1d.AMCTPytorchProto.NOutOfMType:\x04M4N2\x12\x16\n\x0bupdate_freq\x18\x02 \x01(\r:\x01\x30*)\n\x08\x44\x61taType\x12\x08\n\x04INT4\x10\x00\x12\x08\n\x04INT8\x10\x01\x12\t\n\x05INT16\x10\x02*\x17\n\x0bNOutOfMType\x12\x08\n\x04M4N2\x10\x00')
+DESCRIPTOR = POOL.AddSerializedFile(b'\n\x1cretrain_config_pytorch.proto\x12\x10\x41MCTPytorchProto\"\xf3\x06\n\x11\x41MCTRetrainConfig\x12\x14\n\tbatch_num\x18\x01 \x01(\r:\x01\x31\x12K\n\x19retrain_data_quant_config\x18\x02 \x01(\x0b\x32(.AMCTPytorchProto.RetrainDataQuantConfig\x12O\n\x1bretrain_weight_quant_config\x18\x03 \x01(\x0b\x32*.AMCTPytorchProto.RetrainWeightQuantConfig\x12\x13\n\x0bskip_layers\x18\x04 \x03(\t\x12\x46\n\x16override_layer_configs\x18\x05 \x03(\x0b\x32&.AMCTPytorchProto.RetrainOverrideLayer\x12\x18\n\x10skip_layer_types\x18\x06 \x03(\t\x12H\n\x14override_layer_types\x18\x07 \x03(\x0b\x32*.AMCTPytorchProto.RetrainOverrideLayerType\x12\x33\n\x0cprune_config\x18\x08 \x01(\x0b\x32\x1d.AMCTPytorchProto.PruneConfig\x12!\n\x19regular_prune_skip_layers\x18\t \x03(\t\x12 \n\x18regular_prune_skip_types\x18\n \x03(\t\x12\x19\n\x11quant_skip_layers\x18\x0b \x03(\t\x12\x18\n\x10quant_skip_types\x18\x0c \x03(\t\x12\\\n\x18\x66\x61kequant_precision_mode\x18\x15 \x01(\x0e\x32:.AMCTPytorchProto.AMCTRetrainConfig.FakequantPrecisionMode\x12N\n\x10sparse_gradients\x18\xe9\x07 \x01(\x0e\x32\x33.AMCTPytorchProto.AMCTRetrainConfig.SparseGradients\x12\x1d\n\x0eresidual_width\x18\xea\x07 \x01(\x08:\x04true\".\n\x16\x46\x61kequantPrecisionMode\x12\x14\n\x10\x46ORCE_FP16_QUANT\x10\x01\"=\n\x0fSparseGradients\x12\x08\n\x04KEPT\x10\x00\x12\x14\n\x10STRAIGHT_THROUGH\x10\x01\x12\n\n\x06SR_STE\x10\x02\"g\n\x16RetrainDataQuantConfig\x12\x38\n\x0culq_quantize\x18\r \x01(\x0b\x32 .AMCTPytorchProto.ActULQquantizeH\x00\x42\x13\n\x11\x64\x61ta_retrain_algo\"\x8b\x01\n\x0e\x41\x63tULQquantize\x12\x32\n\x0c\x63lip_max_min\x18\x01 \x01(\x0b\x32\x1c.AMCTPytorchProto.ClipMaxMin\x12\x11\n\tfixed_min\x18\x02 \x01(\x08\x12\x32\n\x08\x64st_type\x18\x03 \x01(\x0e\x32\x1a.AMCTPytorchProto.DataType:\x04INT8\"0\n\nClipMaxMin\x12\x10\n\x08\x63lip_max\x18\x03 \x02(\x02\x12\x10\n\x08\x63lip_min\x18\x05 \x02(\x02\"\x9f\x01\n\x18RetrainWeightQuantConfig\x12\x33\n\x0b\x61rq_retrain\x18\x01 \x01(\x0b\x32\x1c.AMCTPytorchProto.ARQRetrainH\x00\x12\x36\n\x0bulq_retrain\x18\x02 \x01(\x0b\x32\x1f.AMCTPytorchProto.WtsULQRetrainH\x00\x42\x16\n\x14weights_retrain_algo\"V\n\nARQRetrain\x12\x32\n\x08\x64st_type\x18\x01 \x01(\x0e\x32\x1a.AMCTPytorchProto.DataType:\x04INT8\x12\x14\n\x0c\x63hannel_wise\x18\x02 \x01(\x08\"Y\n\rWtsULQRetrain\x12\x32\n\x08\x64st_type\x18\x01 \x01(\x0e\x32\x1a.AMCTPytorchProto.DataType:\x04INT8\x12\x14\n\x0c\x63hannel_wise\x18\x02 \x01(\x08\"\xfd\x01\n\x14RetrainOverrideLayer\x12\x12\n\nlayer_name\x18\x01 \x02(\t\x12K\n\x19retrain_data_quant_config\x18\x02 \x01(\x0b\x32(.AMCTPytorchProto.RetrainDataQuantConfig\x12O\n\x1bretrain_weight_quant_config\x18\x03 \x01(\x0b\x32*.AMCTPytorchProto.RetrainWeightQuantConfig\x12\x33\n\x0cprune_config\x18\x04 \x01(\x0b\x32\x1d.AMCTPytorchProto.PruneConfig\"\x81\x02\n\x18RetrainOverrideLayerType\x12\x12\n\nlayer_type\x18\x01 \x02(\t\x12K\n\x19retrain_data_quant_config\x18\x02 \x01(\x0b\x32(.AMCTPytorchProto.RetrainDataQuantConfig\x12O\n\x1bretrain_weight_quant_config\x18\x03 \x01(\x0b\x32*.AMCTPytorchProto.RetrainWeightQuantConfig\x12\x33\n\x0cprune_config\x18\x04 \x01(\x0b\x32\x1d.AMCTPytorchProto.PruneConfig\"\x9e\x01\n\x0bPruneConfig\x12\x37\n\rfilter_pruner\x18\x01 \x01(\x0b\x32\x1e.AMCTPytorchProto.FilterPrunerH\x00\x12<\n\x11n_out_of_m_pruner\x18\x02 \x01(\x0b\x32\x1f.AMCTPytorchProto.NOutOfMPrunerH\x00\x42\x18\n\x16regular_prune_strategy\"{\n\x0c\x46ilterPruner\x12U\n\x1d\x62\x61lanced_l2_norm_filter_prune\x18\x01 \x01(\x0b\x32,.AMCTPytorchProto.BalancedL2NormFilterPrunerH\x00\x42\x14\n\x12\x66ilter_pruner_algo\"Q\n\x1a\x42\x61lancedL2NormFilterPruner\x12\x13\n\x0bprune_ratio\x18\x01 \x02(\x02\x12\x1e\n\x10\x61scend_optimized\x18\x02 \x01(\x08:\x04true\"l\n\rNOutOfMPruner\x12\x41\n\x12l1_selective_prune\x18\x01 \x01(\x0b\x32#.AMCTPytorchProto.L1SelectivePrunerH\x00\x42\x18\n\x16n_out_of_m_pruner_algo\"i\n\x11L1SelectivePruner\x12<\n\x0fn_out_of_m_type\x18\x01 \x01(\x0e\x32\x1d.AMCTPytorchProto.NOutOfMType:\x04M4N2\x12\x16\n\x0bupdate_freq\x18\x02 \x01(\r:\x01\x30*)\n\x08\x44\x61taType\x12\x08\n\x04INT4\x10\x00\x12\x08\n\x04INT8\x10\x01\x12\t\n\x05INT16\x10\x02*\x17\n\x0bNOutOfMType\x12\x08\n\x04M4N2\x10\x00')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'retrain_config_pytorch_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_DATATYPE']._serialized_start=2645
-  _globals['_DATATYPE']._serialized_end=2686
-  _globals['_NOUTOFMTYPE']._serialized_start=2688
-  _globals['_NOUTOFMTYPE']._serialized_end=2711
+  _globals['_DATATYPE']._serialized_start=2676
+  _globals['_DATATYPE']._serialized_end=2717
+  _globals['_NOUTOFMTYPE']._serialized_start=2719
+  _globals['_NOUTOFMTYPE']._serialized_end=2742
   _globals['_AMCTRETRAINCONFIG']._serialized_start=51
-  _globals['_AMCTRETRAINCONFIG']._serialized_end=903
-  _globals['_AMCTRETRAINCONFIG_FAKEQUANTPRECISIONMODE']._serialized_start=794
-  _globals['_AMCTRETRAINCONFIG_FAKEQUANTPRECISIONMODE']._serialized_end=840
-  _globals['_AMCTRETRAINCONFIG_SPARSEGRADIENTS']._serialized_start=842
-  _globals['_AMCTRETRAINCONFIG_SPARSEGRADIENTS']._serialized_end=903
-  _globals['_RETRAINDATAQUANTCONFIG']._serialized_start=905
-  _globals['_RETRAINDATAQUANTCONFIG']._serialized_end=1008
-  _globals['_ACTULQQUANTIZE']._serialized_start=1011
-  _globals['_ACTULQQUANTIZE']._serialized_end=1150
-  _globals['_CLIPMAXMIN']._serialized_start=1152
-  _globals['_CLIPMAXMIN']._serialized_end=1200
-  _globals['_RETRAINWEIGHTQUANTCONFIG']._serialized_start=1203
-  _globals['_RETRAINWEIGHTQUANTCONFIG']._serialized_end=1362
-  _globals['_ARQRETRAIN']._serialized_start=1364
-  _globals['_ARQRETRAIN']._serialized_end=1450
-  _globals['_WTSULQRETRAIN']._serialized_start=1452
-  _globals['_WTSULQRETRAIN']._serialized_end=1541
-  _globals['_RETRAINOVERRIDELAYER']._serialized_start=1544
-  _globals['_RETRAINOVERRIDELAYER']._serialized_end=1797
-  _globals['_RETRAINOVERRIDELAYERTYPE']._serialized_start=1800
-  _globals['_RETRAINOVERRIDELAYERTYPE']._serialized_end=2057
-  _globals['_PRUNECONFIG']._serialized_start=2060
-  _globals['_PRUNECONFIG']._serialized_end=2218
-  _globals['_FILTERPRUNER']._serialized_start=2220
-  _globals['_FILTERPRUNER']._serialized_end=2343
-  _globals['_BALANCEDL2NORMFILTERPRUNER']._serialized_start=2345
-  _globals['_BALANCEDL2NORMFILTERPRUNER']._serialized_end=2426
-  _globals['_NOUTOFMPRUNER']._serialized_start=2428
-  _globals['_NOUTOFMPRUNER']._serialized_end=2536
-  _globals['_L1SELECTIVEPRUNER']._serialized_start=2538
-  _globals['_L1SELECTIVEPRUNER']._serialized_end=2643
+  _globals['_AMCTRETRAINCONFIG']._serialized_end=934
+  _globals['_AMCTRETRAINCONFIG_FAKEQUANTPRECISIONMODE']._serialized_start=825
+  _globals['_AMCTRETRAINCONFIG_FAKEQUANTPRECISIONMODE']._serialized_end=871
+  _globals['_AMCTRETRAINCONFIG_SPARSEGRADIENTS']._serialized_start=873
+  _globals['_AMCTRETRAINCONFIG_SPARSEGRADIENTS']._serialized_end=934
+  _globals['_RETRAINDATAQUANTCONFIG']._serialized_start=936
+  _globals['_RETRAINDATAQUANTCONFIG']._serialized_end=1039
+  _globals['_ACTULQQUANTIZE']._serialized_start=1042
+  _globals['_ACTULQQUANTIZE']._serialized_end=1181
+  _globals['_CLIPMAXMIN']._serialized_start=1183
+  _globals['_CLIPMAXMIN']._serialized_end=1231
+  _globals['_RETRAINWEIGHTQUANTCONFIG']._serialized_start=1234
+  _globals['_RETRAINWEIGHTQUANTCONFIG']._serialized_end=1393
+  _globals['_ARQRETRAIN']._serialized_start=1395
+  _globals['_ARQRETRAIN']._serialized_end=1481
+  _globals['_WTSULQRETRAIN']._serialized_start=1483
+  _globals['_WTSULQRETRAIN']._serialized_end=1572
+  _globals['_RETRAINOVERRIDELAYER']._serialized_start=1575
+  _globals['_RETRAINOVERRIDELAYER']._serialized_end=1828
+  _globals['_RETRAINOVERRIDELAYERTYPE']._serialized_start=1831
+  _globals['_RETRAINOVERRIDELAYERTYPE']._serialized_end=2088
+  _globals['_PRUNECONFIG']._serialized_start=2091
+  _globals['_PRUNECONFIG']._serialized_end=2249
+  _globals['_FILTERPRUNER']._serialized_start=2251
+  _globals['_FILTERPRUNER']._serialized_end=2374
+  _globals['_BALANCEDL2NORMFILTERPRUNER']._serialized_start=2376
+  _globals['_BALANCEDL2NORMFILTERPRUNER']._serialized_end=2457
+  _globals['_NOUTOFMPRUNER']._serialized_start=2459
+  _globals['_NOUTOFMPRUNER']._serialized_end=2567
+  _globals['_L1SELECTIVEPRUNER']._serialized_start=2569
+  _globals['_L1SELECTIVEPRUNER']._serialized_end=2674
 # @@protoc_insertion_point(module_scope)

@@ -21,7 +21,7 @@ INT16: DataType
 M4N2: NOutOfMType
 
 class AMCTRetrainConfig(_message.Message):
-    __slots__ = ("batch_num", "retrain_data_quant_config", "retrain_weight_quant_config", "skip_layers", "override_layer_configs", "skip_layer_types", "override_layer_types", "prune_config", "regular_prune_skip_layers", "regular_prune_skip_types", "quant_skip_layers", "quant_skip_types", "fakequant_precision_mode", "sparse_gradients")
+    __slots__ = ("batch_num", "retrain_data_quant_config", "retrain_weight_quant_config", "skip_layers", "override_layer_configs", "skip_layer_types", "override_layer_types", "prune_config", "regular_prune_skip_layers", "regular_prune_skip_types", "quant_skip_layers", "quant_skip_types", "fakequant_precision_mode", "sparse_gradients", "residual_width")
     class FakequantPrecisionMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         FORCE_FP16_QUANT: _ClassVar[AMCTRetrainConfig.FakequantPrecisionMode]
@@ -48,6 +48,7 @@ class AMCTRetrainConfig(_message.Message):
     QUANT_SKIP_TYPES_FIELD_NUMBER: _ClassVar[int]
     FAKEQUANT_PRECISION_MODE_FIELD_NUMBER: _ClassVar[int]
     SPARSE_GRADIENTS_FIELD_NUMBER: _ClassVar[int]
+    RESIDUAL_WIDTH_FIELD_NUMBER: _ClassVar[int]
     batch_num: int
     retrain_data_quant_config: RetrainDataQuantConfig
     retrain_weight_quant_config: RetrainWeightQuantConfig
@@ -62,7 +63,8 @@ class AMCTRetrainConfig(_message.Message):
     quant_skip_types: _containers.RepeatedScalarFieldContainer[str]
     fakequant_precision_mode: AMCTRetrainConfig.FakequantPrecisionMode
     sparse_gradients: AMCTRetrainConfig.SparseGradients
-    def __init__(self, batch_num: _Optional[int] = ..., retrain_data_quant_config: _Optional[_Union[RetrainDataQuantConfig, _Mapping]] = ..., retrain_weight_quant_config: _Optional[_Union[RetrainWeightQuantConfig, _Mapping]] = ..., skip_layers: _Optional[_Iterable[str]] = ..., override_layer_configs: _Optional[_Iterable[_Union[RetrainOverrideLayer, _Mapping]]] = ..., skip_layer_types: _Optional[_Iterable[str]] = ..., override_layer_types: _Optional[_Iterable[_Union[RetrainOverrideLayerType, _Mapping]]] = ..., prune_config: _Optional[_Union[PruneConfig, _Mapping]] = ..., regular_prune_skip_layers: _Optional[_Iterable[str]] = ..., regular_prune_skip_types: _Optional[_Iterable[str]] = ..., quant_skip_layers: _Optional[_Iterable[str]] = ..., quant_skip_types: _Optional[_Iterable[str]] = ..., fakequant_precision_mode: _Optional[_Union[AMCTRetrainConfig.FakequantPrecisionMode, str]] = ..., sparse_gradients: _Optional[_Union[AMCTRetrainConfig.SparseGradients, str]] = ...) -> None: ...
+    residual_width: bool
+    def __init__(self, batch_num: _Optional[int] = ..., retrain_data_quant_config: _Optional[_Union[RetrainDataQuantConfig, _Mapping]] = ..., retrain_weight_quant_config: _Optional[_Union[RetrainWeightQuantConfig, _Mapping]] = ..., skip_layers: _Optional[_Iterable[str]] = ..., override_layer_configs: _Optional[_Iterable[_Union[RetrainOverrideLayer, _Mapping]]] = ..., skip_layer_types: _Optional[_Iterable[str]] = ..., override_layer_types: _Optional[_Iterable[_Union[RetrainOverrideLayerType, _Mapping]]] = ..., prune_config: _Optional[_Union[PruneConfig, _Mapping]] = ..., regular_prune_skip_layers: _Optional[_Iterable[str]] = ..., regular_prune_skip_types: _Optional[_Iterable[str]] = ..., quant_skip_layers: _Optional[_Iterable[str]] = ..., quant_skip_types: _Optional[_Iterable[str]] = ..., fakequant_precision_mode: _Optional[_Union[AMCTRetrainConfig.FakequantPrecisionMode, str]] = ..., sparse_gradients: _Optional[_Union[AMCTRetrainConfig.SparseGradients, str]] = ..., residual_width: bool = ...) -> None: ...
 
 class RetrainDataQuantConfig(_message.Message):
     __slots__ = ("ulq_quantize",)

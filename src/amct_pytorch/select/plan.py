@@ -21,6 +21,8 @@ from amct_pytorch.select.nodes import nodes
 from amct_pytorch.select.scores import Scores, filter_norms, order, unit_scores
 from amct_pytorch.structure import named_modules
 
+RESIDUAL = "it is a residual width, and the config leaves those (residual_width: false)"
+
 
 @dataclass
 class Selector:
@@ -45,6 +47,9 @@ class Selector:
         self._norms: dict[Axis, Scores] = {}
         self.scored = True
         self._ordered: dict[int, list[list[int]]] = {}
+        if not self.config.residual_width:
+            residual = (i for i, g in enumerate(self.facts.grouping.groups) if g.residual)
+            self.held.update(dict.fromkeys(residual, RESIDUAL))
 
     def choose(self) -> Choice:
         """The units that go, without groups whose sizes in user code cannot follow."""
