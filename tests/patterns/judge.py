@@ -69,13 +69,15 @@ def of(make: Callable[[], nn.Module], must: str, x: Callable[[], Any] = image) -
     return build
 
 
-def judge(build: Build, ratio: float = 0.5, *, tolerance: float = 1e-10, training: bool = False) -> str:
-    """Empty where the pattern holds, else what is wrong. `must` counts at ratio 0.5 alone."""
+def judge(
+    build: Build, ratio: float = 0.5, *, tolerance: float = 1e-10, training: bool = False, **settings: Any
+) -> str:
+    """Empty where the pattern holds, else what is wrong. `must` counts at ratio 0.5 alone; `settings` of the config."""
     torch.manual_seed(0)
     model, inputs, must = build()
     model, inputs = ready(model), doubled(inputs)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    config = amct.SparsityConfig(amct.config.ChannelSparsity(ratio, False))
+    config = amct.SparsityConfig(amct.config.ChannelSparsity(ratio, False), **settings)
     with tempfile.TemporaryDirectory() as d, warnings.catch_warnings():
         warnings.simplefilter("ignore", amct.AmctWarning)  # nothing goes in some
         record = Path(d, "record.txt")

@@ -89,8 +89,8 @@ def _divisors(*numbers: int) -> list[int]:
 class _Builder:
     """Draws steps and keeps account of widths."""
 
-    def __init__(self, draw: st.DrawFn) -> None:
-        self.draw = draw
+    def __init__(self, draw: st.DrawFn, kinds: tuple[str, ...]) -> None:
+        self.draw, self.kinds = draw, kinds
         self.steps: list[Step] = []
         self.layers: dict[str, nn.Module] = {}
         self.widths = [3]
@@ -107,7 +107,7 @@ class _Builder:
         draw, widths = self.draw, self.widths
         i = draw(st.integers(max(0, len(widths) - 4), len(widths) - 1))
         c = widths[i]
-        kind = draw(st.sampled_from(KINDS))
+        kind = draw(st.sampled_from(self.kinds))
         if kind == "conv":
             o = draw(st.sampled_from(WIDTHS))
             groups = draw(st.sampled_from(_divisors(c, o)))
@@ -179,8 +179,8 @@ KINDS = (
 
 
 @st.composite
-def programs(draw: st.DrawFn, most: int = 10) -> Program:
-    builder = _Builder(draw)
+def programs(draw: st.DrawFn, most: int = 10, kinds: tuple[str, ...] = KINDS) -> Program:
+    builder = _Builder(draw, kinds)
     width = draw(st.sampled_from(WIDTHS))
     builder.add(width, "layer", 0, module=nn.Conv2d(3, width, 3, padding=1))
     for _ in range(draw(st.integers(1, most))):

@@ -79,6 +79,9 @@ def test_update_freq_is_an_unsigned_32_bit_number(freq: object) -> None:
         ({"sparsity": NmSparsity(), "gradients": "all"}, "gradients: expected one of kept, straight_through, sr_ste"),
         ({"sparsity": HALF, "gradients": "sr_ste"}, "gradients: 'sr_ste' has a meaning for 2:4 sparsity only"),
         ({"sparsity": ChannelSparsity(0.5), "gradients": None}, "gradients: expected one of"),
+        ({"sparsity": HALF, "residual_width": None}, "residual_width: expected True or False, got None"),
+        ({"sparsity": HALF, "residual_width": 0}, "residual_width: expected True or False, got 0"),
+        ({"sparsity": NmSparsity(), "residual_width": False}, "residual_width: False has a meaning for channel"),
     ],
 )
 def test_a_config_that_says_nothing_sound_is_refused(arguments: dict[str, object], message: str) -> None:
@@ -141,6 +144,10 @@ def test_a_config_is_a_value() -> None:
     assert config.skip_layers == ("a", "b")
     assert config == SparsityConfig(HALF, ["a", "b"], ("Linear",), {"c": HALF, "x": FIFTH}, {"Conv2d": HALF})
     assert config != SparsityConfig(HALF, ("a",), ("Linear",), {"c": HALF, "x": FIFTH}, {"Conv2d": HALF})
+    assert config.residual_width
+    left = SparsityConfig(HALF, residual_width=False)
+    assert left != SparsityConfig(HALF)
+    assert pickle.loads(pickle.dumps(left)) == copy.deepcopy(left) == left
     for twin in (copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
         assert twin == config
         assert twin.source == "f"

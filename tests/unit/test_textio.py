@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from google.protobuf import text_format
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +18,7 @@ from amct_pytorch.config import ChannelSparsity, NmSparsity, SparsityConfig
 from amct_pytorch.errors import AmctError, AmctWarning, ConfigError, RecordError, WriteError
 from amct_pytorch.proto import POOL
 from amct_pytorch.proto.basic_info_pb2 import AttrProto
+from amct_pytorch.proto.retrain_config_pytorch_pb2 import AMCTRetrainConfig
 from amct_pytorch.proto.scale_offset_record_pytorch_pb2 import ScaleOffsetRecord
 from amct_pytorch.record import Axis, Change, Facts, Node, PruneGroup, Record, Removal, SelectiveMask, Setting
 
@@ -49,7 +50,7 @@ RANGE = attr("begin", "INT", "i: 0") + attr("end", "INT", "i: 8")
 
 def test_messages_have_the_field_numbers_of_the_format() -> None:
     numbers = {
-        "AMCTPytorchProto.AMCTRetrainConfig": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 21, 1001],
+        "AMCTPytorchProto.AMCTRetrainConfig": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 21, 1001, 1002],
         "AMCTPytorchProto.RetrainDataQuantConfig": [13],
         "AMCTPytorchProto.ClipMaxMin": [3, 5],
         "AMCTPytorchProto.RetrainOverrideLayer": [1, 2, 3, 4],
@@ -121,6 +122,14 @@ EXAMPLES = {
         skip_layer_types: "Linear" regular_prune_skip_types: "GRU"
         """,
         SparsityConfig(ChannelSparsity(0.5), ("a", "b"), ("GRU", "Linear")),
+    ),
+    "the residual width is left": (
+        pruner("prune_ratio: 0.5") + "residual_width: false",
+        SparsityConfig(ChannelSparsity(0.5), residual_width=False),
+    ),
+    "the residual width by its default, said": (
+        pruner("prune_ratio: 0.5") + "residual_width: true",
+        SparsityConfig(ChannelSparsity(0.5)),
     ),
     "one layer alone": (
         f'override_layer_configs {{ layer_name: "fc" {pruner("prune_ratio: 0.5")} }}',
@@ -233,6 +242,18 @@ MALFORMED_CONFIGS = {
     ),
     "a layer without name": (f"override_layer_configs {{ {pruner('prune_ratio: 0.3')} }}", r"add .*layer_name"),
     "gradients of channels": (pruner("prune_ratio: 0.5") + "sparse_gradients: SR_STE", r"2:4 sparsity only"),
+    "the residual width of 2:4": (
+        "prune_config { n_out_of_m_pruner { l1_selective_prune { } } } residual_width: false",
+        r"residual_width: False has a meaning for channel sparsity only",
+    ),
+    "the residual width, no bool": (
+        pruner("prune_ratio: 0.5") + "residual_width: 2",
+        r":1:\d+: field 'residual_width': expected true or false",
+    ),
+    "the residual width of one layer": (
+        f'override_layer_configs {{ layer_name: "fc" {pruner("prune_ratio: 0.5")} residual_width: false }}',
+        r"unknown field 'residual_width'; RetrainOverrideLayer has: ",
+    ),
     "open brace": ("prune_config {\n", r":1:14: the text ends before a brace is closed"),
     "open quote": ('skip_layers: "fc', r":1:14: field 'skip_layers': expected text in quotes"),
     "no quotes": ("skip_layers: fc", r":1:14: field 'skip_layers': expected text in quotes .*fc"),
@@ -702,7 +723,8 @@ def configs(draw: st.DrawFn) -> SparsityConfig:
     everywhere, by_layer = draw(st.none() | kind), draw(overrides)
     if everywhere is None and not by_layer:
         everywhere = draw(kind)
-    return SparsityConfig(everywhere, draw(skips), draw(skips), by_layer, draw(overrides), gradients)
+    residual = draw(st.booleans()) if kind is CHANNELS else True
+    return SparsityConfig(everywhere, draw(skips), draw(skips), by_layer, draw(overrides), gradients, residual)
 
 
 @settings(deadline=None)
@@ -711,6 +733,38 @@ def test_every_config_comes_back(tmp_path_factory: pytest.TempPathFactory, confi
     path = tmp_path_factory.getbasetemp() / "net.cfg"
     textio.write_config(config, path)
     assert textio.read_config(path) == config
+
+
+def test_fields_of_ours_are_written_only_where_they_say_something(tmp_path: Path) -> None:
+    """AMCT reads a config without them, and refuses one with them by their names."""
+    schema = descriptor_pb2.FileDescriptorProto()
+    AMCTRetrainConfig.DESCRIPTOR.file.CopyToProto(schema)
+    (config,) = (m for m in schema.message_type if m.name == "AMCTRetrainConfig")
+    theirs = [f for f in config.field if f.number < 1000]
+    del config.field[:]
+    config.field.extend(theirs)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(schema)
+    amct = message_factory.GetMessageClass(pool.FindMessageTypeByName("AMCTPytorchProto.AMCTRetrainConfig"))
+    path = tmp_path / "net.cfg"
+    for ours, name in (
+        (SparsityConfig(ChannelSparsity(0.5, False), residual_width=False), "residual_width"),
+        (SparsityConfig(NmSparsity(), gradients="sr_ste"), "sparse_gradients"),
+    ):
+        textio.write_config(SparsityConfig(ours.sparsity), path)
+        text_format.Parse(path.read_text(), amct())
+        textio.write_config(ours, path)
+        with pytest.raises(text_format.ParseError, match=f'no field named "{name}"'):
+            text_format.Parse(path.read_text(), amct())
+
+
+def test_the_residual_width_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "net.cfg"
+    textio.write_config(SparsityConfig(ChannelSparsity(0.5, False), residual_width=False), path)
+    assert path.read_text() == (
+        "prune_config {\n  filter_pruner {\n    balanced_l2_norm_filter_prune {\n      prune_ratio: 0.5\n"
+        "      ascend_optimized: false\n    }\n  }\n}\nresidual_width: false\n"
+    )
 
 
 # ---- the fast way of reading integers

@@ -44,7 +44,8 @@ def tied(name: str, tensors: Sequence[Held], product: Held) -> list[Factor]:
     """The labels in the first summand that an addition ties to others, made by other layers.
 
     `tensors`: those among the arguments; `product`: of a fused operation, what it adds to the first. Summands of two
-    shapes are none: what is the same for all positions is a bias, though it may be computed.
+    shapes are none: what is the same for all positions is a bias, though it may be computed. Labels that are the same
+    already count where both summands took them from one gate, as in `t * x + (1 - t) * y`.
     """
     at = SUMS[name]
     first, rest = tensors[0], [product] if at is None else tensors[at]
@@ -53,9 +54,11 @@ def tied(name: str, tensors: Sequence[Held], product: Held) -> list[Factor]:
         return []
     if first.shape != product.shape or all(r.shape != product.shape for r in rest):
         return []
-    return [f for f in first.factors if any(_meet(f, g) for r in rest for g in r.factors if g.ndim == f.ndim)]
+    gated = not first.makers.isdisjoint(other)
+    others = [g for r in rest for g in r.factors]
+    return [f for f in first.factors if any(_meet(f, g) and (gated or not np.array_equal(f, g)) for g in others)]
 
 
 def _meet(one: Factor, two: Factor) -> bool:
-    """Whether two factors vary along a common dim, and are not the same labels."""
-    return one is not two and not set(dims(one)).isdisjoint(dims(two)) and not np.array_equal(one, two)
+    """Whether two factors vary along a common dim."""
+    return one.ndim == two.ndim and not set(dims(one)).isdisjoint(dims(two))
