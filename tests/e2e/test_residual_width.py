@@ -128,6 +128,34 @@ def test_a_computed_bias_is_none() -> None:
     assert left(Time(), (image(), torch.rand(2, 5))) == {"stem.weight", "outer.weight"}
 
 
+class Pairs(nn.Module):
+    """Attention with two products of the queries, and with a bias that a layer makes of every pair of tokens."""
+
+    def __init__(self, projected: bool) -> None:
+        super().__init__()
+        self.stem, self.q, self.k, self.other, self.v = L(8, 32), L(32, 16), L(32, 16), L(32, 16), L(32, 32)
+        self.pair, self.proj = L(6, 4), L(32, 32) if projected else nn.Identity()
+        self.head = L(32, 4)
+        self.heads = 4
+
+    def split(self, x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+    def forward(self, x: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        q, k, other, v = (self.split(layer(x)) for layer in (self.q, self.k, self.other, self.v))
+        scores = q @ k.transpose(2, 3) + q @ other.transpose(2, 3) + self.pair(pairs).permute(0, 3, 1, 2)
+        return self.head(x + self.proj((scores.softmax(-1) @ v).transpose(1, 2).flatten(2)))
+
+
+def test_scores_of_attention_are_none_and_what_it_gives_is_of_the_values() -> None:
+    inputs = tokens(2, 5, 8), torch.randn(2, 5, 5, 6)
+    assert left(Pairs(True), inputs) == {"stem.weight", "proj.weight"}
+    gone = {a.tensor for a in planned(Pairs(True), inputs).removals if a.axis == 0}
+    assert {f"{name}.weight" for name in ("q", "k", "other", "v", "pair")} <= gone
+    assert {"stem.weight", "v.weight"} <= left(Pairs(False), inputs)
+
+
 def test_tables_of_positions_and_masks_are_none() -> None:
     """T5 looks its bias up by distances, adds the mask to it, and both to the scores: heads are no residual width."""
     model = T5EncoderModel(T5Config(vocab_size=20, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4))

@@ -24,7 +24,7 @@ from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse import shapes
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.leaks import Made
-from amct_pytorch.analyse.residual import SUMS, Held, Makers, tied, united
+from amct_pytorch.analyse.residual import Held, Makers, follow
 from amct_pytorch.analyse.sizes import Dim, Equation, Expression, Size
 from amct_pytorch.errors import ModelError
 
@@ -402,7 +402,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = call.out if isinstance(call.out, (tuple, list)) else (call.out,)
         outs = [o for o in out if isinstance(o, torch.Tensor)]
         given = tuple([self._given(o, static) for o in outs])
-        self._hand_on(call, infos, given, made=len(self.labels.produced) > produced)
+        self._hand_on(call, infos, outs, given, made=len(self.labels.produced) > produced)
         if call.name in COPIES:
             for info in given:
                 info.copied = infos[0].source()
@@ -410,18 +410,17 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             sizes = tuple([tuple(o.shape) for o in outs])
             self.log.append(Logged(key, self._scalars(call, leaves), sizes, given, tuple(infos), call.shapes))
 
-    def _hand_on(self, call: Call, infos: list[Info], given: tuple[Info, ...], made: bool) -> None:
+    def _hand_on(
+        self, call: Call, infos: list[Info], outs: list[torch.Tensor], given: tuple[Info, ...], made: bool
+    ) -> None:
         """Say who made the channels of a result, and note where an addition ties those of different layers."""
-        makers = united(i.makers for i in infos)
-        if makers is None or not given:
+        if not outs or all(i.makers is None for i in infos):
             return
         itself = frozenset((len(self.log),))
-        makers = itself if made else makers
-        if call.name in SUMS and len(infos) > 1:
-            tensors = [Held(i.factors, i.makers, s) for i, s in zip(infos, call.shapes, strict=True)]
-            found = tied(call.name, tensors, Held(given[0].factors, makers, tuple(call.out.shape)))
-            self.labels.residual += found
-            makers = itself if found else makers
+        tensors = [Held(i.factors, i.makers, s) for i, s in zip(infos, call.shapes, strict=True)]
+        out = Held(given[0].factors, itself if made else None, tuple(outs[0].shape))
+        makers, tied = follow(call.name, tensors, out, itself)
+        self.labels.residual += tied
         for info in given:
             info.makers = makers
 

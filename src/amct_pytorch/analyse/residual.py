@@ -2,7 +2,7 @@
 
 The *makers* of a tensor are the operations that made its channels out of the network's input: layers, and additions
 that are found here. What is computed from it channel by channel, gates among them, hands them on. None: the tensor does
-not depend on the network's input, as biases, masks and tables of positions.
+not depend on the network's input, as biases and tables of positions.
 """
 
 from __future__ import annotations
@@ -18,45 +18,77 @@ Makers = frozenset[int] | None
 
 
 class Held(NamedTuple):
-    """What a tensor holds: its labels, their makers, and its shape."""
+    """What a tensor, or a summand, holds: its labels, their makers, and its shape."""
 
     factors: Sequence[Factor]
     makers: Makers
     shape: tuple[int, ...]
 
 
-# Operations of which the first tensor is one summand, and which of the others are the second.
+# The first tensor is one summand; which of the others are the second.
 SUMS = {
     **dict.fromkeys("add add_ sub sub_ rsub lerp lerp_".split(), slice(1, 2)),
     **dict.fromkeys("addcmul addcmul_ addcdiv addcdiv_".split(), slice(1, 3)),
-    **dict.fromkeys("addmm addmm_ baddbmm baddbmm_ addmv addmv_".split(), None),  # a product that is made here
 }
+FUSED = frozenset("addmm addmm_ baddbmm baddbmm_".split())  # the second is the product of the other two
+PRODUCTS = frozenset(("mm", "bmm"))
 
 
-def united(makers: Iterable[Makers]) -> Makers:
+def follow(name: str, tensors: Sequence[Held], out: Held, itself: Makers) -> tuple[Makers, list[Factor]]:
+    """The makers of a result; and the labels that the operation ties, where it adds what different layers made.
+
+    `tensors`: those among the arguments, before the call. `out.makers`: the operation, `itself`, if it makes channels.
+    """
+    summands = _summands(name, tensors, out)
+    tied = _tied(summands[0], summands[1], out.shape) if len(summands) == 2 else []
+    return (itself if tied else _united(s.makers for s in summands)), tied
+
+
+def _summands(name: str, tensors: Sequence[Held], out: Held) -> list[Held]:
+    """What an operation adds: two summands, or one where it is no addition of tensors."""
+    if name in FUSED:
+        return [tensors[0], out._replace(makers=_result("bmm", tensors[1:], out.makers))]
+    rest = tensors[SUMS[name]] if name in SUMS else ()
+    if not rest:
+        return [out._replace(makers=_result(name, tensors, out.makers))]
+    shape = out.shape if any(r.shape == out.shape for r in rest) else rest[0].shape
+    return [tensors[0], Held([f for r in rest for f in r.factors], _united(r.makers for r in rest), shape)]
+
+
+def _result(name: str, tensors: Sequence[Held], made: Makers) -> Makers:
+    """A product of activations has the channels along its rows and columns; what it sums over is gone. So the scores of
+    attention have no makers, and what attention gives has those of the values.
+    """
+    makers = _united(t.makers for t in tensors)
+    if makers is None or made is not None:
+        return None if makers is None else made
+    if name in PRODUCTS:
+        sides = zip(tensors, (-2, -1), strict=True)
+        return _united(t.makers for t, dim in sides if any(f.shape[dim] > 1 for f in t.factors)) or frozenset()
+    if "scaled_dot_product" in name:
+        return tensors[2].makers or frozenset()
+    return makers
+
+
+def _united(makers: Iterable[Makers]) -> Makers:
     known = [m for m in makers if m is not None]
     if len(known) < 2:
         return known[0] if known else None
     return frozenset().union(*known)
 
 
-def tied(name: str, tensors: Sequence[Held], product: Held) -> list[Factor]:
-    """The labels in the first summand that an addition ties to others, made by other layers.
+def _tied(one: Held, two: Held, shape: tuple[int, ...]) -> list[Factor]:
+    """The labels of one summand that an addition ties to those of another, which other layers made.
 
-    `tensors`: those among the arguments; `product`: of a fused operation, what it adds to the first. Summands of two
-    shapes are none: what is the same for all positions is a bias, though it may be computed. Labels that are the same
-    already count where both summands took them from one gate, as in `t * x + (1 - t) * y`.
+    Summands of two shapes are none: what is the same for all positions is a bias, though it may be computed. Labels
+    that are the same already count where both summands took them from one gate, as in `t * x + (1 - t) * y`.
     """
-    at = SUMS[name]
-    first, rest = tensors[0], [product] if at is None else tensors[at]
-    other = united(r.makers for r in rest)
-    if first.makers is None or other is None or first.makers <= other or other <= first.makers:
+    if one.makers is None or two.makers is None or one.makers <= two.makers or two.makers <= one.makers:
         return []
-    if first.shape != product.shape or all(r.shape != product.shape for r in rest):
+    if not one.shape == two.shape == shape:
         return []
-    gated = not first.makers.isdisjoint(other)
-    others = [g for r in rest for g in r.factors]
-    return [f for f in first.factors if any(_meet(f, g) and (gated or not np.array_equal(f, g)) for g in others)]
+    gated = not one.makers.isdisjoint(two.makers)
+    return [f for f in one.factors if any(_meet(f, g) and (gated or not np.array_equal(f, g)) for g in two.factors)]
 
 
 def _meet(one: Factor, two: Factor) -> bool:
