@@ -24,7 +24,7 @@ from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse import shapes
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.leaks import Made
-from amct_pytorch.analyse.residual import Held, Makers, follow
+from amct_pytorch.analyse.residual import Held, Makers, follow, handed_on, united
 from amct_pytorch.analyse.sizes import Dim, Equation, Expression, Size
 from amct_pytorch.errors import ModelError
 
@@ -417,10 +417,13 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not outs or all(i.makers is None for i in infos):
             return
         itself = frozenset((len(self.log),))
-        tensors = [Held(i.factors, i.makers, s) for i, s in zip(infos, call.shapes, strict=True)]
-        out = Held(given[0].factors, itself if made else None, tuple(outs[0].shape))
-        makers, tied = follow(call.name, tensors, out, itself)
-        self.labels.residual += tied
+        if handed_on(call.name):
+            makers = itself if made else united(i.makers for i in infos)
+        else:
+            tensors = [Held(i.factors, i.makers, s) for i, s in zip(infos, call.shapes, strict=True)]
+            out = Held(given[0].factors, itself if made else None, tuple(outs[0].shape))
+            makers, tied = follow(call.name, tensors, out, itself)
+            self.labels.residual += tied
         for info in given:
             info.makers = makers
 

@@ -34,6 +34,11 @@ FUSED = frozenset("addmm addmm_ baddbmm baddbmm_".split())  # the second is the 
 PRODUCTS = frozenset(("mm", "bmm"))
 
 
+def handed_on(name: str) -> bool:
+    """Whether a result simply has the makers of the arguments, or is made by the operation."""
+    return not (name in SUMS or name in FUSED or name in PRODUCTS or "scaled_dot_product" in name)
+
+
 def follow(name: str, tensors: Sequence[Held], out: Held, itself: Makers) -> tuple[Makers, list[Factor]]:
     """The makers of a result; and the labels that the operation ties, where it adds what different layers made.
 
@@ -41,7 +46,7 @@ def follow(name: str, tensors: Sequence[Held], out: Held, itself: Makers) -> tup
     """
     summands = _summands(name, tensors, out)
     tied = _tied(summands[0], summands[1], out.shape) if len(summands) == 2 else []
-    return (itself if tied else _united(s.makers for s in summands)), tied
+    return (itself if tied else united(s.makers for s in summands)), tied
 
 
 def _summands(name: str, tensors: Sequence[Held], out: Held) -> list[Held]:
@@ -52,25 +57,25 @@ def _summands(name: str, tensors: Sequence[Held], out: Held) -> list[Held]:
     if not rest:
         return [out._replace(makers=_result(name, tensors, out.makers))]
     shape = out.shape if any(r.shape == out.shape for r in rest) else rest[0].shape
-    return [tensors[0], Held([f for r in rest for f in r.factors], _united(r.makers for r in rest), shape)]
+    return [tensors[0], Held([f for r in rest for f in r.factors], united(r.makers for r in rest), shape)]
 
 
 def _result(name: str, tensors: Sequence[Held], made: Makers) -> Makers:
     """A product of activations has the channels along its rows and columns; what it sums over is gone. So the scores of
     attention have no makers, and what attention gives has those of the values.
     """
-    makers = _united(t.makers for t in tensors)
+    makers = united(t.makers for t in tensors)
     if makers is None or made is not None:
         return None if makers is None else made
     if name in PRODUCTS:
         sides = zip(tensors, (-2, -1), strict=True)
-        return _united(t.makers for t, dim in sides if any(f.shape[dim] > 1 for f in t.factors)) or frozenset()
+        return united(t.makers for t, dim in sides if any(f.shape[dim] > 1 for f in t.factors)) or frozenset()
     if "scaled_dot_product" in name:
         return tensors[2].makers or frozenset()
     return makers
 
 
-def _united(makers: Iterable[Makers]) -> Makers:
+def united(makers: Iterable[Makers]) -> Makers:
     known = [m for m in makers if m is not None]
     if len(known) < 2:
         return known[0] if known else None
