@@ -182,6 +182,7 @@ def test_what_is_made_of_integers_alone_is_computed() -> None:
         (aten.embedding.default, (torch.randn(6, 4), IDS)),
         (aten.zeros.default, ([2, 3],)),
         (aten.argmax.default, (X, 1)),
+        (aten.cat.default, ([IDS.float(), X[0, 0, :2, :3]],)),
     ],
     ids=lambda v: v.name() if hasattr(v, "name") else "",
 )
@@ -226,3 +227,23 @@ def test_a_branch_on_the_device_is_taken_as_with_data() -> None:
     config = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
     plan = amct.plan(ByDevice(), torch.randn(3, 4), config)
     assert {axis.tensor for axis in plan.removals} == {"a.weight", "a.bias", "b.weight", "b.bias", "c.weight"}
+
+
+class Guarded(nn.Module):
+    """Clamps what is not finite, as detectors do in train mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.a(x)
+        if (self.training and not torch.isfinite(y).all()) or y.isnan().any():
+            y = y.clamp(-1e4, 1e4)
+        return self.b(torch.where(torch.isinf(y), torch.zeros_like(y), y))
+
+
+def test_what_has_no_data_counts_as_finite() -> None:
+    plan = amct.plan(Guarded(), torch.randn(3, 4), amct.SparsityConfig(amct.ChannelSparsity(0.5, False)))
+    assert {axis.tensor for axis in plan.removals} == {"a.weight", "a.bias", "b.weight"}
+    assert not plan.summary.notes

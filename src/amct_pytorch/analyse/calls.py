@@ -150,6 +150,18 @@ def on_device(kind: str) -> Handler:
     return handle
 
 
+def finite(answer: bool) -> Handler:
+    """isfinite(x) and its opposites: tensors without data count as finite."""
+
+    def handle(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        x = _input(args, kwargs)
+        if not (mode.capture.shapes_only and x.is_floating_point() and x.is_meta):
+            return func(*args, **kwargs)
+        return torch.full([1] * x.ndim, answer).expand(x.shape)  # one answer, of no channel in particular
+
+    return handle
+
+
 def _input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
     x: torch.Tensor = args[0] if args else kwargs["input"]
     return x
@@ -478,6 +490,8 @@ HANDLERS: dict[Any, Handler] = {
     _T.is_cuda.__get__: on_device("cuda"),  # type: ignore[attr-defined]
     _T.is_cpu.__get__: on_device("cpu"),  # type: ignore[attr-defined]
     _T.is_meta.__get__: on_device("meta"),  # type: ignore[attr-defined]
+    **dict.fromkeys((_T.isfinite, torch.isfinite), finite(True)),
+    **dict.fromkeys((_T.isnan, torch.isnan, _T.isinf, torch.isinf), finite(False)),
     **dict.fromkeys((_T.view, _T.reshape, torch.reshape), view),
     **dict.fromkeys((_T.unflatten, torch.unflatten), unflatten),
     **dict.fromkeys((_T.expand, _T.broadcast_to, torch.broadcast_to), expand),

@@ -82,7 +82,8 @@ def _moved(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value if value.is_meta else _without_data(value)
     if isinstance(value, (list, tuple)):
-        return type(value)(_moved(v) for v in value) if any(isinstance(v, torch.Tensor) for v in value) else value
+        nested = any(isinstance(v, (torch.Tensor, list, tuple)) for v in value)
+        return type(value)(_moved(v) for v in value) if nested else value
     if isinstance(value, dict):
         return {k: _moved(v) for k, v in value.items()}
     return value
