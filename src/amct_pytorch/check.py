@@ -23,6 +23,7 @@ from amct_pytorch.apply.compose import removals_of
 from amct_pytorch.apply.cut import cut_shape, cut_tensor
 from amct_pytorch.apply.sizes import apply_sizes
 from amct_pytorch.config import SparsityConfig
+from amct_pytorch.configuration import Configurations
 from amct_pytorch.record import ChannelPlan, Setting
 from amct_pytorch.replay import Replay
 from amct_pytorch.select.cost import macs
@@ -35,16 +36,19 @@ _PATIENCE = 8
 def check(
     facts: Facts, config: SparsityConfig, model: nn.Module, arguments: Arguments, options: Options
 ) -> ChannelPlan:
-    """The plan without the groups that fail."""
+    """The plan without the groups that fail, and with what configuration objects become, where that passes too."""
     selector = Selector(facts, config, model)
+    configurations = Configurations(model, facts.equations)
+    before = macs(facts.traces[0].log)
+    refused = ""
     rounds = 0
     while True:
         choice = selector.choose()
-        before = macs(facts.traces[0].log)
         plan = choice.plan()
         if not choice.removed:
             return _counted(plan, facts, (before, before))
-        skeleton = _Skeleton(model, plan, choice, options)
+        described = configurations.refused(plan, refused) if refused else configurations.described(plan)
+        skeleton = _Skeleton(model, described, choice, options)
         failures: dict[int, str] = {}
         after = before
         for trace in facts.traces:
@@ -54,9 +58,13 @@ def check(
             if failures:
                 break
         if not failures:
-            settings = {k: v for k, v in plan.settings.items() if k not in skeleton.followed}
-            return _counted(replace(plan, settings=settings), facts, (before, after))
+            settings = {k: v for k, v in described.settings.items() if k not in skeleton.followed}
+            return _counted(replace(described, settings=settings), facts, (before, after))
+        if described.settings != plan.settings:  # the same choice without: they may be at fault
+            refused = next(iter(failures.values()))
+            continue
         selector.held |= failures
+        refused = ""
         rounds += 1
 
 
@@ -84,7 +92,7 @@ class _Skeleton:
         return torch.empty(cut_shape(t.shape, removals), dtype=t.dtype, device="meta")
 
     def _prepare(self, model: nn.Module) -> None:
-        self.followed = apply_sizes(model, self.plan)
+        self.followed = apply_sizes(model, self.plan, self.model)
 
     def run(self, trace: Trace, arguments: Arguments) -> tuple[Replay, str]:
         """The skeleton's pass, as far as it came, and the error that ended it."""

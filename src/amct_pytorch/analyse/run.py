@@ -251,7 +251,7 @@ class Passes:
         self.model = copy_structure(model, {id(own[n]): t for n, t in self.tensors.items()})
         self.capture: Capture | None = None
         if prepare is None:
-            mark(self.model, self._compared)
+            mark(self.model, self._compared, model)
         else:
             prepare(self.model)
         self.names = {id(m): n for n, m in named_modules(self.model)}

@@ -6,9 +6,10 @@ computes with it as with any integer; where it arrives as the size of a labelled
 
 from __future__ import annotations
 
+import copy
 import types
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 
 from amct_pytorch.analyse.labels import Factor, Labels, Mask, Reason, kept_along
-from amct_pytorch.record import Setting
+from amct_pytorch.record import ChannelPlan, Setting
 from amct_pytorch.structure import named_modules
 
 
@@ -153,7 +154,7 @@ def solve(equations: list[Equation], keep: Mask) -> tuple[dict[Setting, int], li
             old[a.setting] = a.value
     open_ = list(equations)
     while open_:
-        rest = [e for e in open_ if not _solve_one(e, values, keep)]
+        rest = [e for e in open_ if not _solve_one(e, values, old, keep)]
         if len(rest) == len(open_):
             # Nothing follows from what is known: an attribute that no equation decides stays as it is.
             unknown = [
@@ -189,11 +190,17 @@ def _balance(labels: Labels, factors: list[Factor]) -> None:
         labels.balance(np.stack(rows))
 
 
-def _solve_one(e: Equation, values: dict[Setting, int], keep: Mask) -> bool:
+def _solve_one(e: Equation, values: dict[Setting, int], old: Mapping[Setting, int], keep: Mask) -> bool:
     """Find the one unknown attribute of an equation; whether nothing is unknown in it (any more)."""
     left, right = evaluate(e.left, values, keep), evaluate(e.right, values, keep)
     if left is not None and right is not None:
         return True
+    unknown = {a.setting for s in (e.left, e.right) for a in attributes(s)} - values.keys()
+    if len(unknown) == 1:  # of several solutions, as of n // 2 = 4, the value that it has
+        same = {**values, **{s: old[s] for s in unknown}}
+        if evaluate(e.left, same, keep) == evaluate(e.right, same, keep):
+            values.update((s, old[s]) for s in unknown)
+            return True
     if right is not None:
         return _invert(e.left, right, values, keep)
     return left is not None and _invert(e.right, left, values, keep)
@@ -223,42 +230,100 @@ def _invert(e: Expression, target: int, values: dict[Setting, int], keep: Mask) 
     return False
 
 
-def mark(model: nn.Module, told: Callable[[Expression, Expression], None]) -> None:
-    """Replace the integers in the attributes of every module of `model` (a copy of ours) with sizes.
+Make = Callable[[Setting, int], int]
+NOTHING: Mapping[int, Any] = types.MappingProxyType({})
+DEPTH = 2  # how deep in objects of objects sizes are looked for
+
+
+def mark(model: nn.Module, told: Callable[[Expression, Expression], None], original: nn.Module | None = None) -> None:
+    """Replace the integers in the attributes of every module of `model` (a copy of `original`) with sizes.
 
     Tuples, lists and dictionaries of integers too, and configuration objects that are no module.
     """
-    done: set[int] = set()
-    for name, module in named_modules(model):
-        _mark(vars(module), name, "{}", told, done, depth=0)
+    held = ((name, vars(module)) for name, module in named_modules(model))
+    theirs = NOTHING if original is None else objects(original)
+    replace(held, lambda setting, value: Size(value, Attribute(setting, value), told), theirs)
 
 
-def _mark(
-    members: dict[Any, Any], module: str, path: str, told: Callable[..., None], done: set[int], depth: int
-) -> None:
-    for key, value in list(members.items()):
-        if type(value) not in _NO_SIZES and isinstance(key, str):
-            members[key] = _marked(value, module, path.format(key), told, done, depth)
+def objects(model: nn.Module) -> dict[int, Any]:
+    """The dictionaries and configuration objects of a model in which sizes are looked for, by identity."""
+    found: dict[int, Any] = {}
+    for _, module in named_modules(model):
+        _objects(vars(module), found, depth=0)
+    return found
 
 
-def _marked(value: Any, module: str, path: str, told: Callable[..., None], done: set[int], depth: int) -> Any:
-    if type(value) is int and value > 1:
-        return Size(value, Attribute(Setting(module, path), value), told)
-    if type(value) in (tuple, list) and value and all(type(v) is int for v in value):
-        return type(value)(_marked(v, module, f"{path}[{i}]", told, done, depth) for i, v in enumerate(value))
-    if type(value) is dict and depth < 2 and not path.startswith("_"):
-        if id(value) not in done:
-            done.add(id(value))
-            _mark(value, module, path.replace("{", "{{").replace("}", "}}") + "['{}']", told, done, depth + 1)
-    elif _is_configuration(value) and depth < 2 and id(value) not in done:
-        done.add(id(value))
-        _mark(vars(value), module, path + ".{}", told, done, depth + 1)
-    return value
+def replace(held: Iterable[tuple[str, dict[str, Any]]], make: Make, theirs: Mapping[int, Any] = NOTHING) -> None:
+    """Put `make(setting, value)` in the place of every integer above 1, in place; what is met twice has its first path.
+
+    `held`: modules by their path and attributes, in the order of `named_modules`. `theirs`: objects, by identity, that
+    stay as they are: a copy takes their place, where they can be copied.
+    """
+    walk = _Replacing(make, theirs)
+    for name, members in held:
+        walk.members(members, name, "{}", depth=0)
 
 
-_NO_SIZES = frozenset((bool, float, str, type(None), set, OrderedDict, torch.Tensor, nn.Parameter))
-_NOT_CONFIGURATION = (nn.Module, torch.Tensor, type, types.FunctionType, types.MethodType, types.ModuleType)
+class _Replacing:
+    """One walk through modules and what they hold."""
+
+    def __init__(self, make: Make, theirs: Mapping[int, Any]) -> None:
+        self.make, self.theirs = make, theirs
+        self.done: dict[int, Any] = {}  # what takes the place of each object
+        self.kept: list[Any] = []  # so that no identity is taken twice
+
+    def members(self, members: dict[Any, Any], module: str, path: str, depth: int) -> None:
+        for key, value in list(members.items()):
+            if type(value) not in _NO_SIZES and isinstance(key, str):
+                new = self.value(value, module, path.format(key), depth)
+                if new is not value:
+                    members[key] = new
+
+    def value(self, value: Any, module: str, path: str, depth: int) -> Any:
+        if type(value) is int and value > 1:
+            return self.make(Setting(module, path), value)
+        if type(value) in (tuple, list) and value and all(type(v) is int for v in value):
+            return type(value)(self.value(v, module, f"{path}[{i}]", depth) for i, v in enumerate(value))
+        if not _is_object(value, path) or depth == DEPTH:
+            return value
+        if id(value) not in self.done:
+            own = copy.copy(value) if id(value) in self.theirs else value
+            self.done[id(value)] = self.done[id(own)] = own
+            self.kept.append((value, own))
+            if id(own) not in self.theirs:
+                escaped = path.replace("{", "{{").replace("}", "}}")
+                if type(own) is dict:
+                    self.members(own, module, escaped + "['{}']", depth + 1)
+                else:
+                    self.members(vars(own), module, escaped + ".{}", depth + 1)
+        return self.done[id(value)]
 
 
-def _is_configuration(value: Any) -> bool:
+def _objects(members: Mapping[Any, Any], found: dict[int, Any], depth: int) -> None:
+    for key, value in members.items():
+        if type(value) not in _NO_SIZES and isinstance(key, str) and _is_object(value, key) and id(value) not in found:
+            found[id(value)] = value
+            if depth + 1 < DEPTH:
+                _objects(value if type(value) is dict else vars(value), found, depth + 1)
+
+
+def _is_object(value: Any, path: str) -> bool:
+    return not path.startswith("_") if type(value) is dict else is_configuration(value)
+
+
+_NO_SIZES = frozenset((bool, float, str, type(None), set, OrderedDict, torch.Tensor, nn.Parameter, ChannelPlan))
+_NOT_CONFIGURATION = (
+    int,
+    str,
+    nn.Module,
+    torch.Tensor,
+    type,
+    types.FunctionType,
+    types.MethodType,
+    types.ModuleType,
+)
+
+
+def is_configuration(value: Any) -> bool:
+    """Whether a value is an object that may hold sizes, and no module or code."""
     return hasattr(value, "__dict__") and not isinstance(value, _NOT_CONFIGURATION) and not callable(value)

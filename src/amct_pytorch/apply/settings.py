@@ -45,11 +45,23 @@ def apply(model: nn.Module, settings: Mapping[Setting, Change], original: nn.Mod
         return
     modules = dict(named_modules(model, every_name=True))
     originals = {} if original is None else dict(named_modules(original, every_name=True))
+    copies: dict[int, tuple[Any, Any]] = {}
     for setting, change in settings.items():
-        _set(_module(modules, setting), originals.get(setting.module), _steps(setting), setting, change)
+        _set(_module(modules, setting), originals.get(setting.module), _steps(setting), setting, change, copies)
+    for module in modules.values() if copies else ():  # what several modules share, they go on sharing
+        for name, value in vars(module).items():
+            if id(value) in copies:
+                vars(module)[name] = copies[id(value)][1]
 
 
-def _set(owner: Any, original: Any, steps: list[Step], setting: Setting, change: Change) -> Any:
+def _set(
+    owner: Any,
+    original: Any,
+    steps: list[Step],
+    setting: Setting,
+    change: Change,
+    copies: dict[int, tuple[Any, Any]],
+) -> Any:
     """`owner` with the value at the end of the steps replaced: itself, changed in place, or a tuple built anew."""
     step, rest = steps[0], steps[1:]
     item = _get(owner, step, setting)
@@ -57,9 +69,11 @@ def _set(owner: Any, original: Any, steps: list[Step], setting: Setting, change:
         _check_value(item, setting, change)
         return _put(owner, step, change.after)
     shared = None if original is None else _get(original, step, setting)
-    if item is shared or _is_of_class(owner, step):
+    if _is_of_class(owner, step):
         item = copy.copy(item)
-    return _put(owner, step, _set(item, shared, rest, setting, change))
+    elif item is shared:
+        item = copies.setdefault(id(item), (item, copy.copy(item)))[1]
+    return _put(owner, step, _set(item, shared, rest, setting, change, copies))
 
 
 def _is_of_class(owner: Any, step: Step) -> bool:

@@ -1,0 +1,174 @@
+"""What a constructor makes of sizes: it runs on tensors without data, and each size says where it came from."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from amct_pytorch.analyse import leaks
+from amct_pytorch.analyse.sizes import DEPTH, Expression, Size, is_configuration, origin
+from amct_pytorch.record import ChannelPlan, Setting
+from amct_pytorch.structure import named_modules
+
+_SCALARS = (int, float, complex, bool, str, type(None), Size, torch.dtype, torch.device)
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a constructor made: a module without data.
+
+    `sizes`: the expressions of the lengths of its parameters and buffers, as far as they were seen. `computed`: for
+    each tensor that no state dict holds, a digest of the calls that made it: equal digests, equal values.
+    """
+
+    module: nn.Module
+    sizes: Mapping[str, tuple[Expression, ...]]
+    computed: Mapping[str, int]
+
+
+def build(like: nn.Module, arguments: Mapping[str, Any]) -> Built:
+    """Call the constructor of the class of `like`. No random state moves, and nothing is left in caches.
+
+    What the constructor raises leaves as it is; its warnings were given when the user called it.
+    """
+    mode = _Making()
+    before = leaks.namespaces(like)
+    built: nn.Module = nn.Module()
+    try:
+        with _aside(), torch.device("meta"), mode:
+            built = type(like)(**arguments)
+        sizes = {n: found for n, t in _tensors(built).items() if (found := mode.sizes.get((_memory(t), t.shape)))}
+        computed = {name: mode.digest(t) for name, t in _unsaved(built).items()}
+    finally:
+        made = [weakref.ref(t) for t in mode.made if t.is_meta]
+        mode.made.clear()
+        leaks.empty(made, built, before)
+    return Built(built, sizes, computed)
+
+
+@contextlib.contextmanager
+def _aside() -> Iterator[None]:
+    states = random.getstate(), np.random.get_state()
+    try:
+        with warnings.catch_warnings(), torch.random.fork_rng([]):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+class _Making(TorchFunctionMode):
+    """Remembers of each tensor that is made the expressions of its lengths, and by which calls it was made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[torch.Tensor] = []  # alive, so that no memory is taken for another's
+        self.sizes: dict[tuple[int, torch.Size], tuple[Expression, ...]] = {}
+        self._digests: dict[int, int] = {}
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        outs = [t for t in (out if isinstance(out, (tuple, list)) else (out,)) if isinstance(t, torch.Tensor)]
+        if out is None and args and isinstance(args[0], torch.Tensor):  # t[index] = value
+            outs = [args[0]]
+        if outs:
+            digest = hash((getattr(func, "__name__", ""), self._described(args), self._described(kwargs)))
+            for t in outs:
+                self.made.append(t)
+                self._digests[_memory(t)] = digest
+                lengths = _lengths(args, kwargs)
+                if tuple(lengths) == tuple(t.shape):
+                    self.sizes.setdefault((_memory(t), t.shape), tuple(map(origin, lengths)))
+        return out
+
+    def digest(self, tensor: torch.Tensor) -> int:
+        known = self._digests.get(_memory(tensor))
+        if known is not None or tensor.is_meta:
+            return known or 0
+        data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        return hash((str(tensor.dtype), tuple(tensor.shape), hashlib.sha1(data.numpy().tobytes()).digest()))
+
+    def _described(self, value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return self.digest(value)
+        if isinstance(value, (tuple, list)):
+            return tuple(map(self._described, value))
+        if isinstance(value, dict):
+            return tuple((k, self._described(v)) for k, v in value.items())
+        if isinstance(value, np.ndarray):
+            return value.dtype.str, value.shape, hashlib.sha1(value.tobytes()).digest()
+        return repr(value) if isinstance(value, (*_SCALARS, slice)) else type(value).__name__
+
+
+def _lengths(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[int]:
+    """The integers with which a call begins, as in `torch.empty((n, m))` and `t.new_zeros(n, m)`."""
+    given: Any = args[1:] if args and isinstance(args[0], torch.Tensor) else args
+    given = given or (kwargs.get("size", ()),)
+    given = given[0] if isinstance(given[0], (tuple, list)) else given
+    return [v for v in given if isinstance(v, int) and not isinstance(v, bool)]
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    """Equal for tensors that share memory: a parameter shares that of the tensor that it is made of."""
+    return tensor.untyped_storage()._cdata if tensor.layout == torch.strided else id(tensor)
+
+
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _unsaved(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors that no state dict holds: some buffers, and what lies in attributes."""
+    found = {}
+    for name, part in named_modules(module):
+        dot = name and f"{name}."
+        buffers = {b: part._buffers[b] for b in part._non_persistent_buffers_set if part._buffers.get(b) is not None}
+        plain = {k: v for k, v in vars(part).items() if isinstance(v, (torch.Tensor, tuple, list)) and k[0] != "_"}
+        for key, value in {**buffers, **plain}.items():
+            tensors = [t for t in tree_leaves(value) if isinstance(t, torch.Tensor)]
+            found.update({f"{dot}{key}" + (f"[{i}]" if t is not value else ""): t for i, t in enumerate(tensors)})
+    return found
+
+
+def scalars(model: nn.Module) -> dict[Setting, Any]:
+    """All numbers, texts and flags that modules hold, by the paths that sizes have."""
+    found: dict[Setting, Any] = {}
+    done: set[int] = set()
+    for name, module in named_modules(model):
+        for key, value in vars(module).items():
+            _read(value, name, key, found, done, 0)
+    return found
+
+
+def _read(value: Any, module: str, path: str, found: dict[Setting, Any], done: set[int], depth: int) -> None:
+    if type(value) in _SCALARS:
+        found[Setting(module, path)] = value
+    elif type(value) in (tuple, list):
+        for i, item in enumerate(value):
+            _read(item, module, f"{path}[{i}]", found, done, depth)
+    elif depth < DEPTH and id(value) not in done and not isinstance(value, ChannelPlan):
+        if type(value) is dict and not path.startswith("_"):
+            done.add(id(value))
+            for key, item in value.items():
+                if isinstance(key, str):
+                    _read(item, module, f"{path}['{key}']", found, done, depth + 1)
+        elif is_configuration(value):
+            done.add(id(value))
+            for key, item in vars(value).items():
+                _read(item, module, f"{path}.{key}", found, done, depth + 1)

@@ -1,0 +1,359 @@
+"""Configuration objects that modules were built from: they follow the cut, so that the pruned model can be built again.
+
+A module that keeps what its constructor takes (`self.config`) can be built a second time. The constructor runs on
+tensors without data and on integers that remember where they came from: that gives one equation for each length of
+its tensors and for each size that its forward pass reads, and so the new values of the configuration. Then it runs on
+the new configuration: what it makes has to be the pruned model, shape by shape and number by number; else the
+configuration stays, and the report says why.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from amct_pytorch.analyse import sizes
+from amct_pytorch.analyse.construct import Built, build, scalars
+from amct_pytorch.analyse.labels import Reason
+from amct_pytorch.analyse.sizes import (
+    Attribute,
+    Equation,
+    Expression,
+    Size,
+    attributes,
+    evaluate,
+    is_configuration,
+    leaves,
+    solve,
+)
+from amct_pytorch.apply.names import named_tensors
+from amct_pytorch.apply.shrink import cut_shapes
+from amct_pytorch.apply.sizes import apply_sizes
+from amct_pytorch.record import Change, ChannelPlan, Setting
+from amct_pytorch.report import Summary
+from amct_pytorch.structure import copy_structure, named_modules
+
+_NO_LABELS = np.zeros(0, np.bool_)
+_SHOWN = 3  # how many differences a note gives
+_ABSENT = object()
+
+
+class _Impossible(Exception):
+    """Why a configuration cannot describe the pruned model."""
+
+
+@dataclass
+class _Source:
+    """A module that can be built again: its path, and the parameters of its constructor that it keeps."""
+
+    name: str
+    module: nn.Module
+    parameters: tuple[str, ...]
+
+    def inside(self, path: str) -> bool:
+        return not self.name or path == self.name or path.startswith(f"{self.name}.")
+
+    def absolute(self, setting: Setting) -> Setting:
+        return Setting(".".join(filter(None, (self.name, setting.module))), setting.path)
+
+    def called(self) -> str:
+        kept = [p for p in self.parameters if _holds_sizes(vars(self.module)[p])]
+        return " and ".join(_name(Setting(self.name, p)) for p in kept)
+
+
+@dataclass
+class _Family:
+    """Sources that were built from the same configuration objects, and what their constructors made of them."""
+
+    traced: list[tuple[_Source, Built]] = field(default_factory=list)
+    settings: set[Setting] = field(default_factory=set)
+
+    def called(self) -> str:
+        names = sorted({source.called() for source, _ in self.traced})
+        return names[0] if len(names) == 1 else f"{names[0]} (and {len(names) - 1} more)"
+
+
+@dataclass(frozen=True)
+class _Solution:
+    """The new values of a family's configurations; `contradiction`: what they do not satisfy."""
+
+    family: _Family
+    values: Mapping[Setting, Change]
+    contradiction: str
+
+
+class Configurations:
+    """The configuration objects of a model."""
+
+    def __init__(self, model: nn.Module, equations: Sequence[Equation]) -> None:
+        """`equations`: what the forward pass asks of sizes."""
+        self.model = model
+        self.read = {a.setting: a.value for e in equations for s in (e.left, e.right) for a in attributes(s)}
+        self.sources = list(_sources(model, ""))
+        self._families: list[_Family] | None = None
+        self._unlike: list[str] = []
+
+    def described(self, plan: ChannelPlan) -> ChannelPlan:
+        """The plan with the new values of configurations in its settings, and a note for each that cannot follow.
+
+        Attributes that only constructors set follow too; the trace check has to say that nothing else depends on them.
+        """
+        if not any(_touches(plan, source) for source in self.sources):
+            return plan
+        if self._families is None:
+            self._families = self._trace()
+        known = {s: plan.settings[s].after if s in plan.settings else v for s, v in self.read.items()}
+        shapes = cut_shapes(self.model, plan)
+        touched = [f for f in self._families if any(_touches(plan, source) for source, _ in f.traced)]
+        solved = [_solved(family, shapes, known) for family in touched]
+        tried = {**plan.settings, **{s: c for solution in solved for s, c in solution.values.items()}}
+        held = self._held(lambda setting, value: tried[setting].after if setting in tried else value)
+        pruned = self._cut(plan, shapes, tried)
+        settings, notes = dict(plan.settings), list(self._unlike)
+        for solution in solved:
+            try:
+                settings |= _built_again(solution.family, solution.values, held, pruned, known)
+                settings |= solution.values
+            except _Impossible as why:
+                notes.append(_note(solution.family.called(), solution.contradiction or str(why)))
+        return replace(plan, settings=settings, summary=_noted(plan.summary, notes))
+
+    def refused(self, plan: ChannelPlan, why: str) -> ChannelPlan:
+        """The plan with a note that the trace check fails with the configuration's new values."""
+        notes = [*self._unlike, *(_note(f.called(), why) for f in self._families or ())]
+        return replace(plan, summary=_noted(plan.summary, notes))
+
+    def _trace(self) -> list[_Family]:
+        """Every source built as it is, from a configuration whose integers are sizes."""
+        families: list[_Family] = []
+        held = self._held(lambda setting, value: Size(value, Attribute(setting, value), lambda left, right: None))
+        for source in self.sources:
+            try:
+                built = build(source.module, {p: held[source.name][p] for p in source.parameters})
+                _require_alike(built.module, source.module)
+            except Exception as e:  # noqa: BLE001 - a constructor may fail in any way, and the report says so
+                kind = type(source.module).__name__
+                self._unlike.append(
+                    f"{source.called()} stays as it is: {kind} cannot be built again from it ({_line(e)})"
+                )
+                continue
+            mine = {a.setting for e in _expressions(built) for a in attributes(e)}
+            related = [f for f in families if f.settings & mine]
+            family = _Family(
+                [*(t for f in related for t in f.traced), (source, built)], mine.union(*(f.settings for f in related))
+            )
+            families = [*(f for f in families if f not in related), family]
+        return families
+
+    def _held(self, make: sizes.Make) -> dict[str, dict[str, Any]]:
+        """Copies of the configurations and of what constructors take, with integers replaced, by module and attribute.
+
+        All are copied at once: what is shared stays shared, and has the path that it has in the model.
+        """
+        wanted = {source.name: source.parameters for source in self.sources}
+        held = {
+            name: {k: v for k, v in vars(module).items() if _holds_sizes(v) or k in wanted.get(name, ())}
+            for name, module in named_modules(self.model)
+        }
+        memo = {id(t): _without_data(t, t.shape) for t in named_tensors(self.model).values()}
+        copied = copy.deepcopy({name: members for name, members in held.items() if members}, memo)
+        sizes.replace(copied.items(), make, sizes.objects(self.model))
+        return copied
+
+    def _cut(
+        self, plan: ChannelPlan, shapes: Mapping[str, Sequence[int]], settings: Mapping[Setting, Change]
+    ) -> nn.Module:
+        """The pruned model without data."""
+        memo: dict[int, Any] = {id(t): _without_data(t, shapes[n]) for n, t in named_tensors(self.model).items()}
+        small = copy_structure(self.model, memo)
+        apply_sizes(small, replace(plan, settings=settings), self.model)
+        return small
+
+
+def _solved(family: _Family, shapes: Mapping[str, Sequence[int]], known: Mapping[Setting, int]) -> _Solution:
+    """The new values of a family's configurations, except for those that the forward pass reads."""
+    asked: dict[tuple[Expression, Expression], Equation] = {}
+    for source, built in family.traced:
+        for e in _equations(source, built, shapes, known):
+            asked.setdefault((e.left, e.right), e)
+    # The surest first: a number may be what became of a size, by way of a float.
+    equations = sorted(asked.values(), key=lambda e: sum(isinstance(leaf, int) for leaf in leaves(e.left)))
+    read = [Equation(Attribute(s, v), v, Reason(_name(s))) for s, v in known.items() if s in family.settings]
+    values, wrong = solve([*read, *equations], _NO_LABELS)
+    before = {a.setting: a.value for e in equations for a in attributes(e.left)}
+    contradiction = _contradictions(equations, wrong, values) if wrong else ""
+    return _Solution(family, {s: Change(before[s], v) for s, v in values.items() if s not in known}, contradiction)
+
+
+def _built_again(
+    family: _Family,
+    values: Mapping[Setting, Change],
+    held: Mapping[str, Mapping[str, Any]],
+    pruned: nn.Module,
+    known: Mapping[Setting, int],
+) -> dict[Setting, Change]:
+    """Build from the new configuration; the further attributes with which the pruned model is what comes out."""
+    grown = [f"{_name(s)} would be {c.after}" for s, c in values.items() if not 0 < c.after <= c.before]
+    if grown:  # no pruned model needs that
+        raise _Impossible(_list(grown))
+    found = {}
+    for source, traced in family.traced:
+        part = pruned.get_submodule(source.name)
+        try:
+            again = build(source.module, {p: held[source.name][p] for p in source.parameters})
+        except Exception as e:
+            raise _Impossible(f"{type(part).__name__} cannot be built with the new values ({_line(e)})") from e
+        _require_alike(again.module, part)
+        other = [n for n, made in again.computed.items() if made != traced.computed.get(n)]
+        if other:
+            raise _Impossible(f"the constructor would compute other values for {_list(other)}")
+        found.update(_followed(source, part, traced.module, again.module, known))
+    return found
+
+
+def _sources(module: nn.Module, name: str) -> Iterator[_Source]:
+    """The outermost modules whose constructor takes a configuration that they keep."""
+    own = vars(module)
+    if any(_holds_sizes(value) for key, value in own.items()):
+        parameters = _kept(module)
+        if parameters and any(_holds_sizes(own[p]) for p in parameters):
+            yield _Source(name, module, parameters)
+            return
+    for key, part in module._modules.items():
+        if part is not None:
+            yield from _sources(part, f"{name}.{key}" if name else key)
+
+
+def _holds_sizes(value: Any) -> bool:
+    return (type(value) is dict and bool(value)) or (is_configuration(value) and not isinstance(value, ChannelPlan))
+
+
+def _kept(module: nn.Module) -> tuple[str, ...]:
+    """The parameters of a module's constructor that it keeps under their names; none if a required one is missing."""
+    found = []
+    for name, parameter in list(inspect.signature(type(module).__init__).parameters.items())[1:]:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        if parameter.kind is not parameter.POSITIONAL_ONLY and name in vars(module):
+            found.append(name)
+        elif parameter.default is parameter.empty:
+            return ()
+    return tuple(found)
+
+
+def _touches(plan: ChannelPlan, source: _Source) -> bool:
+    return any(source.inside(axis.tensor.rpartition(".")[0]) for axis in plan.removals)
+
+
+def _without_data(t: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    data = torch.empty(shape, dtype=t.dtype, device="meta")
+    return nn.Parameter(data, t.requires_grad) if isinstance(t, nn.Parameter) else data
+
+
+def _expressions(built: Built) -> Iterator[Expression]:
+    for lengths in built.sizes.values():
+        yield from lengths
+    yield from (value.origin for value in scalars(built.module).values() if isinstance(value, Size))
+
+
+def _equations(
+    source: _Source, built: Built, shapes: Mapping[str, Sequence[int]], known: Mapping[Setting, int]
+) -> Iterator[Equation]:
+    """What the cut asks of the configuration: the lengths of tensors, and the sizes that the forward pass reads."""
+    for name, lengths in built.sizes.items():
+        full = f"{source.name}.{name}" if source.name else name
+        for expression, length in zip(lengths, shapes[full], strict=True):
+            if not isinstance(expression, int):
+                yield Equation(expression, length, Reason(full))
+    for relative, value in scalars(built.module).items():
+        setting = source.absolute(relative)
+        if isinstance(value, Size) and setting in known:
+            yield Equation(value.origin, known[setting], Reason(_name(setting)))
+
+
+def _require_alike(built: nn.Module, module: nn.Module) -> None:
+    """Raise _Impossible where a module is not of the same parts and shapes."""
+    _require_equal("module", *({n: type(m).__name__ for n, m in named_modules(b)} for b in (built, module)))
+    _require_equal("tensor", *({n: tuple(t.shape) for n, t in named_tensors(b).items()} for b in (built, module)))
+
+
+def _require_equal(kind: str, built: Mapping[str, object], wanted: Mapping[str, object]) -> None:
+    texts = [f"{kind} {n} would be missing" for n in wanted if n not in built]
+    texts += [f"{kind} {n} would be there" for n in built if n not in wanted]
+    both = ((n, v, wanted[n]) for n, v in built.items() if n in wanted)
+    texts += [f"{kind} {n} would be {one}, not {two}" for n, one, two in both if one != two]
+    if texts:
+        raise _Impossible(_list(texts))
+
+
+def _followed(
+    source: _Source, pruned: nn.Module, traced: nn.Module, again: nn.Module, known: Mapping[Setting, int]
+) -> dict[Setting, Change]:
+    """The integers that a constructor sets otherwise now, and that nothing but it decides."""
+    old, cut, first, new = (scalars(m) for m in (source.module, pruned, traced, again))
+    found, different = {}, []
+    for setting in {**cut, **new}:
+        before, after, made, value = (d.get(setting, _ABSENT) for d in (old, cut, first, new))
+        if _same(value, after) or (_same(value, made) and _same(after, before)):
+            continue
+        free = type(before) is int and type(value) is int and _same(before, after) and _same(before, made)
+        if free and source.absolute(setting) not in known:
+            found[source.absolute(setting)] = Change(before, value)
+        else:
+            different.append(f"{_name(setting)} would be {_shown(value)}, not {_shown(after)}")
+    if different:
+        raise _Impossible(_list(different))
+    return found
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a is b or bool(a == b) or bool(a != a and b != b)
+
+
+def _contradictions(equations: list[Equation], wrong: list[Equation], values: Mapping[Setting, int]) -> str:
+    wanted: dict[Setting, dict[int, str]] = {}
+    for e in equations:
+        if isinstance(e.left, Attribute) and isinstance(e.right, int):
+            wanted.setdefault(e.left.setting, {}).setdefault(e.right, e.reason.text)
+    asked = {a.setting for e in wrong for a in attributes(e.left)}
+    several = {s: by for s, by in wanted.items() if s in asked and len(by) > 1}
+    if several:
+        texts = []
+        for setting, by in several.items():
+            texts.append(f"{_name(setting)} would have to be " + " and ".join(f"{v} ({t})" for v, t in by.items()))
+        return _list(texts)
+    every = {a.setting: a.value for e in equations for a in attributes(e.left)} | dict(values)
+    return _list([f"{e.reason.text} is {e.right}, and would be {evaluate(e.left, every, _NO_LABELS)}" for e in wrong])
+
+
+def _noted(summary: Summary, notes: Sequence[str]) -> Summary:
+    return replace(summary, notes=(*summary.notes, *notes))
+
+
+def _note(name: str, why: str) -> str:
+    return f"{name} cannot describe the pruned model, and keeps what only a constructor reads: {why}"
+
+
+def _name(setting: Setting) -> str:
+    return f"{setting.module}.{setting.path}" if setting.module else setting.path
+
+
+def _shown(value: Any) -> str:
+    return "missing" if value is _ABSENT else repr(value)[:40]
+
+
+def _list(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
+    return ", ".join(texts[:_SHOWN]) + more
+
+
+def _line(e: Exception) -> str:
+    text = next(iter(str(e).splitlines()), "")
+    return text if isinstance(e, _Impossible) else f"{type(e).__name__}: {text}"
