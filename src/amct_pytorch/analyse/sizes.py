@@ -195,38 +195,37 @@ def _solve_one(e: Equation, values: dict[Setting, int], old: Mapping[Setting, in
     left, right = evaluate(e.left, values, keep), evaluate(e.right, values, keep)
     if left is not None and right is not None:
         return True
-    unknown = {a.setting for s in (e.left, e.right) for a in attributes(s)} - values.keys()
-    if len(unknown) == 1:  # of several solutions, as of n // 2 = 4, the value that it has
-        same = {**values, **{s: old[s] for s in unknown}}
-        if evaluate(e.left, same, keep) == evaluate(e.right, same, keep):
-            values.update((s, old[s]) for s in unknown)
-            return True
     if right is not None:
-        return _invert(e.left, right, values, keep)
-    return left is not None and _invert(e.right, left, values, keep)
+        return _invert(e.left, right, values, old, keep)
+    return left is not None and _invert(e.right, left, values, old, keep)
 
 
-def _invert(e: Expression, target: int, values: dict[Setting, int], keep: Mask) -> bool:
+def _invert(e: Expression, target: int, values: dict[Setting, int], old: Mapping[Setting, int], keep: Mask) -> bool:
     if isinstance(e, Attribute):
         values[e.setting] = target
         return True
     if not isinstance(e, Operation):
         return False
+    if e.name == "floordiv":  # of several solutions, as of n // 2 = 4, the value that it has
+        same = {a.setting: old[a.setting] for a in attributes(e) if a.setting not in values}
+        if len(same) == 1 and evaluate(e, {**values, **same}, keep) == target:
+            values.update(same)
+            return True
     left, right = evaluate(e.left, values, keep), evaluate(e.right, values, keep)
     if right is not None:
         if e.name == "mul" and right and target % right == 0:
-            return _invert(e.left, target // right, values, keep)
+            return _invert(e.left, target // right, values, old, keep)
         if e.name == "floordiv" and right:
-            return _invert(e.left, target * right, values, keep)
+            return _invert(e.left, target * right, values, old, keep)
         if e.name in ("add", "sub"):
-            return _invert(e.left, target - right if e.name == "add" else target + right, values, keep)
+            return _invert(e.left, target - right if e.name == "add" else target + right, values, old, keep)
     if left is not None:
         if e.name == "mul" and left and target % left == 0:
-            return _invert(e.right, target // left, values, keep)
+            return _invert(e.right, target // left, values, old, keep)
         if e.name in ("add", "sub"):
-            return _invert(e.right, target - left if e.name == "add" else left - target, values, keep)
+            return _invert(e.right, target - left if e.name == "add" else left - target, values, old, keep)
         if e.name == "floordiv" and target and left % target == 0:
-            return _invert(e.right, left // target, values, keep)
+            return _invert(e.right, left // target, values, old, keep)
     return False
 
 

@@ -1,0 +1,467 @@
+"""Configuration objects follow the cut: the class, built again from the pruned model's configuration, takes its state
+and computes the same. Where that cannot be, the report says which values differ, and the configuration stays."""
+
+from __future__ import annotations
+
+import copy
+import random
+import warnings
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import amct_pytorch as amct
+from amct_pytorch.apply.shrink import carried_plan
+from amct_pytorch.config import ChannelSparsity
+from amct_pytorch.record import Change, Setting
+
+HALF = amct.SparsityConfig(ChannelSparsity(0.5, ascend_optimized=False))
+X = torch.rand(3, 7, 6)
+
+
+@dataclass
+class Head:
+    size: int = 24
+
+
+@dataclass
+class Options:
+    width: int = 32
+    hidden: list[int] = field(default_factory=lambda: [48, 64])
+    heads: int = 4
+    head: Head = field(default_factory=Head)
+    dropout: float = 0.0
+    steps: int = 2
+
+
+class Mixer(nn.Module):
+    """Attention whose head size is computed with a float, as is often done: an origin that is lost."""
+
+    def __init__(self, options: Any) -> None:
+        super().__init__()
+        self.options = options
+        self.inner = options.heads * int(options.width / options.heads)
+        self.norm, self.qkv = nn.LayerNorm(options.width), nn.Linear(options.width, 3 * self.inner)
+        self.out = nn.Linear(self.inner, options.width)
+        self.scale = nn.Parameter(torch.empty(options.width))
+        nn.init.uniform_(self.scale)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(self.norm(x)).view(*x.shape[:2], 3, self.options.heads, -1).permute(2, 0, 3, 1, 4)
+        y = nn.functional.scaled_dot_product_attention(q, k, v, scale=0.4).transpose(1, 2).flatten(2)
+        return x + self.scale * self.out(y)
+
+
+class Mlp(nn.Module):
+    def __init__(self, options: Any, layer: int) -> None:
+        super().__init__()
+        self.width, self.hidden = options.width, options.hidden[layer]  # nothing reads them
+        self.up, self.down = nn.Linear(self.width, self.hidden), nn.Linear(self.hidden, self.width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.down(torch.relu(self.up(x)))
+
+
+class Net(nn.Module):
+    def __init__(self, options: Any) -> None:
+        super().__init__()
+        self.options = options
+        self.embed = nn.Linear(6, options.width)
+        self.layers = nn.ModuleList(
+            [m for i in range(options.steps) for m in (Mixer(options), Mlp(options, i))]  # the objects are shared
+        )
+        self.neck = nn.Linear(options.width, options.head.size)
+        self.head = nn.Linear(options.head.size, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embed(x)
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(torch.relu(self.neck(x)))
+
+
+def create(model: nn.Module, folder: Path, config: Any = HALF, x: Any = X) -> nn.Module:
+    return amct.create_prune_retrain_model(model.eval(), x, config, folder / "net.record")
+
+
+def require_built_again(small: nn.Module, again: nn.Module, x: Any = X) -> None:
+    again.load_state_dict(small.state_dict())
+    with torch.no_grad():
+        assert torch.equal(again.eval()(x), small(x))
+
+
+def notes(small: nn.Module) -> str:
+    plan = carried_plan(small)
+    assert plan is not None
+    return "\n".join(plan.summary.notes)
+
+
+def test_a_dataclass_with_lists_and_nested_options(tmp_path: Path) -> None:
+    options = Options()
+    small = create(Net(options), tmp_path)
+    # By hand: half of 32, of 48 and 64, of 4 heads, of 24.
+    assert asdict(small.options) == asdict(Options(16, [24, 32], 2, Head(12)))
+    assert options == Options()
+    assert not notes(small)
+    require_built_again(small, Net(small.options))
+    assert [(m.width, m.hidden) for m in small.layers if isinstance(m, Mlp)] == [(16, 24), (16, 32)]
+
+
+def test_one_object_is_shared_as_before(tmp_path: Path) -> None:
+    model = Net(Options())
+    small = create(model, tmp_path)
+    assert small.layers[0].options is small.layers[2].options is small.options
+    assert model.layers[0].options is model.layers[2].options is model.options
+
+
+class Alone(SimpleNamespace):
+    """Options of which copies are the same object."""
+
+    def __deepcopy__(self, memo: object) -> Alone:
+        return self
+
+
+def test_an_object_that_copies_share_with_the_original(tmp_path: Path) -> None:
+    options = Alone(**{**vars(Options()), "head": Alone(size=24)})
+    model = Net(options)
+    small = create(model, tmp_path)
+    assert vars(options) == {**vars(Options()), "head": Alone(size=24)}
+    assert type(options.width) is type(options.head.size) is type(options.hidden[0]) is int
+    assert model.layers[0].options is model.options is options
+    assert small.layers[0].options is small.layers[2].options is small.options
+    assert (small.options.width, small.options.heads, small.options.head.size) == (16, 2, 12)
+    require_built_again(small, Net(small.options))
+    assert model(X).shape == (3, 7, 5)
+
+
+class OfItems(nn.Module):
+    def __init__(self, cfg: dict[str, Any], classes: int = 5, *, bias: bool = True) -> None:
+        super().__init__()
+        self.cfg, self.classes = cfg, classes
+        self.bias = bias
+        self.a, self.b = nn.Linear(6, cfg["a"], bias), nn.Linear(cfg["a"], cfg["deep"]["b"])
+        self.c = nn.Linear(cfg["deep"]["b"], classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.c(torch.relu(self.b(torch.relu(self.a(x)))))
+
+
+def test_a_dictionary_and_further_arguments(tmp_path: Path) -> None:
+    small = create(OfItems({"a": 16, "deep": {"b": 20}, "name": "mine"}, 7, bias=False), tmp_path)
+    assert small.cfg == {"a": 8, "deep": {"b": 10}, "name": "mine"}
+    assert small.classes == 7
+    require_built_again(small, OfItems(small.cfg, small.classes, bias=small.bias))
+
+
+def test_a_module_inside_of_one_that_keeps_nothing(tmp_path: Path) -> None:
+    class Around(nn.Module):
+        def __init__(self, options: Options, classes: int) -> None:
+            super().__init__()
+            self.net, self.other = Net(options), OfItems({"a": 16, "deep": {"b": 20}})
+            self.last = nn.Linear(10, classes)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(torch.cat([self.net(x), self.other(x)], -1))
+
+    small = create(Around(Options(), 3), tmp_path)
+    net = small.net
+    # What a part returns is no output here: its last layer loses channels too, whose number is in no configuration.
+    assert "net.options cannot describe the pruned model" in notes(small)
+    assert "other.classes" not in notes(small)
+    assert net.head.out_features == 3
+    assert net.options.head.size == 24
+    # By hand: 5 classes, 3 left.
+    assert (small.other.cfg, small.other.classes) == ({"a": 8, "deep": {"b": 10}}, 3)
+    require_built_again(small.other, OfItems(small.other.cfg, small.other.classes))
+
+
+def per_layer(layer: str, ratio: float) -> amct.SparsityConfig:
+    return amct.SparsityConfig(
+        ChannelSparsity(0.5, ascend_optimized=False),
+        override_layers={layer: ChannelSparsity(ratio, ascend_optimized=False)},
+    )
+
+
+class Twice(nn.Module):
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self.options = options
+        self.first, self.second = (nn.Sequential(*self.part()) for _ in range(2))
+
+    def part(self) -> list[nn.Module]:
+        return [nn.Linear(6, self.options.width), nn.ReLU(), nn.Linear(self.options.width, 6)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x))
+
+
+def test_layers_that_differ(tmp_path: Path) -> None:
+    model = Twice(Options())
+    small = create(model, tmp_path, per_layer("second.0", 0.25))
+    assert (small.first[0].out_features, small.second[0].out_features) == (16, 24)
+    assert small.options == Options()
+    text = notes(small)
+    assert "options cannot describe the pruned model" in text
+    assert "options.width would have to be 16 (first.0.weight) and 24 (second.0.weight)" in text
+    plan = carried_plan(small)
+    assert plan is not None
+    assert not plan.settings
+    assert text in plan.report()
+
+
+def test_what_the_forward_pass_reads_follows_all_the_same(tmp_path: Path) -> None:
+    class Heads(Twice):
+        def __init__(self, options: Options) -> None:
+            super().__init__(options)
+            self.mix, self.out = nn.Linear(6, 4 * options.heads), nn.Linear(4, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + self.out(self.mix(x).view(3, 7, self.options.heads, 4).sum(2))
+
+    small = create(Heads(Options()), tmp_path, per_layer("second.0", 0.25))
+    assert (small.options.width, small.options.heads) == (32, 2)
+    assert "options.width would have to be" in notes(small)
+    assert small(X).shape == (3, 7, 6)
+
+
+def test_a_head_size_that_would_change(tmp_path: Path) -> None:
+    """The heads stay, the width goes: the constructor would make smaller heads."""
+
+    class Fixed(nn.Module):
+        def __init__(self, options: Options) -> None:
+            super().__init__()
+            self.options, self.heads, self.size = options, options.heads, options.width // options.heads
+            self.embed, self.qk = nn.Linear(6, options.width), nn.Linear(options.width, 2 * options.width)
+            self.out = nn.Linear(options.width, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.relu(self.embed(x))
+            q, k = self.qk(x).view(3, 7, 2, self.heads, self.size).permute(2, 0, 3, 1, 4)
+            return self.out(x), (q @ k.transpose(2, 3)).softmax(-1)
+
+    small = create(Fixed(Options()), tmp_path)
+    assert small.embed.out_features == 16
+    assert (small.heads, small.qk.out_features) == (4, 64)
+    assert small.options == Options()
+    assert "options cannot describe the pruned model" in notes(small)
+
+
+def test_numbers_that_a_constructor_computes(tmp_path: Path) -> None:
+    """A factor computed from the width, in an attribute, in a buffer that is not saved, or in a plain tensor."""
+
+    class Scaled(nn.Module):
+        def __init__(self, options: Options, where: str) -> None:
+            super().__init__()
+            self.options, self.where = options, where
+            self.a, self.b = nn.Linear(6, options.width), nn.Linear(options.width, 5)
+            factor = options.width**0.5
+            self.factor: Any = factor
+            if where == "buffer":
+                del self.factor
+                self.register_buffer("factor", torch.tensor(factor), persistent=False)
+            elif where == "tensor":
+                self.factor = torch.full((), 2.0) * factor
+            elif where == "steps":
+                self.factor = torch.zeros(2, 5)
+                self.factor[1, 1:] = torch.linspace(0, factor, 4)
+                self.factor = self.factor[1]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(torch.relu(self.a(x))) * self.factor
+
+    for where in ("attribute", "buffer", "tensor", "steps"):
+        small = create(Scaled(Options(), where), tmp_path)
+        assert small.a.out_features == 16
+        assert small.options.width == 32, where
+        assert "factor" in notes(small), where
+
+
+def test_a_table_that_does_not_change(tmp_path: Path) -> None:
+    class Table(nn.Module):
+        def __init__(self, options: Options) -> None:
+            super().__init__()
+            self.options = options
+            self.a, self.b = nn.Linear(6, options.width), nn.Linear(options.width, 5)
+            self.register_buffer("steps", torch.arange(0, 10, 2) / 10, persistent=False)
+            self.flags = torch.tensor([1.0, 0.0, 1.0, 1.0, 1.0])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(torch.relu(self.a(x))) * self.steps + self.flags
+
+    small = create(Table(Options()), tmp_path)
+    assert small.options.width == 16
+    require_built_again(small, Table(small.options))
+
+
+class Guarded(nn.Module):
+    """Runs the pass differently where an attribute that its constructor computes is smaller."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self.options, self.wide = options, options.width
+        self.a, self.b = nn.Linear(6, options.width), nn.Linear(options.width, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.b(torch.relu(self.a(x)))
+        return x.sigmoid() if float(self.wide) > 20 else x
+
+
+def test_the_trace_check_decides(tmp_path: Path) -> None:
+    model = Guarded(Options())
+    small = create(model, tmp_path)
+    assert small.a.out_features == 16
+    assert small.options.width == small.wide == 32
+    text = notes(small)
+    assert "options cannot describe the pruned model" in text
+    assert "after the cut" in text
+    kept = [int((model.a.weight == row).all(1).nonzero()) for row in small.a.weight]
+    want = nn.functional.linear(torch.relu(model.a(X)[..., kept]), model.b.weight[:, kept], model.b.bias).sigmoid()
+    torch.testing.assert_close(small(X), want)
+
+
+LOG: list[str] = []
+
+
+class Restless(Net):
+    """A constructor with side effects: it warns, draws numbers, and counts how often it runs."""
+
+    def __init__(self, options: Any) -> None:
+        super().__init__(options)
+        warnings.warn("built", UserWarning, stacklevel=1)
+        LOG.append("built")
+        self.noise = torch.rand(()).item() if not self.embed.weight.is_meta else 0.5
+        random.random()
+        np.random.rand()
+
+
+def states() -> list[Any]:
+    return [torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()]
+
+
+def test_side_effects(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="built"):
+        model = Restless(Options())
+    model.noise = 0.5
+    LOG.clear()
+    before, options = states(), copy.deepcopy(model.options)
+    small = create(model, tmp_path)  # warnings are errors here
+    assert states() == before
+    assert model.options == options
+    assert len(LOG) <= 3
+    assert small.options.width == 16
+
+
+class Refusing(Net):
+    def __init__(self, options: Any) -> None:
+        super().__init__(options)
+        if self.embed.weight.is_meta:
+            raise RuntimeError("no weights, no model\nfor good reasons")
+
+
+class Changed(Net):
+    """Something was put into the model after it was built."""
+
+    def __init__(self, options: Any) -> None:
+        super().__init__(options)
+
+
+def test_constructors_that_fail(tmp_path: Path) -> None:
+    small = create(Refusing(Options()), tmp_path)
+    assert small.embed.out_features == 16
+    assert small.options.width == 32
+    assert small.options.heads == 2
+    assert "options stays as it is: Refusing cannot be built again from it (RuntimeError: no weights, no model)" in (
+        notes(small)
+    )
+
+
+def test_models_that_were_changed_after_they_were_built(tmp_path: Path) -> None:
+    model = Net(Options())
+    model.head = nn.Linear(24, 3)
+    small = create(model, tmp_path)
+    assert small.options.width == 32
+    assert (
+        "options stays as it is: Net cannot be built again from it (tensor head.weight would be (5, 24), not (3, 24)"
+        in (notes(small))
+    )
+
+
+def test_values_that_the_configuration_refuses(tmp_path: Path) -> None:
+    class Strict(Net):
+        def __init__(self, options: Any) -> None:
+            if options.width < 20:
+                raise ValueError(f"too narrow: {options.width}")
+            super().__init__(options)
+
+    small = create(Strict(Options()), tmp_path)
+    assert small.options.width == 32
+    assert "Strict cannot be built with the new values (ValueError: too narrow: 16)" in notes(small)
+
+
+def integers(model: nn.Module) -> dict[str, Any]:
+    found = {f"{n}.{k}": v for n, m in model.named_modules() for k, v in vars(m).items() if isinstance(v, int)}
+    return {**found, "options": asdict(model.options)}
+
+
+def test_restore_sets_the_same_and_runs_no_constructor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Net(Options())
+    small = create(model, tmp_path)
+    torch.save(small.state_dict(), tmp_path / "net.pth")
+    calls: list[int] = []
+    initialize = Net.__init__
+    monkeypatch.setattr(Net, "__init__", lambda self, options: (calls.append(1), initialize(self, options))[1])
+    again = amct.restore_prune_retrain_model(model, X, tmp_path / "net.record", HALF, tmp_path / "net.pth")
+    assert not calls
+    assert integers(again) == integers(small)
+    assert torch.equal(again(X), small(X))
+    first = (tmp_path / "net.record").read_bytes()
+    create(model, tmp_path)
+    assert (tmp_path / "net.record").read_bytes() == first
+
+
+def test_pruned_again(tmp_path: Path) -> None:
+    model = Net(Options())
+    small = create(create(model, tmp_path), tmp_path)
+    # By hand: a quarter of 32, of 48 and 64, of 4 heads, of 24.
+    assert asdict(small.options) == asdict(Options(8, [12, 16], 1, Head(6)))
+    require_built_again(small, Net(small.options))
+    plan = carried_plan(small)
+    assert plan is not None
+    assert plan.settings[Setting("", "options.width")] == Change(32, 8)
+    assert plan.settings[Setting("", "options.hidden[1]")] == Change(64, 16)
+    torch.save(small.state_dict(), tmp_path / "net.pth")
+    again = amct.restore_prune_retrain_model(model, X, tmp_path / "net.record", HALF, tmp_path / "net.pth")
+    assert integers(again) == integers(small)
+
+
+def test_without_weights() -> None:
+    with torch.device("meta"):
+        model = Net(Options())
+    plan = amct.plan(model, X, HALF)
+    assert plan.settings[Setting("", "options.width")] == Change(32, 16)
+    assert plan.settings[Setting("", "options.head.size")] == Change(24, 12)
+
+
+def test_no_configuration_no_constructor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plain(nn.Module):
+        def __init__(self, width: int = 16) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(6, width), nn.Linear(width, 5)
+            self.width = width
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(torch.relu(self.a(x)))
+
+    model = Plain()
+    built: list[Any] = []
+    monkeypatch.setattr("amct_pytorch.configuration.build", built.append)
+    small = create(model, tmp_path)
+    assert small.a.out_features == 8
+    assert not built
+    assert not notes(small)
