@@ -119,7 +119,7 @@ class Configurations:
         settings, notes = dict(plan.settings), list(self._unlike)
         for solution in solved:
             try:
-                settings |= _built_again(solution.family, solution.values, held, pruned, known)
+                settings |= _built_again(solution.family, held, pruned, known)
                 settings |= solution.values
             except _Impossible as why:
                 notes.append(_note(solution.family.called(), solution.contradiction or str(why)))
@@ -186,23 +186,22 @@ def _solved(family: _Family, shapes: Mapping[str, Sequence[int]], known: Mapping
     # The surest first: a number may be what became of a size, by way of a float.
     equations = sorted(asked.values(), key=lambda e: sum(isinstance(leaf, int) for leaf in leaves(e.left)))
     read = [Equation(Attribute(s, v), v, Reason(_name(s))) for s, v in known.items() if s in family.settings]
-    values, wrong = solve([*read, *equations], _NO_LABELS)
+    found, _ = solve([*read, *equations], _NO_LABELS)
     before = {a.setting: a.value for e in equations for a in attributes(e.left)}
-    contradiction = _contradictions(equations, wrong, values) if wrong else ""
-    return _Solution(family, {s: Change(before[s], v) for s, v in values.items() if s not in known}, contradiction)
+    values = {s: v for s, v in found.items() if s not in known and 0 < v < before[s]}  # what is pruned never grows
+    every = {**before, **known, **values}
+    wrong = [e for e in equations if evaluate(e.left, every, _NO_LABELS) != e.right]
+    contradiction = _contradictions(equations, wrong, every) if wrong else ""
+    return _Solution(family, {s: Change(before[s], v) for s, v in values.items()}, contradiction)
 
 
 def _built_again(
     family: _Family,
-    values: Mapping[Setting, Change],
     held: Mapping[str, Mapping[str, Any]],
     pruned: nn.Module,
     known: Mapping[Setting, int],
 ) -> dict[Setting, Change]:
     """Build from the new configuration; the further attributes with which the pruned model is what comes out."""
-    grown = [f"{_name(s)} would be {c.after}" for s, c in values.items() if not 0 < c.after <= c.before]
-    if grown:  # no pruned model needs that
-        raise _Impossible(_list(grown))
     found = {}
     for source, traced in family.traced:
         part = pruned.get_submodule(source.name)
@@ -329,8 +328,7 @@ def _contradictions(equations: list[Equation], wrong: list[Equation], values: Ma
         for setting, by in several.items():
             texts.append(f"{_name(setting)} would have to be " + " and ".join(f"{v} ({t})" for v, t in by.items()))
         return _list(texts)
-    every = {a.setting: a.value for e in equations for a in attributes(e.left)} | dict(values)
-    return _list([f"{e.reason.text} is {e.right}, and would be {evaluate(e.left, every, _NO_LABELS)}" for e in wrong])
+    return _list([f"{e.reason.text} is {e.right}, and would be {evaluate(e.left, values, _NO_LABELS)}" for e in wrong])
 
 
 def _noted(summary: Summary, notes: Sequence[str]) -> Summary:
