@@ -29,7 +29,7 @@ from amct_pytorch.analyse.sizes import (
     Size,
     attributes,
     evaluate,
-    is_configuration,
+    holds_sizes,
     leaves,
     solve,
 )
@@ -64,7 +64,7 @@ class _Source:
         return Setting(".".join(filter(None, (self.name, setting.module))), setting.path)
 
     def called(self) -> str:
-        kept = [p for p in self.parameters if _holds_sizes(vars(self.module)[p])]
+        kept = [p for p in self.parameters if holds_sizes(vars(self.module)[p], p)]
         return " and ".join(_name(Setting(self.name, p)) for p in kept)
 
 
@@ -159,7 +159,7 @@ class Configurations:
         """
         wanted = {source.name: source.parameters for source in self.sources}
         held = {
-            name: {k: v for k, v in vars(module).items() if _holds_sizes(v) or k in wanted.get(name, ())}
+            name: {k: v for k, v in vars(module).items() if holds_sizes(v, k) or k in wanted.get(name, ())}
             for name, module in named_modules(self.model)
         }
         memo = {id(t): _without_data(t, t.shape) for t in named_tensors(self.model).values()}
@@ -220,18 +220,14 @@ def _built_again(
 def _sources(module: nn.Module, name: str) -> Iterator[_Source]:
     """The outermost modules whose constructor takes a configuration that they keep."""
     own = vars(module)
-    if any(_holds_sizes(value) for key, value in own.items()):
+    if any(holds_sizes(value, key) for key, value in own.items()):
         parameters = _kept(module)
-        if parameters and any(_holds_sizes(own[p]) for p in parameters):
+        if parameters and any(holds_sizes(own[p], p) for p in parameters):
             yield _Source(name, module, parameters)
             return
     for key, part in module._modules.items():
         if part is not None:
             yield from _sources(part, f"{name}.{key}" if name else key)
-
-
-def _holds_sizes(value: Any) -> bool:
-    return (type(value) is dict and bool(value)) or (is_configuration(value) and not isinstance(value, ChannelPlan))
 
 
 def _kept(module: nn.Module) -> tuple[str, ...]:

@@ -108,6 +108,7 @@ def _judge(head: tuple[str, str, str], model: nn.Module, inputs: Any, dtype: tor
     wrong += differences
     wrong += _gradients(model, small, inputs)
     wrong += _restored(model, small, inputs, record, folder)
+    wrong += _built_again(model, small, inputs, dtype)
     total = sum(p.numel() for p in model.parameters())
     kept = dict(small.named_parameters())
     reached = sum(p.numel() for n, p in model.named_parameters() if kept[n].shape != p.shape) / total
@@ -200,6 +201,29 @@ def _restored(model: nn.Module, small: nn.Module, inputs: Any, record: Path, fol
     if not _same(_outputs(again, inputs), _outputs(small, inputs)):
         return ["restore: other outputs"]
     return []
+
+
+def _built_again(model: nn.Module, small: nn.Module, inputs: Any, dtype: torch.dtype) -> list[str]:
+    """What the class makes of the configuration is the pruned model, as it was the original, or the report says no."""
+    if not _is_its_configuration(model, inputs, dtype):
+        return []
+    plan = carried_plan(small)
+    said = plan is not None and any(note.startswith("config") for note in plan.summary.notes)
+    right = _is_its_configuration(small, inputs, dtype)
+    if said and right:
+        return ["its configuration describes it, and the report says that it cannot"]
+    return [] if said or right else ["its configuration describes another model, and the report does not say so"]
+
+
+def _is_its_configuration(model: nn.Module, inputs: Any, dtype: torch.dtype) -> bool:
+    if "config" not in vars(model):
+        return False
+    again = type(model)(copy.deepcopy(model.config)).to(dtype)
+    try:
+        again.load_state_dict(model.state_dict())
+    except RuntimeError:  # other shapes
+        return False
+    return _same(_outputs(again, inputs), _outputs(model, inputs))
 
 
 # Running models

@@ -159,7 +159,8 @@ def scalars(model: nn.Module) -> dict[Setting, Any]:
 def _read(value: Any, module: str, path: str, found: dict[Setting, Any], done: set[int], depth: int) -> None:
     if type(value) in _SCALARS:
         found[Setting(module, path)] = value
-    elif type(value) in (tuple, list):
+    elif type(value) is tuple or (type(value) is list and id(value) not in done):  # a list may hold itself
+        done.add(id(value))
         for i, item in enumerate(value):
             _read(item, module, f"{path}[{i}]", found, done, depth)
     elif depth < DEPTH and id(value) not in done and not isinstance(value, ChannelPlan):

@@ -283,7 +283,7 @@ class _Replacing:
             return self.make(Setting(module, path), value)
         if type(value) in (tuple, list) and value and all(type(v) is int for v in value):
             return type(value)(self.value(v, module, f"{path}[{i}]", depth) for i, v in enumerate(value))
-        if not _is_object(value, path) or depth == DEPTH:
+        if not holds_sizes(value, path) or depth == DEPTH:
             return value
         if id(value) not in self.done:
             own = copy.copy(value) if id(value) in self.theirs else value
@@ -300,13 +300,16 @@ class _Replacing:
 
 def _objects(members: Mapping[Any, Any], found: dict[int, Any], depth: int) -> None:
     for key, value in members.items():
-        if type(value) not in _NO_SIZES and isinstance(key, str) and _is_object(value, key) and id(value) not in found:
+        if isinstance(key, str) and holds_sizes(value, key) and id(value) not in found:
             found[id(value)] = value
             if depth + 1 < DEPTH:
                 _objects(value if type(value) is dict else vars(value), found, depth + 1)
 
 
-def _is_object(value: Any, path: str) -> bool:
+def holds_sizes(value: Any, path: str) -> bool:
+    """Whether a value is an object or a dictionary in which sizes are looked for; `path`: where a module has it."""
+    if type(value) in _NO_SIZES:
+        return False
     return not path.startswith("_") if type(value) is dict else is_configuration(value)
 
 
