@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from amct_pytorch.analyse import sizes
-from amct_pytorch.analyse.construct import Built, build, scalars
+from amct_pytorch.analyse.construct import Built, NotBuilt, build, scalars
 from amct_pytorch.analyse.labels import Reason
 from amct_pytorch.analyse.sizes import (
     Attribute,
@@ -98,7 +98,9 @@ class Configurations:
         self.read = {a.setting: a.value for e in equations for s in (e.left, e.right) for a in attributes(s)}
         self.sources = list(_sources(model, ""))
         self._families: list[_Family] | None = None
-        self._unlike: list[str] = []
+        self._unlike: list[str] = []  # notes on sources that cannot be built again as they are
+        self._notes: list[str] = []
+        self._following: list[str] = []
 
     def described(self, plan: ChannelPlan) -> ChannelPlan:
         """The plan with the new values of configurations in its settings, and a note for each that cannot follow.
@@ -116,19 +118,21 @@ class Configurations:
         tried = {**plan.settings, **{s: c for solution in solved for s, c in solution.values.items()}}
         held = self._held(lambda setting, value: tried[setting].after if setting in tried else value)
         pruned = self._cut(plan, shapes, tried)
-        settings, notes = dict(plan.settings), list(self._unlike)
+        settings = dict(plan.settings)
+        self._notes, self._following = list(self._unlike), []
         for solution in solved:
+            name = solution.family.called()
             try:
                 settings |= _built_again(solution.family, held, pruned, known)
                 settings |= solution.values
+                self._following.append(name)
             except _Impossible as why:
-                notes.append(_note(solution.family.called(), solution.contradiction or str(why)))
-        return replace(plan, settings=settings, summary=_noted(plan.summary, notes))
+                self._notes.append(_note(name, solution.contradiction or str(why)))
+        return replace(plan, settings=settings, summary=_noted(plan.summary, self._notes))
 
     def refused(self, plan: ChannelPlan, why: str) -> ChannelPlan:
-        """The plan with a note that the trace check fails with the configuration's new values."""
-        notes = [*self._unlike, *(_note(f.called(), why) for f in self._families or ())]
-        return replace(plan, summary=_noted(plan.summary, notes))
+        """The plan as it is, with the notes of the last `described`, and one that the trace check fails with it."""
+        return replace(plan, summary=_noted(plan.summary, [*self._notes, *(_note(n, why) for n in self._following)]))
 
     def _trace(self) -> list[_Family]:
         """Every source built as it is, from a configuration whose integers are sizes."""
@@ -138,11 +142,9 @@ class Configurations:
             try:
                 built = build(source.module, {p: held[source.name][p] for p in source.parameters})
                 _require_alike(built.module, source.module)
-            except Exception as e:  # noqa: BLE001 - a constructor may fail in any way, and the report says so
+            except (NotBuilt, _Impossible) as why:
                 kind = type(source.module).__name__
-                self._unlike.append(
-                    f"{source.called()} stays as it is: {kind} cannot be built again from it ({_line(e)})"
-                )
+                self._unlike.append(f"{source.called()} stays as it is: {kind} cannot be built again from it ({why})")
                 continue
             mine = {a.setting for e in _expressions(built) for a in attributes(e)}
             related = [f for f in families if f.settings & mine]
@@ -207,8 +209,8 @@ def _built_again(
         part = pruned.get_submodule(source.name)
         try:
             again = build(source.module, {p: held[source.name][p] for p in source.parameters})
-        except Exception as e:
-            raise _Impossible(f"{type(part).__name__} cannot be built with the new values ({_line(e)})") from e
+        except NotBuilt as why:
+            raise _Impossible(f"{type(part).__name__} cannot be built with the new values ({why})") from why
         _require_alike(again.module, part)
         other = [n for n, made in again.computed.items() if made != traced.computed.get(n)]
         if other:
@@ -346,8 +348,3 @@ def _shown(value: Any) -> str:
 def _list(texts: Sequence[str]) -> str:
     more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
     return ", ".join(texts[:_SHOWN]) + more
-
-
-def _line(e: Exception) -> str:
-    text = next(iter(str(e).splitlines()), "")
-    return text if isinstance(e, _Impossible) else f"{type(e).__name__}: {text}"

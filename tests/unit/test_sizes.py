@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import copy
 import itertools
+import logging
 import operator
 import pickle
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -116,6 +118,40 @@ def test_one_equation(build: Any, before: int, want: int | None) -> None:
         assert solutions == [want]
         assert values == {Setting("m", "a"): want}
         assert not wrong
+
+
+def test_of_several_solutions_the_old_value_stays() -> None:
+    """9 // 2 is 4, and so is 8 // 2; where 3 are left, 9 does not do, and the least that does is 6."""
+    d, keep = dim(4, 1)
+    half = Operation("floordiv", attribute("a", 9), 2)
+    assert solve([Equation(half, 4, WHY)], keep) == ({}, [])
+    assert solve([Equation(half, d, WHY)], keep) == ({Setting("m", "a"): 6}, [])
+    by = Operation("floordiv", attribute("b", 32), attribute("a", 8))
+    assert solve([Equation(attribute("b", 32), 16, WHY), Equation(by, 4, WHY)], keep)[0] == {
+        Setting("m", "b"): 16,
+        Setting("m", "a"): 4,
+    }
+
+
+def test_marks_copies_of_what_the_original_holds_too() -> None:
+    class Alone(SimpleNamespace):
+        def __deepcopy__(self, memo: object) -> Alone:
+            return self
+
+    options, log = Alone(width=8, deep=Alone(heads=4)), logging.getLogger("amct_pytorch.tests")
+    log.setLevel(20)
+    model = nn.Module()
+    model.a, model.b = nn.Module(), nn.Module()
+    model.a.options = model.b.options = options
+    model.a.log = log
+    twin = copy.deepcopy(model)
+    assert twin.a.options is options
+    mark(twin, lambda a, b: None, model)
+    assert twin.a.options is twin.b.options
+    assert origin(twin.b.options.width).setting == Setting("a", "options.width")
+    assert origin(twin.b.options.deep.heads).setting == Setting("a", "options.deep.heads")
+    assert [type(v) for v in (options.width, options.deep.heads, log.level)] == [int, int, int]
+    assert twin.a.log is log
 
 
 def test_systems_against_brute_force() -> None:

@@ -38,31 +38,44 @@ class Built:
     computed: Mapping[str, int]
 
 
+class NotBuilt(Exception):
+    """Why a constructor failed: the kind of error, and the first line of what it says."""
+
+
 def build(like: nn.Module, arguments: Mapping[str, Any]) -> Built:
     """Call the constructor of the class of `like`. No random state moves, and nothing is left in caches.
 
-    What the constructor raises leaves as it is; its warnings were given when the user called it.
+    Its warnings were given when the user called it. Raises NotBuilt where it fails, in whatever way.
     """
     mode = _Making()
     before = leaks.namespaces(like)
-    built: nn.Module = nn.Module()
+    built: nn.Module | None = None
+    why = ""
     try:
         with _aside(), torch.device("meta"), mode:
             built = type(like)(**arguments)
+    except Exception as e:  # noqa: BLE001 - user code; the report says what it was
+        why = f"{type(e).__name__}: {next(iter(str(e).splitlines()), '')}"
+    sizes, computed = {}, {}
+    if built is not None:
         sizes = {n: found for n, t in _tensors(built).items() if (found := mode.sizes.get((_memory(t), t.shape)))}
         computed = {name: mode.digest(t) for name, t in _unsaved(built).items()}
-    finally:
-        made = [weakref.ref(t) for t in mode.made if t.is_meta]
-        mode.made.clear()
-        leaks.empty(made, built, before)
+        leaks.put_back(before, (*mode.made, *_tensors(built).values()))
+    made = [weakref.ref(t) for t in mode.made if t.is_meta]
+    mode.made.clear()
+    leaks.empty(made, nn.Module() if built is None else built, before)
+    if built is None:
+        raise NotBuilt(why)
     return Built(built, sizes, computed)
 
 
 @contextlib.contextmanager
 def _aside() -> Iterator[None]:
+    """No random state moves, and no warning is given."""
     states = random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     try:
-        with warnings.catch_warnings(), torch.random.fork_rng([]):
+        with warnings.catch_warnings(), torch.random.fork_rng(devices):
             warnings.simplefilter("ignore")
             yield
     finally:

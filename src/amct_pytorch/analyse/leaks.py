@@ -12,7 +12,7 @@ import sys
 import types
 import warnings
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -59,6 +59,11 @@ def empty(made: Made, copy: nn.Module, before: Namespaces) -> None:
             AmctWarning,
             stacklevel=2,
         )
+
+
+def put_back(before: Namespaces, tensors: Iterable[torch.Tensor]) -> None:
+    """Names that were given any of these tensors, or what holds one, stand again for what they stood for."""
+    _restore(before, {id(t) for t in tensors})
 
 
 def _alive(made: Made) -> list[torch.Tensor]:
