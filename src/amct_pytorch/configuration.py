@@ -16,11 +16,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from amct_pytorch.analyse import sizes
-from amct_pytorch.analyse.construct import Built, NotBuilt, build, scalars
+from amct_pytorch.analyse.construct import Built, NotBuilt, build, scalars, without_data
 from amct_pytorch.analyse.labels import Reason
 from amct_pytorch.analyse.sizes import (
     Attribute,
@@ -164,7 +163,7 @@ class Configurations:
             name: {k: v for k, v in vars(module).items() if holds_sizes(v, k) or k in wanted.get(name, ())}
             for name, module in named_modules(self.model)
         }
-        memo = {id(t): _without_data(t, t.shape) for t in named_tensors(self.model).values()}
+        memo = {id(t): without_data(t, t.shape) for t in named_tensors(self.model).values()}
         copied = copy.deepcopy({name: members for name, members in held.items() if members}, memo)
         sizes.replace(copied.items(), make, sizes.objects(self.model))
         return copied
@@ -173,7 +172,7 @@ class Configurations:
         self, plan: ChannelPlan, shapes: Mapping[str, Sequence[int]], settings: Mapping[Setting, Change]
     ) -> nn.Module:
         """The pruned model without data."""
-        memo: dict[int, Any] = {id(t): _without_data(t, shapes[n]) for n, t in named_tensors(self.model).items()}
+        memo: dict[int, Any] = {id(t): without_data(t, shapes[n]) for n, t in named_tensors(self.model).items()}
         small = copy_structure(self.model, memo)
         apply_sizes(small, replace(plan, settings=settings), self.model)
         return small
@@ -247,11 +246,6 @@ def _kept(module: nn.Module) -> tuple[str, ...]:
 
 def _touches(plan: ChannelPlan, source: _Source) -> bool:
     return any(source.inside(axis.tensor.rpartition(".")[0]) for axis in plan.removals)
-
-
-def _without_data(t: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    data = torch.empty(shape, dtype=t.dtype, device="meta")
-    return nn.Parameter(data, t.requires_grad) if isinstance(t, nn.Parameter) else data
 
 
 def _expressions(built: Built) -> Iterator[Expression]:

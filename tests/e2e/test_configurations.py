@@ -215,6 +215,46 @@ def test_layers_that_differ(tmp_path: Path) -> None:
     assert text in plan.report()
 
 
+def test_parts_that_share_one_object_and_differ(tmp_path: Path) -> None:
+    """The whole keeps nothing; each part can be built again, but not both from the same object."""
+
+    class Pair(nn.Module):
+        def __init__(self, options: Options) -> None:
+            super().__init__()
+            self.a, self.b = Twice(options), Twice(options)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(self.a(x))
+
+    override = {"b.first.0": HALF.sparsity, "b.second.0": HALF.sparsity}
+    less = amct.SparsityConfig(ChannelSparsity(0.25, False), override_layers=override, skip_layers=("*.2",))
+    small = create(Pair(Options()), tmp_path, less)
+    assert (small.a.first[0].out_features, small.b.first[0].out_features) == (24, 16)
+    assert small.a.options is small.b.options
+    assert small.a.options.width == 32
+    assert "a.options (and 1 more) cannot describe the pruned model" in notes(small)
+    same = create(Pair(Options()), tmp_path, amct.SparsityConfig(HALF.sparsity, skip_layers=("*.2",)))
+    assert same.a.options is same.b.options
+    assert same.a.options.width == 16
+    require_built_again(same.b, Twice(same.b.options))
+
+
+def test_a_parameter_of_a_literal_length(tmp_path: Path) -> None:
+    class Literal(nn.Module):
+        def __init__(self, options: Options) -> None:
+            super().__init__()
+            self.options, self.scale = options, nn.Parameter(torch.rand(32))
+            self.a, self.b = nn.Linear(6, options.width), nn.Linear(options.width, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(self.a(x) * self.scale)
+
+    small = create(Literal(Options()), tmp_path)
+    assert small.scale.shape == (16,)
+    assert small.options.width == 32
+    assert "tensor scale would be (32,), not (16,)" in notes(small)
+
+
 def test_what_the_forward_pass_reads_follows_all_the_same(tmp_path: Path) -> None:
     class Heads(Twice):
         def __init__(self, options: Options) -> None:

@@ -103,8 +103,8 @@ def test_values_that_depend_on_sizes_are_told_apart(how: str) -> None:
 
 
 @functools.lru_cache(None)
-def cached(n: int) -> torch.Tensor:
-    return torch.arange(int(n)) * 2
+def cached(n: int, factor: int) -> torch.Tensor:
+    return torch.arange(int(n)) * factor
 
 
 class Leaves(nn.Module):
@@ -113,7 +113,7 @@ class Leaves(nn.Module):
     def __init__(self, n: int) -> None:
         super().__init__()
         self.fc = nn.Linear(n, n)
-        self.register_buffer("table", cached(n), persistent=False)
+        self.register_buffer("table", cached(n, 2), persistent=False)
         Leaves.shared = self.fc.bias
         warnings.warn("look", UserWarning, stacklevel=1)
         torch.manual_seed(3)
@@ -131,7 +131,7 @@ def test_nothing_is_left_behind() -> None:
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]
     assert built.module.table.is_meta
-    assert not cached(6).is_meta
+    assert not cached(6, 2).is_meta
     assert Leaves.shared is None
 
 

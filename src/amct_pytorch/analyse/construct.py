@@ -7,7 +7,7 @@ import hashlib
 import random
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from amct_pytorch.analyse import leaks
 from amct_pytorch.analyse.sizes import DEPTH, Expression, Size, is_configuration, origin
 from amct_pytorch.record import ChannelPlan, Setting
-from amct_pytorch.structure import named_modules
+from amct_pytorch.structure import copy_structure, named_modules
 
 _SCALARS = (int, float, complex, bool, str, type(None), Size, torch.dtype, torch.device)
 
@@ -49,24 +49,29 @@ def build(like: nn.Module, arguments: Mapping[str, Any]) -> Built:
     """
     mode = _Making()
     before = leaks.namespaces(like)
-    built: nn.Module | None = None
-    why = ""
+    found: Built | str
     try:
-        with _aside(), torch.device("meta"), mode:
-            built = type(like)(**arguments)
+        with _aside():
+            found = _built(type(like), arguments, mode, before)
     except Exception as e:  # noqa: BLE001 - user code; the report says what it was
-        why = f"{type(e).__name__}: {next(iter(str(e).splitlines()), '')}"
-    sizes, computed = {}, {}
-    if built is not None:
-        sizes = {n: found for n, t in _tensors(built).items() if (found := mode.sizes.get((_memory(t), t.shape)))}
-        computed = {name: mode.digest(t) for name, t in _unsaved(built).items()}
-        leaks.put_back(before, (*mode.made, *_tensors(built).values()))
+        found = f"{type(e).__name__}: {next(iter(str(e).splitlines()), '')}"
     made = [weakref.ref(t) for t in mode.made if t.is_meta]
     mode.made.clear()
-    leaks.empty(made, nn.Module() if built is None else built, before)
-    if built is None:
-        raise NotBuilt(why)
-    return Built(built, sizes, computed)
+    leaks.empty(made, nn.Module(), before)
+    if isinstance(found, str):
+        raise NotBuilt(found)
+    return found
+
+
+def _built(kind: type[nn.Module], arguments: Mapping[str, Any], mode: _Making, before: leaks.Namespaces) -> Built:
+    """A copy of what the constructor makes: its own tensors live on only where a cache keeps them."""
+    with torch.device("meta"), mode:
+        module = kind(**arguments)
+    tensors = _tensors(module)
+    sizes = {n: known for n, t in tensors.items() if (known := mode.sizes.get((_memory(t), t.shape)))}
+    computed = {name: mode.digest(t) for name, t in _unsaved(module).items()}
+    leaks.put_back(before, (*mode.made, *tensors.values()))
+    return Built(copy_structure(module, {id(t): without_data(t, t.shape) for t in tensors.values()}), sizes, computed)
 
 
 @contextlib.contextmanager
@@ -140,6 +145,12 @@ def _lengths(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[int]:
 def _memory(tensor: torch.Tensor) -> int:
     """Equal for tensors that share memory: a parameter shares that of the tensor that it is made of."""
     return tensor.untyped_storage()._cdata if tensor.layout == torch.strided else id(tensor)
+
+
+def without_data(t: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """A tensor of another shape that is what `t` is, parameter or buffer, and holds no data."""
+    data = torch.empty(shape, dtype=t.dtype, device="meta")
+    return nn.Parameter(data, t.requires_grad) if isinstance(t, nn.Parameter) else data
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
