@@ -157,7 +157,10 @@ def finite(answer: bool) -> Handler:
         x = _input(args, kwargs)
         if not (mode.capture.shapes_only and x.is_floating_point() and x.is_meta):
             return func(*args, **kwargs)
-        return torch.full([1] * x.ndim, answer).expand(x.shape)  # one answer, of no channel in particular
+        out = torch.full([int(n) for n in x.shape], answer)
+        for f in mode.capture.factors(x):
+            mode._add(out, mode.capture.labels.constant_like(f))
+        return out
 
     return handle
 

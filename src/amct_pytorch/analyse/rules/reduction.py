@@ -54,7 +54,10 @@ def reduction(over: str | None = None, at: int = 1) -> Rule:
         factors = capture.factors(x)
         if call.name in COUNTING:
             factors = capture.counted(factors, along)
-        factors = _reduced(capture, factors, along, keepdim, over)
+        if call.name in OF_ONE and all(capture.labels.is_constant(f) for f in factors):
+            factors = _reduced(capture, factors, along, keepdim, None)
+        else:
+            factors = _reduced(capture, factors, along, keepdim, over)
         for o in outs:
             if o.ndim == (x.ndim if keepdim else x.ndim - len(along)):
                 capture.put(o, factors)
@@ -109,6 +112,7 @@ def along_dim(at: int, over: str | None) -> Rule:
     return rule
 
 
+OF_ONE = ("any", "all", "amin", "amax")  # of equal elements, however many, it is that of one
 COUNTING = ("sum", "nansum", "linalg_vector_norm", "norm")
 STAYS = "it stays"
 RULES: dict[str, Rule] = {
