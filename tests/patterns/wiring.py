@@ -429,6 +429,7 @@ PATTERNS: dict[str, Build] = {
         lambda s, x: s.c(_write_channels(s.a(x), s.b(x))), "", a=lambda: C(3, 16), b=lambda: C(3, 8), c=lambda: C(16, 8)
     ),
     "in place: a view, then its base": between(lambda t: _view_then_base(t), ""),
+    "in place: the shape changes": between(lambda t: _seen_otherwise(t)),
     "in place: copy_": net(
         lambda s, x: s.c(torch.empty_like(s.a(x)).copy_(s.b(x))),
         "b c",
@@ -945,6 +946,13 @@ def _iadd(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     a += b
     a *= torch.sigmoid(b)
     return a
+
+
+def _seen_otherwise(t: torch.Tensor) -> torch.Tensor:
+    """Changes of the shape in place: dims go, come (before the channels too) and change places."""
+    y = t.mean(3, keepdim=True).squeeze_(3)  # (n, c, h)
+    z = y.sin().unsqueeze_(0).unsqueeze_(0).squeeze_(0).squeeze_()
+    return (y + z.transpose_(1, 2).transpose_(1, 2)).unsqueeze_(3)
 
 
 def _write_rows(t: torch.Tensor) -> torch.Tensor:

@@ -15,8 +15,8 @@ PICKED = "single channels are picked by their index"
 
 
 def reshape(capture: Capture, call: Call) -> None:
-    x, out = call.args[0], call.out
-    put_joint(capture, out, _apart(capture, [lb.reshape(f, x.shape, out.shape) for f in capture.factors(x)]))
+    x, out, before = call.args[0], call.out, call.shapes[0]  # in place, x has its new shape by now
+    put_joint(capture, out, _apart(capture, [lb.reshape(f, before, out.shape) for f in capture.factors(x)]))
 
 
 def _apart(capture: Capture, factors: list[Factor]) -> list[Factor]:
