@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from typing import Any
 
 import pytest
@@ -93,3 +94,23 @@ def test_models_run_after_create(kind: str, before: bool, tmp_path: Any) -> None
     assert small(X).shape == (2, 2)
     assert want is None or torch.equal(model(X), want)
     assert small.a.weight.shape[0] == 4  # the layer before is pruned all the same
+
+
+class Looking(nn.Module):
+    """Where it goes depends on values: a pass without data ends there, with its tensors in the frames of the error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        y = self.a(x)
+        return self.b(y if mask.all() else y * mask[:, None])
+
+
+def test_a_pass_that_ends_early_is_no_cache() -> None:
+    with warnings.catch_warnings(record=True) as said:  # as an error, it would only end a try that had failed
+        warnings.simplefilter("always")
+        plan = amct.plan(Looking(), (X, torch.ones(2) > 0), CONFIG)
+    assert [g.after for g in plan.summary.groups] == [4]
+    assert not [w.message for w in said if issubclass(w.category, amct.AmctWarning)]

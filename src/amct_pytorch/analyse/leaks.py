@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import gc
 import sys
+import traceback
 import types
 import warnings
 import weakref
@@ -31,6 +32,14 @@ def namespaces(model: nn.Module) -> Namespaces:
     own = [c for c in classes if c.__module__.partition(".")[0] not in ("torch", "builtins")]
     files = {c.__module__: sys.modules[c.__module__] for c in own if c.__module__ in sys.modules}
     return [(owner, dict(vars(owner))) for owner in (*own, *files.values())]
+
+
+def let_go(error: BaseException) -> None:
+    """The frames that an error holds let go of their tensors, so that they do not look like a cache."""
+    cause: BaseException | None = error
+    while cause is not None:
+        traceback.clear_frames(cause.__traceback__)
+        cause = cause.__cause__ or cause.__context__
 
 
 def empty(made: Made, copy: nn.Module, before: Namespaces) -> None:

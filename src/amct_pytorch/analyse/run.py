@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -310,7 +309,8 @@ class Passes:
             capture.outputs(out)
             del out
         except Exception as e:
-            traceback.clear_frames(e.__traceback__)  # what they hold would be looked for in caches
+            if capture.made is not None:
+                leaks.let_go(e)
             raise
         finally:
             capture.leave()
