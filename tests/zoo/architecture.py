@@ -18,9 +18,10 @@ LIMITS = {"convnet": 0.60, "transformer": 0.75, "hybrid": 0.75, "mlp": 0.75, "re
 @dataclass(frozen=True)
 class Architecture:
     """A small network of one family: its name, its kind (a key of LIMITS), the package it is from, and a function that
-    builds (model, input_data)."""
+    builds (model, input_data). `pretrained`: its weights mean something and are judged as they are."""
 
     name: str
     kind: str
     source: str
     build: Build
+    pretrained: bool = False

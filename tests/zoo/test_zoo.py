@@ -16,6 +16,7 @@ from tests.zoo import judge as judging
 from tests.zoo.architecture import LIMITS, Architecture
 from tests.zoo.architectures import ARCHITECTURES
 from tests.zoo.judge import judge
+from tests.zoo.pretrained import PRETRAINED, folder
 
 
 def _turn() -> int:
@@ -45,6 +46,15 @@ def test_the_list_names_every_architecture_once() -> None:
     names = [a.name for a in ARCHITECTURES]
     assert len(names) == len(set(names)) >= 120
     assert {a.kind for a in ARCHITECTURES} == set(LIMITS)
+
+
+def test_the_judge_keeps_trained_weights() -> None:
+    (pnet,) = (a for a in PRETRAINED if a.name == "mtcnn_pnet")
+    judged, _, _ = judging._ready(pnet)
+    shipped = torch.load(folder("facenet_pytorch") / "data" / "pnet.pt", weights_only=True)
+    assert judged.state_dict().keys() == shipped.keys()
+    for name, weight in judged.state_dict().items():
+        torch.testing.assert_close(weight, shipped[name].double(), rtol=0, atol=1e-9)
 
 
 def _small() -> tuple[nn.Module, torch.Tensor]:
