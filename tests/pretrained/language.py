@@ -97,7 +97,7 @@ def _reader() -> Task:
         pretrained.text_reader,
         data,
         lambda out: out.log_softmax(2),
-        steps=150,
+        steps=120,
         batch=16,
     )
     return task
@@ -213,17 +213,17 @@ _TOKEN = re.compile(r"\[[^\]]+\]|Br|Cl|>>|.")
 _CHAINS = "C CC CCC CCCC C(C)C CC(C)C C1CCCC1 C1CCCCC1 CCOC CC1CC1 CCC#N C1CCOCC1 CC(F)(F)F CCN(C)C CCCO".split()
 _RINGS = "c1ccc({})cc1 c1cccc({})c1 Cc1ccc({})cc1 CCc1ccc({})cc1 c1ccc({})nc1 c1cc({})ccn1 Cc1cccc({})c1".split()
 _PLACED = "F Cl OC C C#N C(F)(F)F [N+](=O)[O-] N(C)C OCC C(C)=O SC C(=O)OC".split()
-_REACTIONS = (  # R and Q are what stays
-    ("O=C(O)R.NQ>>O=C(NQ)R", "an amide"),
-    ("O=C(O)R.OQ>>O=C(OQ)R", "an ester"),
-    ("O=C(Cl)R.NQ>>O=C(NQ)R", "an amide"),
-    ("O=S(=O)(Cl)R.NQ>>O=S(=O)(NQ)R", "a sulfonamide"),
-    ("O=CR.NQ>>C(R)NQ", "an amine"),
-    ("BrCR.OQ>>C(R)OQ", "an ether"),
+# R and Q are what stays: amides, an ester, a sulfonamide, an amine, an ether.
+_REACTIONS = (
+    "O=C(O)R.NQ>>O=C(NQ)R",
+    "O=C(O)R.OQ>>O=C(OQ)R",
+    "O=C(Cl)R.NQ>>O=C(NQ)R",
+    "O=S(=O)(Cl)R.NQ>>O=S(=O)(NQ)R",
+    "O=CR.NQ>>C(R)NQ",
+    "BrCR.OQ>>C(R)OQ",
 )
 TOKENS = 56
 MASK, START, END = "[MASK]", "[CLS]", "[SEP]"
-HIDDEN = 14  # the number of MASK
 
 
 def reactions(count: int, tests: bool, draw: random.Random) -> list[list[str]]:
@@ -232,7 +232,7 @@ def reactions(count: int, tests: bool, draw: random.Random) -> list[list[str]]:
     rows = []
     while len(rows) < count:
         i, j = draw.randrange(len(rests)), draw.randrange(len(rests))
-        text = draw.choice(_REACTIONS)[0].replace("R", rests[i]).replace("Q", rests[j])
+        text = draw.choice(_REACTIONS).replace("R", rests[i]).replace("Q", rests[j])
         row = [START, *_TOKEN.findall(text), END]
         if ((i + j) % 4 == 0) == tests and len(row) <= TOKENS:
             rows.append(row)
@@ -275,8 +275,7 @@ def _reactions() -> Task:
         data,
         lambda out: out.logits.log_softmax(2),
         inputs=lambda x: {"input_ids": x, "attention_mask": (x != 0).long()},
-        asks=lambda x: x == HIDDEN,
-        steps=120,
+        steps=100,
         batch=16,
     )
     return task

@@ -23,8 +23,7 @@ class Data:
 class Task:
     """`name`: of the zoo's member; `does`: what is asked, of what, and how it is measured; `network`: the dense one;
     `data`: from the dense network; `inputs`: examples to what the network takes; `answers`: what it returns to log
-    probabilities (n, ..., classes); `asks`: which positions of examples are asked for, if not all; `steps`, `batch`,
-    `rate`: of the distillation, with Adam."""
+    probabilities (n, ..., classes); `steps`, `batch`, `rate`: of the distillation, with Adam."""
 
     name: str
     package: str
@@ -33,7 +32,6 @@ class Task:
     data: Callable[[nn.Module], Data]
     answers: Callable[[Any], torch.Tensor]
     inputs: Callable[[torch.Tensor], Any] = lambda x: x
-    asks: Callable[[torch.Tensor], torch.Tensor] | None = None
     steps: int = 300
     batch: int = 64
     rate: float = 1e-3
