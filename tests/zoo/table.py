@@ -16,7 +16,7 @@ Written by `make zoo`; not by hand. Every architecture is a small member of its 
 1e-10 (in float32, to 1e-4, where an operation has no float64), in eval and train mode, for another batch size and, for
 convolutional networks, another image size: each where the original takes it, and in numbers where it is not random
 (dropout). It is restored from record and checkpoint to the same outputs bit for bit, and gradients reach every parameter
-that had one.
+that had one. The last ones have trained weights that ship inside packages, and keep them: `docs/pretrained.md`.
 
 - *right*: all of that, and no more parameters are left than 60 % (convolutional networks) or 75 % (all others);
 - *in part*: all of that, but more is left; why is below;
