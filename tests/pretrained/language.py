@@ -93,7 +93,7 @@ def _reader() -> Task:
     task = Task(
         "legere_reader",
         "legere",
-        "what 150 drawn lines of English say; characters right",
+        "what 150 drawn lines of English say; 1 - edits / characters, below 0 where it reads more than is there",
         pretrained.text_reader,
         data,
         lambda out: out.log_softmax(2),

@@ -13,7 +13,7 @@ from torch import nn
 @dataclass(frozen=True)
 class Data:
     """`train`: examples (n, ...) without answers: the dense network gives those. `score`: the share that a network does
-    right on others, with answers that are known, 0 .. 1."""
+    right on others, with answers that are known: 1 is all."""
 
     train: torch.Tensor
     score: Callable[[nn.Module], float]
