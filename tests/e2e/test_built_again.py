@@ -29,18 +29,18 @@ ROUND = {
     "llama_tied": GROUPED,
     "mistral": GROUPED,
     "qwen2": GROUPED,
-    "qwen3": {**GROUPED, "num_attention_heads": 8, "num_key_value_heads": 2},  # its heads stay
+    "qwen3": GROUPED,
     "olmo2": GROUPED,
     "mixtral": GROUPED,
     "phi": {"hidden_size": 32, "intermediate_size": 64},
-    "mamba": {"hidden_size": 16},
     "t5": {"d_model": 64, "d_ff": 64, "num_heads": 2, "d_kv": 16},
     "vit_hf": ENCODER,
     "swin_hf": {"embed_dim": 16, "num_heads": [1, 2]},
 }
 # What cannot be written in the configuration: a factor computed from the width, a width inside of the heads that is
-# another than that between layers, three heads of which two are left.
+# another than that between layers, three heads of which two are left, a rank that is rounded up.
 NOT = {
+    "mamba": "backbone.layers.0.mixer.x_proj.weight is 9, and would be 10",
     "gemma": "the constructor would compute other values for model.embed_tokens.embed_scale",
     "gptj": "config.n_embd would have to be 32 (transformer.wte.weight) and 64 (transformer.h.0.attn.k_proj.weight)",
     "bart": "config.d_model would have to be 64 (model.shared.weight) and 32 (model.encoder.layers.0.self_attn.k_proj",
