@@ -187,10 +187,43 @@ def _moved(
     if not any(verifier.keys(info) for info in (*a.ins, *a.outs)):
         return True
     with _disable_current_modes() if _get_current_dispatch_mode() is not None else contextlib.nullcontext():
+        if len(a.ins) == 1:
+            return _moved_apart(verifier, call, a, shapes[0], run)
         codes = iter([_coded(verifier, info, shape) for info, shape in zip(a.ins, shapes, strict=True)])
-        out = run(call, _filled(call.args, codes))
-        outs = out if isinstance(out, (tuple, list)) else (out,)
+        outs = _listed(run(call, _filled(call.args, codes)))
         return all(_holds(verifier, info, o) for info, o in zip(a.outs, outs, strict=True))
+
+
+def _moved_apart(verifier: Verifier, call: Call, a: Logged, shape: list[int], run: Callable[[Call, Any], Any]) -> bool:
+    """Of one tensor: factor by factor, for all of them at once are as large as a weight."""
+    found: list[set[Key]] = [set() for _ in a.outs]
+    for f in a.ins[0].factors:
+        alone = Info([f])
+        if verifier.keys(alone):
+            outs = _listed(run(call, _filled(call.args, iter([_coded(verifier, alone, shape)]))))
+            for keys, out in zip(found, outs, strict=True):
+                keys.update(_key_of(_once(out)))
+    for keys, info, out in zip(found, a.outs, _listed(call.out), strict=True):
+        if out.numel() and keys != {k for f in info.factors for k in _key_of(verifier.codes[verifier.compact(f)])}:
+            return False
+    return True
+
+
+def _key_of(codes: Codes) -> list[Key]:
+    codes = lb.reduced(codes)  # type: ignore[arg-type, assignment]
+    return [_key(codes)] if codes.size and codes.any() else []
+
+
+def _once(out: torch.Tensor) -> Codes:
+    """The values of a tensor, once along dims of stride 0."""
+    one = tuple(
+        slice(0, 1) if stride == 0 and n > 1 else slice(None) for stride, n in zip(out.stride(), out.shape, strict=True)
+    )
+    return out[one].numpy()
+
+
+def _listed(out: Any) -> Sequence[torch.Tensor]:
+    return out if isinstance(out, (tuple, list)) else (out,)
 
 
 def _sum(verifier: Verifier, info: Info, rank: int) -> Codes:
@@ -215,11 +248,7 @@ def _filled(value: Any, codes: Iterator[torch.Tensor]) -> Any:
 def _holds(verifier: Verifier, info: Info, out: torch.Tensor) -> bool:
     if out.numel() == 0:
         return True
-    want = _sum(verifier, info, out.ndim)
-    one = tuple(
-        slice(0, 1) if stride == 0 and n > 1 else slice(None) for stride, n in zip(out.stride(), out.shape, strict=True)
-    )
-    got = out[one].numpy()
+    want, got = _sum(verifier, info, out.ndim), _once(out)
     varies_more = any(w > g for w, g in zip(want.shape, got.shape, strict=True))
     return not varies_more and bool((got == want).all())
 
