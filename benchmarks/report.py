@@ -15,7 +15,7 @@ import torch
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
-PROGRAMS = ("create", "memory", "restore", "masks", "train_step", "residual_width")
+PROGRAMS = ("create", "zoo", "memory", "restore", "masks", "train_step", "residual_width", "scaling")
 
 
 def section(name: str) -> str:

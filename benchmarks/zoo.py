@@ -1,0 +1,105 @@
+"""create over the whole zoo: against Torch-Pruning on the convolutional networks, against the forward pass on all.
+
+Prints the median over the convolutional networks that Torch-Pruning prunes of create's CPU seconds, the check and the
+record included, to those of its graph and prune; how many architectures create in at most three forward passes plus
+0.3 s; and those that do not. Float32, eval mode, one thread; per network the median of the rounds, in turn.
+
+    python benchmarks/zoo.py [--rounds 3] [NAME ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import sys
+import tempfile
+import time
+import types
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+sys.modules.setdefault("torchvision._meta_registrations", types.ModuleType("torchvision._meta_registrations"))
+sys.path[:0] = [str(Path(__file__).parents[1])]
+import torch_pruning  # noqa: E402
+
+import amct_pytorch as amct  # noqa: E402
+from tests.zoo.architecture import Architecture  # noqa: E402
+from tests.zoo.architectures import ARCHITECTURES  # noqa: E402
+
+CONFIG = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
+PASSES, EXTRA, AIM = 3, 0.3, 0.6
+
+
+def theirs(model: nn.Module, inputs: Any) -> None:
+    heads = [m for m in model.modules() if isinstance(m, nn.Linear)][-1:]
+    importance = torch_pruning.importance.MagnitudeImportance(p=2)
+    torch_pruning.pruner.MagnitudePruner(model, inputs, importance, pruning_ratio=0.5, ignored_layers=heads).step()
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+def forward(model: nn.Module, inputs: Any) -> None:
+    with torch.no_grad():
+        if isinstance(inputs, dict):
+            model(**inputs)
+        else:
+            model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+
+
+def compare(member: Architecture, rounds: int) -> tuple[float, float, float | None]:
+    """Median seconds of create, of a forward pass, and of Torch-Pruning where it prunes the network at all."""
+    torch.manual_seed(0)
+    model, inputs = member.build()
+    model.eval()
+    ours, passes, peer = [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(rounds + 1):
+            passes.append(seconds(lambda: forward(model, inputs)))
+            record = Path(folder, "record.txt")
+            ours.append(seconds(lambda record=record: amct.create_prune_retrain_model(model, inputs, CONFIG, record)))
+            if member.kind == "convnet" and peer is not None:
+                own = copy.deepcopy(model)  # theirs prunes in place: a copy each, outside the time
+                try:
+                    peer.append(seconds(lambda own=own: theirs(own, inputs)))
+                    forward(own, inputs)
+                except Exception:  # noqa: BLE001 - whatever stops the peer: the network is not compared
+                    peer = None
+    found = statistics.median(peer[1:]) if peer else None
+    return statistics.median(ours[1:]), statistics.median(passes[1:]), found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    members = [a for a in ARCHITECTURES if not options.names or a.name in options.names]
+    ratios, within, slow = [], 0, []
+    for i, member in enumerate(members):
+        ours, one, peer = compare(member, options.rounds)
+        ratios += [ours / peer] if peer else []
+        within += ours <= PASSES * one + EXTRA
+        slow += [f"{member.name} {ours:.2f} ({one:.3f})"] if ours > PASSES * one + EXTRA else []
+        against = f"{ours / peer:.2f}" if peer else "-"
+        print(f"{i + 1}/{len(members)} {member.name} {ours:.3f} {one:.4f} {against}", file=sys.stderr, flush=True)
+    if ratios:
+        print("| | measured | aim |\n| --- | --- | --- |")
+        print(f"| create / Torch-Pruning, median of {len(ratios)} | {statistics.median(ratios):.2f} | {AIM} |")
+    print(f"| within 3 forward passes + 0.3 s | {within} of {len(members)} | all |")
+    print(f"\nAbove, with the seconds of create and of a forward pass: {', '.join(slow) or 'none'}.")
+
+
+if __name__ == "__main__":
+    main()
