@@ -2,7 +2,9 @@
 
 Prints the median over the convolutional networks that Torch-Pruning prunes of create's CPU seconds, the check and the
 record included, to those of its graph and prune; how many architectures create in at most three forward passes plus
-0.3 s; and those that do not. Float32, eval mode, one thread; per network the median of the rounds, in turn.
+0.3 s; and those that do not. Float32, eval mode, one thread; per network the median of the rounds. A network
+has a process of its own with 12 GB of memory: where Torch-Pruning needs more, it does not prune the network, and where
+it needs more than a minute, it counts as a minute.
 
     python benchmarks/zoo.py [--rounds 3] [NAME ...]
 """
@@ -11,6 +13,9 @@ from __future__ import annotations
 
 import argparse
 import copy
+import multiprocessing
+import resource
+import signal
 import statistics
 import sys
 import tempfile
@@ -34,6 +39,7 @@ from tests.zoo.architectures import ARCHITECTURES  # noqa: E402
 
 CONFIG = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
 PASSES, EXTRA, AIM = 3, 0.3, 0.6
+MEMORY, PATIENCE = 12 << 30, 60
 
 
 def theirs(model: nn.Module, inputs: Any) -> None:
@@ -61,21 +67,53 @@ def compare(member: Architecture, rounds: int) -> tuple[float, float, float | No
     torch.manual_seed(0)
     model, inputs = member.build()
     model.eval()
-    ours, passes, peer = [], [], []
+    ours, passes = [], []
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(rounds + 1):
             passes.append(seconds(lambda: forward(model, inputs)))
             record = Path(folder, "record.txt")
             ours.append(seconds(lambda record=record: amct.create_prune_retrain_model(model, inputs, CONFIG, record)))
-            if member.kind == "convnet" and peer is not None:
-                own = copy.deepcopy(model)  # theirs prunes in place: a copy each, outside the time
-                try:
-                    peer.append(seconds(lambda own=own: theirs(own, inputs)))
-                    forward(own, inputs)
-                except Exception:  # noqa: BLE001 - whatever stops the peer: the network is not compared
-                    peer = None
-    found = statistics.median(peer[1:]) if peer else None
+    peer = [of_theirs(model, inputs) for _ in range(rounds + 1)] if member.kind == "convnet" else [None]
+    found = None if None in peer else statistics.median(p for p in peer[1:] if p is not None)
     return statistics.median(ours[1:]), statistics.median(passes[1:]), found
+
+
+def of_theirs(model: nn.Module, inputs: Any) -> float | None:
+    own = copy.deepcopy(model)  # theirs prunes in place: a copy each, outside the time
+    signal.alarm(PATIENCE)
+    try:
+        found = seconds(lambda: theirs(own, inputs))
+        forward(own, inputs)
+    except TimeoutError:
+        return PATIENCE
+    except Exception:  # noqa: BLE001 - whatever stops the peer: the network is not compared
+        return None
+    finally:
+        signal.alarm(0)
+    return found
+
+
+def late(*_: Any) -> None:
+    raise TimeoutError
+
+
+def apart(member: Architecture, rounds: int) -> tuple[float, float, float | None]:
+    """The same in a process of its own."""
+    context = multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
+
+    def run() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        signal.signal(signal.SIGALRM, late)
+        results.put(compare(member, rounds))
+
+    process = context.Process(target=run)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"{member.name} failed")
+    found: tuple[float, float, float | None] = results.get()
+    return found
 
 
 def main() -> None:
@@ -88,7 +126,7 @@ def main() -> None:
     members = [a for a in ARCHITECTURES if not options.names or a.name in options.names]
     ratios, within, slow = [], 0, []
     for i, member in enumerate(members):
-        ours, one, peer = compare(member, options.rounds)
+        ours, one, peer = apart(member, options.rounds)
         ratios += [ours / peer] if peer else []
         within += ours <= PASSES * one + EXTRA
         slow += [f"{member.name} {ours:.2f} ({one:.3f})"] if ours > PASSES * one + EXTRA else []

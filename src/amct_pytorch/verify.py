@@ -35,6 +35,7 @@ class Verifier:
         codes[~active] = 0
         self.codes: Codes = codes[unit] if len(unit) else codes
         self.keep = keep
+        self._right: set[tuple[Any, ...]] = set()  # operations that were shown already
         self._compact: dict[int, tuple[Factor, Factor]] = {}
         self._reduced: dict[int, tuple[Factor, Codes]] = {}
         self._keys: dict[int, tuple[Info, int, frozenset[Key]]] = {}
@@ -84,8 +85,14 @@ class Verifier:
         `call`; empty where nothing is."""
         if not any(info.factors for info in (*a.ins, *a.outs)):
             return ""
+        same = (a.name, a.scalars, a.shapes, a.shapes_in, *[id(info.like) for info in (*a.ins, *a.outs)])
+        if same in self._right:
+            return ""
         kind = _KINDS.get(call.func) or _kind(call.func, call.name)
-        return "" if kind(self, call, a) else "other channels come together"
+        if not kind(self, call, a):
+            return "other channels come together"
+        self._right.add(same)
+        return ""
 
 
 Kind = Callable[[Verifier, Call, Logged], bool]

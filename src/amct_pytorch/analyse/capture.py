@@ -12,7 +12,7 @@ import hashlib
 import os
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,10 +38,11 @@ class Info:
 
     `factors`: its labels. `static`: whether it comes from parameters alone. `indices`: labels that its values count.
     `name`: of a parameter, a buffer or an input, or what is known of the values of a tensor from `outside` of the
-    pass. `copied`: what this is a plain copy of. `makers`: see `residual`.
+    pass. `copied`: what this is a plain copy of. `makers`: see `residual`. `like`: another tensor of which the same is
+    known, as far as rules go.
     """
 
-    __slots__ = ("copied", "factors", "indices", "makers", "name", "outside", "static")
+    __slots__ = ("copied", "factors", "indices", "like", "makers", "name", "outside", "static")
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class Info:
         self.outside = outside
         self.copied: Info | None = None
         self.makers: Makers = None
+        self.like = self
 
     def source(self) -> Info:
         """The same, or what it is a copy of."""
@@ -89,6 +91,11 @@ class Logged(NamedTuple):
     shapes_in: tuple[tuple[int, ...], ...]
 
 
+# What was found of the results of operations, by what it depends on, in the order in which they ran; with the operands,
+# whose identities are in the key.
+Found = dict[tuple[Any, ...], list[tuple[tuple[Info, ...], list[Info]]]]
+
+
 class Piece(NamedTuple):
     """A part of a labelled dim that an operation took out: it has to be said by what size."""
 
@@ -105,25 +112,23 @@ Rule = Callable[["Capture", Call], None]
 def flatten(value: Any) -> list[Any]:
     """What is in tuples, lists and dictionaries, in order."""
     found: list[Any] = []
-    _flatten(value, found)
+    _flatten((value,), found)
     return found
 
 
-def _flatten(value: Any, found: list[Any]) -> None:
-    kind = type(value)
-    if kind in _SINGLE:
-        found.append(value)
-    elif isinstance(value, (tuple, list)):
-        for v in value:
-            _flatten(v, found)
-    elif isinstance(value, dict):
-        for v in value.values():
-            _flatten(v, found)
-    else:
-        found.append(value)
+def _flatten(values: Iterable[Any], found: list[Any]) -> None:
+    for value in values:
+        if type(value) in _SINGLE:
+            found.append(value)
+        elif isinstance(value, (tuple, list)):
+            _flatten(value, found)
+        elif isinstance(value, dict):
+            _flatten(value.values(), found)
+        else:
+            found.append(value)
 
 
-_SINGLE = frozenset((torch.Tensor, nn.Parameter, int, float, bool, type(None)))
+_SINGLE = frozenset((torch.Tensor, nn.Parameter, int, float, bool, type(None), str, torch.dtype, torch.device))
 
 
 class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -140,6 +145,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         rules: Mapping[str, Rule],
         names: Mapping[int, str],
         device: torch.device | None = None,
+        earlier: Earlier | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         # What tensors without data say that they are on; None: they have data, or say it themselves.
@@ -155,6 +161,8 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.touched: set[str] = set()
         self.parameters: dict[int, str] = {}
         self.entered: dict[str, Info] = {}  # of parameters, buffers and inputs
+        self.earlier = earlier
+        self.found: Found = {}
         self.per_group: dict[int, Factor] = {}
         self.repeated: Factor | None = None  # what a dim of one element that is expanded to this many is repeated for
         self.inside = False  # a call of torch: what it compares is not the user's
@@ -187,8 +195,10 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def enter(self, name: str, tensor: torch.Tensor, factors: Sequence[Factor], static: bool = True) -> None:
         """Give a parameter, a buffer or an input its name and its labels, for this pass."""
-        info = self.entered[name] = Info([f for f in factors if f.size > 1], static=static, name=name)
+        known = self.earlier.entered.get(name) if self.earlier is not None else None
+        info = known or Info([f for f in factors if f.size > 1], static=static, name=name)
         info.makers = None if static else frozenset()
+        self.entered[name] = info
         setattr(tensor, MARK, info)
         self.parameters[id(tensor)] = name
         self._marked.append(tensor)
@@ -389,26 +399,53 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _follow(self, call: Call, key: str, tensors: list[torch.Tensor], leaves: list[Any]) -> None:
         """Let the labels ride along one operation, and log it."""
         infos = [self._known(t) for t in tensors]
-        labelled = any(info.factors for info in infos)
-        static = bool(infos) and all(info.static for info in infos)
         for info in infos:
             if info.name:
                 self.touched.add(info.name)
+        out = call.out if isinstance(call.out, (tuple, list)) else (call.out,)
+        outs = [o for o in out if isinstance(o, torch.Tensor)]
+        sizes = tuple([tuple(o.shape) for o in outs])
+        scalars = self._scalars(call, leaves)
+        same = (key, scalars, sizes, call.shapes, *[id(i.like) for i in infos])
+        given = self._recalled(same, outs)
+        if given is None:
+            given = self._labelled(call, infos, outs)
+        if not self.pieces and self.repeated is None and call.name not in _STRIDED:
+            self.found.setdefault(same, []).append((given, infos))
+        if call.name not in COPIES:
+            self.log.append(Logged(key, scalars, sizes, given, tuple(infos), call.shapes))
+
+    def _recalled(self, same: tuple[Any, ...], outs: list[torch.Tensor]) -> tuple[Info, ...] | None:
+        """What an earlier pass found of the same operation on the same."""
+        found = self.earlier.found.get(same) if self.earlier is not None and self.repeated is None else None
+        if not found:
+            return None
+        given, _ = found.pop(0)
+        for tensor, info in zip(outs, given, strict=True):
+            setattr(tensor, MARK, info)
+            if self.made is not None and not info.name:
+                self.made.append(weakref.ref(tensor))
+        return given
+
+    def _labelled(self, call: Call, infos: list[Info], outs: list[torch.Tensor]) -> tuple[Info, ...]:
+        """What the rule of an operation says of its results."""
+        labelled = any(info.factors for info in infos)
+        static = bool(infos) and all(info.static for info in infos)
+        for info in infos:
             for f in info.indices:
                 self.freeze(f, f"indices of channels are used by {call.name}")
         produced = len(self.labels.produced)
         if labelled or (self.repeated is not None and call.name == "expand"):
             self.rules.get(call.name, unknown)(self, call)
-        out = call.out if isinstance(call.out, (tuple, list)) else (call.out,)
-        outs = [o for o in out if isinstance(o, torch.Tensor)]
         given = tuple([self._given(o, static) for o in outs])
         self._hand_on(call, infos, outs, given, made=len(self.labels.produced) > produced)
         if call.name in COPIES:
             for info in given:
                 info.copied = infos[0].source()
-        else:
-            sizes = tuple([tuple(o.shape) for o in outs])
-            self.log.append(Logged(key, self._scalars(call, leaves), sizes, given, tuple(infos), call.shapes))
+        if labelled and not call.func.is_view:
+            for info in given:
+                info.like = next((i.like for i in infos if _alike(i, info)), info)
+        return given
 
     def _hand_on(
         self, call: Call, infos: list[Info], outs: list[torch.Tensor], given: tuple[Info, ...], made: bool
@@ -416,7 +453,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Say who made the channels of a result, and note where an addition ties those of different layers."""
         if not outs or all(i.makers is None for i in infos):
             return
-        itself = frozenset((len(self.log),))
+        itself = frozenset((len(self.log) + (self.earlier.operations if self.earlier is not None else 0),))
         if handed_on(call.name):
             makers = itself if made else united(i.makers for i in infos)
         else:
@@ -473,6 +510,26 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.log.append(Logged("the network's output", (), (), (), tuple(infos), ()))
 
 
+class Earlier(NamedTuple):
+    """An earlier pass over the same model: what it found is taken over where the same operation runs again."""
+
+    entered: Mapping[str, Info]
+    found: Found
+    operations: int
+
+
+def _alike(one: Info, two: Info) -> bool:
+    """Whether rules cannot tell two tensors of one shape from each other, neither of them a view."""
+    return (
+        len(one.factors) == len(two.factors)
+        and all(f is g for f, g in zip(one.factors, two.factors, strict=True))
+        and one.static == two.static
+        and not one.indices
+        and not two.indices
+        and one.makers == two.makers
+    )
+
+
 def operation_name(operation: Any) -> str:
     """The name under which the table has an operation: `mine::op` of `torch.ops.mine.op`."""
     name = operation if isinstance(operation, str) else getattr(operation, "_qualified_op_name", None)
@@ -511,6 +568,7 @@ def tensors_of(value: Any) -> Iterator[torch.Tensor]:
 
 # Whether a tensor is copied depends on its strides, not on what the network computes.
 COPIES = frozenset("clone contiguous alias detach".split())
+_STRIDED = frozenset(("as_strided", "as_strided_"))  # their strides are no scalars of the log
 RESHAPES = frozenset("view _unsafe_view reshape _reshape_alias".split())
 # Operations whose scalars are sizes, and how many of the last are not (negative: from there on).
 SIZED = {

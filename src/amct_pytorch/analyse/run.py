@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse import leaks
 from amct_pytorch.analyse.calls import SizeMode
-from amct_pytorch.analyse.capture import Capture, Info, Logged, Rule, flatten
+from amct_pytorch.analyse.capture import Capture, Earlier, Found, Info, Logged, Rule, flatten
 from amct_pytorch.analyse.groups import Grouping, group
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.rules import TABLE
@@ -53,7 +53,7 @@ class Entry:
 @dataclass(frozen=True)
 class Trace:
     """What one pass left: its log, what is known of the tensors that it `entered` with, what it asks of sizes, which
-    tensors it used, and what it decided."""
+    tensors it used, what it decided, and what it `found` of operations."""
 
     training: bool
     means: Means
@@ -63,6 +63,7 @@ class Trace:
     equations: Sequence[Equation]
     touched: frozenset[str]
     decisions: Decisions
+    found: Found
 
 
 @dataclass(frozen=True)
@@ -149,10 +150,14 @@ def _train_pass(
 ) -> Trace:
     """On what the eval pass ran on, else on fake tensors; never on real ones, whose statistics would move."""
     known = labels.marks()
+    infos = [*first.entered.values(), *(info for op in first.log for info in op.outs)]
+    factors = [list(info.factors) for info in infos]
     try:
         if first.means is not Means.REAL:
-            return passes.trace(labels, first.entries, arguments, training=True)
+            return passes.trace(labels, first.entries, arguments, training=True, first=first)
     except Exception:
+        for info, before in zip(infos, factors, strict=True):
+            info.factors[:] = before
         if first.means is Means.FAKE:
             raise
         labels.forget(known)  # fake tensors show the cause, if there is one
@@ -268,9 +273,20 @@ class Passes:
             new._is_param = True
         return new.requires_grad_(own.requires_grad)
 
-    def trace(self, labels: Labels, entries: Mapping[str, Entry], arguments: Arguments, training: bool) -> Trace:
-        """What one forward pass leaves. Errors of the forward pass leave as they are."""
-        capture = Capture(labels, {**TABLE, **self.options.rules}, self.names, self.device)
+    def trace(
+        self,
+        labels: Labels,
+        entries: Mapping[str, Entry],
+        arguments: Arguments,
+        training: bool,
+        first: Trace | None = None,
+    ) -> Trace:
+        """What one forward pass leaves; `first`: what another one left. Errors of the forward pass leave as they are.
+
+        Nothing is asked of rules again that they said in the other pass, of the same operation on the same tensors.
+        """
+        earlier = None if first is None else Earlier(first.entered, first.found, len(first.log))
+        capture = Capture(labels, {**TABLE, **self.options.rules}, self.names, self.device, earlier)
         if self.means is Means.REAL:
             capture.decisions = []
         for name, t in self.tensors.items():
@@ -288,6 +304,7 @@ class Passes:
             capture.equations,
             frozenset(capture.touched),
             tuple(capture.decisions or ()),
+            capture.found,
         )
 
     def run(self, capture: Capture, arguments: Arguments, training: bool) -> None:

@@ -31,32 +31,44 @@ def run(
         out = rule(*args, **kwargs)
         if out is not NotImplemented:
             return out
-    writes = tensors and func._schema.is_mutable and not tensors[0].is_meta
+    if not tensors or name in FACTORIES or "device" in kwargs:
+        return _made(func, name, args, kwargs, tensors)
+    writes = tensors and not tensors[0].is_meta and func._schema.is_mutable
     if not any(t.is_meta for t in tensors) and not (writes and not ours(tensors[0])):
-        out = _computed(func, name, args, kwargs, tensors)
+        out = _computed(func, args, kwargs, tensors)
         if out is not None:
             return out
     if writes and ours(tensors[0]):
         raise RuntimeError(f"{name} writes what has no value into a tensor that has some")
-    args, kwargs = _moved(args), _moved(kwargs)
-    if "device" in kwargs or name in FACTORIES:
-        kwargs["device"] = "meta"
-    return func(*args, **kwargs)
+    return func(*_moved(args), **_moved(kwargs))
 
 
-def _computed(
+def _made(
     func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: Sequence[torch.Tensor]
-) -> Any:
+) -> torch.Tensor:
+    """A new tensor: with its values where it is small and made of nothing but integers and flags."""
+    out: torch.Tensor = func(*_moved(args), **{**_moved(kwargs), "device": "meta"})
+    blank = name in BLANKS and not _exact(out)
+    if blank or any(t.is_meta for t in tensors) or not _small(out) or _random(func) or _large(tensors):
+        return out
+    made: torch.Tensor = func(*args, **{**kwargs, "device": tensors[0].device if tensors else "cpu"})
+    return made
+
+
+def _computed(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: Sequence[torch.Tensor]) -> Any:
     """The result with its values, where it is small and made of nothing but integers and flags; None otherwise."""
-    if torch.Tag.nondeterministic_seeded in func.tags or sum(t.numel() for t in tensors) > LARGEST:
+    if _random(func) or _large(tensors):
         return None
-    if not tensors or "device" in kwargs or name in FACTORIES:
-        out = func(*_moved(args), **{**_moved(kwargs), "device": "meta"})
-        if not _small(out) or (name in BLANKS and not _exact(out)):
-            return None
-        kwargs = {**kwargs, "device": tensors[0].device if tensors else "cpu"}
     out = func(*args, **kwargs)
     return out if all(_small(o) for o in (out if isinstance(out, (tuple, list)) else (out,))) else None
+
+
+def _random(func: Any) -> bool:
+    return torch.Tag.nondeterministic_seeded in func.tags
+
+
+def _large(tensors: Sequence[torch.Tensor]) -> bool:
+    return sum([t.numel() for t in tensors]) > LARGEST
 
 
 def _small(value: Any) -> bool:
