@@ -74,18 +74,20 @@ def closure(count: int, pairs: list[tuple[int, int]]) -> list[set[int]]:
 
 def test_components_are_those_of_the_ties() -> None:
     random = np.random.default_rng(0)
-    for _ in range(50):
-        count = int(random.integers(2, 20))
+    for _ in range(200):
+        labels = Labels()
+        blocks = [labels.fresh(int(n)) for n in random.choice([1, 2, 3, 4], int(random.integers(1, 7)))]
         ties = []
-        pairs: list[tuple[int, int]] = []
         for _ in range(int(random.integers(0, 5))):
             shape = tuple(random.integers(1, 4, 2))
-            a = random.integers(0, count, shape)
-            b = random.integers(0, count, (shape[0], 1))
-            ties.append((a, b))
-            pairs += list(zip(a.ravel().tolist(), np.broadcast_to(b, shape).ravel().tolist(), strict=True))
-        found = lb.components(count, ties)
-        assert {frozenset(s) for s in closure(count, pairs)} == {
+            ties.append((random.integers(0, labels.count, shape), random.integers(0, labels.count, (shape[0], 1))))
+            one, two = (blocks[i] for i in random.integers(0, len(blocks), 2))
+            if one.size == two.size:  # whole blocks, in their order or in another, one by one or each with all
+                ways = [(one, two), (one[:, None], two[:, None]), (one, two[::-1]), (one[:, None], two[None])]
+                ties.append(ways[int(random.integers(0, len(ways)))])
+        pairs = [p for tie in ties for p in zip(*(x.ravel().tolist() for x in np.broadcast_arrays(*tie)), strict=True)]
+        found = lb.components(labels, ties)
+        assert {frozenset(s) for s in closure(labels.count, pairs)} == {
             frozenset(np.flatnonzero(found == c).tolist()) for c in np.unique(found)
         }
 

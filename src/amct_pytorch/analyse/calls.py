@@ -437,6 +437,16 @@ def channel_dropout(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: di
     return x * 1 if x.is_floating_point() else func(*args, **kwargs)
 
 
+def dropout(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """dropout(x, p, training, inplace): elements go or stay by chance: as far as labels go, nothing happens."""
+    x = _input(args, kwargs)
+    training = args[2] if len(args) > 2 else kwargs.get("training", kwargs.get("train", True))
+    if not training or not x.is_floating_point():
+        return func(*args, **kwargs)
+    in_place = func in _DROPOUT_IN_PLACE or (args[3] if len(args) > 3 else kwargs.get("inplace", False))
+    return x.mul_(1) if in_place else x * 1
+
+
 def padded(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """pad(x, amounts, mode): circular padding puts what is at one end of a dim before the other."""
     x, amounts = (args[i] if len(args) > i else kwargs[name] for i, name in enumerate(("input", "pad")))
@@ -486,6 +496,7 @@ def multi_head(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[st
 
 
 _T = torch.Tensor
+_DROPOUT_IN_PLACE = (torch.dropout_, torch.alpha_dropout_)
 HANDLERS: dict[Any, Handler] = {
     _T.shape.__get__: shape,  # type: ignore[attr-defined]
     _T.size: shape,
@@ -534,5 +545,6 @@ HANDLERS: dict[Any, Handler] = {
         ),
         channel_dropout,
     ),
+    **dict.fromkeys((F.dropout, F.alpha_dropout, torch.dropout, torch.alpha_dropout, *_DROPOUT_IN_PLACE), dropout),
     F.pad: padded,
 }

@@ -163,6 +163,8 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.entered: dict[str, Info] = {}  # of parameters, buffers and inputs
         self.earlier = earlier
         self.found: Found = {}
+        self.departs = earlier is None  # whether anything was done with channels that the earlier pass did not do
+        self._fresh: set[int] = set()  # what only this pass knows
         self.per_group: dict[int, Factor] = {}
         self.repeated: Factor | None = None  # what a dim of one element that is expanded to this many is repeated for
         self.inside = False  # a call of torch: what it compares is not the user's
@@ -410,6 +412,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = self._recalled(same, outs)
         if given is None:
             given = self._labelled(call, infos, outs)
+            self._compare(infos, given)
         if not self.pieces and self.repeated is None and call.name not in _STRIDED:
             self.found.setdefault(same, []).append((given, infos))
         if call.name not in COPIES:
@@ -426,6 +429,15 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if self.made is not None and not info.name:
                 self.made.append(weakref.ref(tensor))
         return given
+
+    def _compare(self, infos: list[Info], given: tuple[Info, ...]) -> None:
+        """Whether an operation that the earlier pass did not run leaves an operand as it is, as far as rules go."""
+        if self.departs or not any(i.factors for i in infos):
+            return
+        known = [i.like for i in infos if i.factors]
+        new = any(id(i.like) in self._fresh for i in infos)
+        self.departs = new or not any(info.like is i for i in known for info in given)
+        self._fresh.update(id(info) for info in given if info.like is info and not any(info is i for i in infos))
 
     def _labelled(self, call: Call, infos: list[Info], outs: list[torch.Tensor]) -> tuple[Info, ...]:
         """What the rule of an operation says of its results."""

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
+from scipy.sparse import csr_array
 
 from amct_pytorch.analyse.labels import Factor, Labels, Mask, Reason, settle
 from amct_pytorch.record import Axis
 
 Ids = npt.NDArray[np.int64]
-Signature = bytes  # the axes and rows that a unit touches, and how often each: pairs of int64
+Signature = bytes  # the axes and rows that a unit touches, and how often each: int64, the first in the upper half
 
 
 @dataclass(frozen=True)
@@ -146,46 +145,60 @@ def _groups(
         columns.append(np.repeat(np.arange(offset, offset + len(r)), r.shape[1]))
         offset += len(r)
     where = np.concatenate(units), np.concatenate(columns)
-    touched = coo_array((np.ones(len(where[0]), np.int64), where), shape=(count, max(width, 1))).tocsr()
+    touched = csr_array((np.ones(len(where[0]), np.int64), where), shape=(count, max(width, 1)))
     touched.sum_duplicates()  # by unit: axis or row, and how often
-    entries = np.stack([touched.indices, touched.data], 1, dtype=np.int64).tobytes()
-    signatures: dict[Signature, list[int]] = defaultdict(list)
-    free = (why.of < 0).tolist()
-    for u, (a, b) in enumerate(itertools.pairwise((touched.indptr * 16).tolist())):
-        if a < b and free[u]:
-            signatures[entries[a:b]].append(u)
+    signatures = _signatures(touched, why.of < 0)
     summed = np.zeros(count, np.bool_)
     for f in labels.residual:
         summed[unit[f]] = True
     found = []
-    for classes in _cohorts(list(signatures), rows, signatures):
+    for classes in _cohorts(list(signatures), rows, signatures, count):
         axes = sorted({c for s in classes for c in _columns(s) if c < len(labels.axes)})
         made = [i for i in axes if i in produced]
         scored = all(any(c in produced for c in _columns(s)) for s in classes)
-        units = [signatures[s] for s in classes]
+        members = tuple(signatures[s] for s in classes)
         if not made or not scored:
-            why.add(np.array([u for us in units for u in us]), Reason("no layer makes these channels"))
+            why.add(np.concatenate(members), Reason("no layer makes these channels"))
             continue
         found.append(
             Group(
-                tuple(np.array(us) for us in units),
+                members,
                 tuple(labels.axes[i] for i in made),
                 tuple(labels.axes[i] for i in axes),
-                any(bool(summed[us].any()) for us in units),
+                any(bool(summed[us].any()) for us in members),
             )
         )
     return tuple(found)
 
 
+def _signatures(touched: csr_array, free: Mask) -> dict[Signature, Ids]:
+    """The free units of each signature."""
+    at, table = touched.indptr, (touched.indices.astype(np.int64) << 32) | touched.data
+    lengths = np.diff(at)
+    following = np.minimum(np.arange(len(table)) + np.repeat(lengths, lengths), max(len(table) - 1, 0))
+    differ = table != table[following]  # from the same entry of the next unit
+    ends = np.concatenate([lengths[:-1] != lengths[1:], [True]]) if len(lengths) else np.zeros(0, np.bool_)
+    ends[np.repeat(np.arange(len(lengths)), lengths)[differ]] = True
+    entries, start = table.tobytes(), 0
+    found: dict[Signature, list[Ids]] = defaultdict(list)
+    for last in ends.nonzero()[0].tolist():  # neighbours are often alike: one look at each run of them
+        units = np.arange(start, last + 1)[free[start : last + 1]]
+        if lengths[last] and len(units):
+            found[entries[8 * at[last] : 8 * at[last + 1]]].append(units)
+        start = last + 1
+    return {signature: np.concatenate(units) for signature, units in found.items()}
+
+
 def _columns(signature: Signature) -> list[int]:
-    columns: list[int] = np.frombuffer(signature, np.int64)[::2].tolist()
+    columns: list[int] = (np.frombuffer(signature, np.int64) >> 32).tolist()
     return columns
 
 
 def _cohorts(
     classes: list[Signature],
     rows: list[Ids],
-    signatures: dict[Signature, list[int]],
+    signatures: dict[Signature, Ids],
+    count: int,
 ) -> list[list[Signature]]:
     """Classes that meet in rows that have to lose equally many belong together."""
     parent = list(range(len(classes)))
@@ -196,9 +209,11 @@ def _cohorts(
             i = parent[i]
         return i
 
-    of_unit = {u: i for i, s in enumerate(classes) for u in signatures[s]}
+    class_of = np.full(count, -1)
+    for i, s in enumerate(classes):
+        class_of[signatures[s]] = i
     for r in rows:
-        met = sorted({of_unit[u] for u in np.unique(r).tolist() if u in of_unit})
+        met = [i for i in np.unique(class_of[r]).tolist() if i >= 0]
         for i in met[1:]:
             parent[root(i)] = root(met[0])
     together: dict[int, list[Signature]] = defaultdict(list)

@@ -40,6 +40,7 @@ class Labels:
     count: int = 0
     axes: list[Axis] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
+    blocks: dict[int, tuple[int, Factor]] = field(default_factory=dict)  # by identity: which one, the array itself
     ties: list[tuple[Factor, Factor]] = field(default_factory=list)
     seen: set[tuple[int, int]] = field(default_factory=set)
     frozen: list[tuple[Factor, Reason]] = field(default_factory=list)
@@ -52,10 +53,19 @@ class Labels:
 
     def fresh(self, size: int, axis: Axis | None = None) -> Factor:
         """New labels, one per channel of `axis` (None: of no parameter)."""
+        labels = np.arange(self.count, self.count + size)
+        self.blocks[id(labels)] = len(self.starts), labels
         self.axes.append(axis or Axis("", 0))
         self.starts.append(self.count)
         self.count += size
-        return np.arange(self.count - size, self.count)
+        return labels
+
+    def whole(self, factor: Factor) -> int | None:
+        """Which of the blocks of labels that were handed out a factor is, all of it in its order."""
+        found = self.blocks.get(id(factor if factor.base is None else factor.base))
+        if found is None or factor.size != found[1].size or not factor.flags.c_contiguous:
+            return None
+        return found[0]
 
     def constant_like(self, factor: Factor) -> Factor:
         """Labels of a tensor whose elements are equal along these dims, tied to those of what its size counts.
@@ -164,14 +174,45 @@ def reshape(factor: Factor, old: Sequence[int], new: Sequence[int]) -> Factor:
     return reduced(result) if mixed else result
 
 
-def components(count: int, ties: Sequence[tuple[Factor, Factor]]) -> npt.NDArray[np.int64]:
-    """Which component each label is in, when tied labels are in one."""
-    pairs = [(a, b) if a.shape == b.shape else np.broadcast_arrays(a, b) for a, b in ties]
+def components(labels: Labels, ties: Sequence[tuple[Factor, Factor]]) -> npt.NDArray[np.int64]:
+    """Which component each label is in, when tied labels are in one.
+
+    Most ties are of whole blocks of labels, one by one: those blocks count as one; the rest is found label by label.
+    """
+    root = list(range(len(labels.starts)))
+
+    def find(i: int) -> int:
+        while root[i] != i:
+            root[i] = root[root[i]]
+            i = root[i]
+        return i
+
+    pairs = []
+    for a, b in ties:
+        one = labels.whole(a) if a.shape == b.shape else None
+        two = None if one is None else labels.whole(b)
+        if one is None or two is None:
+            pairs.append((a, b) if a.shape == b.shape else np.broadcast_arrays(a, b))
+        else:
+            one, two = sorted((find(one), find(two)))
+            root[two] = one
+    node = _nodes(labels, [find(i) for i in range(len(root))])
+    count = int(node.max()) + 1 if len(node) else 0
+    left = np.concatenate([node[a.ravel()] for a, _ in pairs]) if pairs else np.zeros(0, np.int64)
+    right = np.concatenate([node[b.ravel()] for _, b in pairs]) if pairs else np.zeros(0, np.int64)
     kind = np.int32 if count < 2**31 else np.int64  # scipy copies the wider ones
-    left = np.concatenate([a.ravel() for a, _ in pairs]) if pairs else np.zeros(0, np.int64)
-    right = np.concatenate([b.ravel() for _, b in pairs]) if pairs else np.zeros(0, np.int64)
     graph = coo_array((np.ones(len(left), np.int8), (left.astype(kind), right.astype(kind))), shape=(count, count))
-    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)[node]
+
+
+def _nodes(labels: Labels, root: list[int]) -> npt.NDArray[np.int64]:
+    """A number for each label, that of the label at its place in the first of the blocks that count as one."""
+    starts = np.array([*labels.starts, labels.count], np.int64)
+    sizes = np.diff(starts)
+    first = np.array(root, np.int64)
+    numbered = np.where(first == np.arange(len(first)), sizes, 0)
+    offsets = np.cumsum(numbered) - numbered  # where the numbers of each first block begin
+    return np.arange(labels.count) + np.repeat(offsets[first] - starts[:-1], sizes)
 
 
 def settle(labels: Labels) -> npt.NDArray[np.int64]:
@@ -184,7 +225,7 @@ def settle(labels: Labels) -> npt.NDArray[np.int64]:
     ties = list(labels.ties)
     joints = _unique([f for f in labels.joints if len(dims(f)) > 1])
     partial = list(labels.partial)
-    found = components(labels.count, ties)
+    found = components(labels, ties)
     while True:
         done = len(ties)
         partial = [p for p in partial if not _follow(labels, ties, found, *p)]
@@ -192,7 +233,7 @@ def settle(labels: Labels) -> npt.NDArray[np.int64]:
             _default(ties, found, partial, joints)
         if len(ties) == done:
             return found
-        found = components(labels.count, ties)
+        found = components(labels, ties)
 
 
 def _follow(

@@ -53,7 +53,8 @@ class Entry:
 @dataclass(frozen=True)
 class Trace:
     """What one pass left: its log, what is known of the tensors that it `entered` with, what it asks of sizes, which
-    tensors it used, what it decided, and what it `found` of operations."""
+    tensors it used, what it decided, what it `found` of operations, and whether it `departs` from the pass before: does
+    anything with channels that the other did not do."""
 
     training: bool
     means: Means
@@ -64,6 +65,7 @@ class Trace:
     touched: frozenset[str]
     decisions: Decisions
     found: Found
+    departs: bool
 
 
 @dataclass(frozen=True)
@@ -305,6 +307,7 @@ class Passes:
             frozenset(capture.touched),
             tuple(capture.decisions or ()),
             capture.found,
+            capture.departs,
         )
 
     def run(self, capture: Capture, arguments: Arguments, training: bool) -> None:
