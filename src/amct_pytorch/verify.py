@@ -37,7 +37,7 @@ class Verifier:
         self.keep = keep
         self._right: set[tuple[Any, ...]] = set()  # operations that were shown already
         self._compact: dict[int, tuple[Factor, Factor]] = {}
-        self._reduced: dict[int, tuple[Factor, Codes]] = {}
+        self._reduced: dict[int, tuple[Factor, Codes, bytes]] = {}
         self._keys: dict[int, tuple[Info, int, frozenset[Key]]] = {}
         self._along: dict[tuple[int, int], tuple[Info, int, bytes, frozenset[Key]]] = {}
 
@@ -48,13 +48,21 @@ class Verifier:
             found = self._compact[id(f)] = (f, f if bool(self.keep[f].all()) else lb.compact(self.keep, f))
         return found[1]
 
-    def reduced(self, f: Factor) -> Codes:
-        """The codes of a factor, of size 1 along every dim where its units are the same."""
+    def reduced(self, f: Factor) -> tuple[Codes, bytes]:
+        """The codes of a factor, of size 1 along every dim where its units are the same; their bytes, none where it
+        loses nothing."""
         found = self._reduced.get(id(f))
         if found is None:
-            codes: Codes = lb.reduced(self.codes[f])  # type: ignore[arg-type, assignment]
-            found = self._reduced[id(f)] = (f, codes)
-        return found[1]
+            found = self._reduced[id(f)] = (f, *self._codes(f))
+        return found[1:]
+
+    def _codes(self, f: Factor) -> tuple[Codes, bytes]:
+        base = f.base
+        if base is not None and base.shape == (f.size,) and f.size in f.shape and f.flags.c_contiguous:
+            codes, held = self.reduced(base)  # most are vectors that were placed
+            return codes.reshape(f.shape if codes.size == f.size else (1,) * f.ndim), held
+        codes = lb.reduced(self.codes[f])  # type: ignore[arg-type, assignment]
+        return codes, codes.tobytes() if codes.any() else b""
 
     def keys(self, info: Info) -> frozenset[Key]:
         """What a tensor holds of groups that lose something, whichever labels say it."""
@@ -65,18 +73,22 @@ class Verifier:
 
     def _keys_of(self, factors: Sequence[Factor]) -> Iterator[Key]:
         for f in factors:
-            codes = self.reduced(f)
-            if codes.any():
-                yield _key(codes)
+            codes, held = self.reduced(f)
+            if held:
+                yield _short(codes.shape), held
 
     def along(self, info: Info, dim: int) -> tuple[bytes, frozenset[Key]]:
         """What a tensor holds along a dim, empty where that is nothing, and along the others."""
         found = self._along.get((id(info), dim))
         if found is None or found[1] != len(info.factors):
-            mine = [f for f in info.factors if self.reduced(f).shape[dim] > 1]
-            codes = next((c for c in map(self.reduced, mine) if c.any()), None)
-            held = b"" if codes is None else codes.tobytes()
-            rest = frozenset(self._keys_of([f for f in info.factors if not any(f is m for m in mine)]))
+            held, others = b"", []
+            for f in info.factors:
+                codes, mine = self.reduced(f)
+                if codes.shape[dim] > 1:
+                    held = held or mine
+                else:
+                    others.append(f)
+            rest = frozenset(self._keys_of(others))
             found = self._along[id(info), dim] = (info, len(info.factors), held, rest)
         return found[2], found[3]
 
@@ -85,7 +97,7 @@ class Verifier:
         `call`; empty where nothing is."""
         if not any(info.factors for info in (*a.ins, *a.outs)):
             return ""
-        same = (a.name, a.scalars, a.shapes, a.shapes_in, *[id(info.like) for info in (*a.ins, *a.outs)])
+        same = (a.name, a.scalars, a.shapes, a.shapes_in, *[id(info.like or info) for info in (*a.ins, *a.outs)])
         if same in self._right:
             return ""
         kind = _KINDS.get(call.func) or _kind(call.func, call.name)
@@ -99,9 +111,15 @@ Kind = Callable[[Verifier, Call, Logged], bool]
 
 
 def _key(codes: Codes) -> Key:
-    shape = codes.shape
-    first = next((d for d, n in enumerate(shape) if n > 1), len(shape))
-    return shape[first:], codes.tobytes()
+    return _short(codes.shape), codes.tobytes()
+
+
+def _short(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without its first dims of one element."""
+    for d, n in enumerate(shape):
+        if n > 1:
+            return shape[d:]
+    return ()
 
 
 def _trusted(verifier: Verifier, call: Call, a: Logged) -> bool:

@@ -431,6 +431,28 @@ def group_normalized(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: d
     return out
 
 
+def batch_normalized(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """batch_norm(input, ...): one operation, whatever kernels there are."""
+    x, rest = (args[0], args[1:]) if args else (kwargs["input"], ())
+    out = _batch_norm(x, *rest, **{k: v for k, v in kwargs.items() if k != "input"})
+    return func(*args, **kwargs) if out is None else out  # it says what is wrong
+
+
+def _batch_norm(
+    x: torch.Tensor,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> torch.Tensor | None:
+    if eps <= 0 or (training and x.numel() <= x.shape[1]):
+        return None
+    return torch.native_batch_norm(x, weight, bias, running_mean, running_var, training, momentum, eps)[0]
+
+
 def channel_dropout(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """dropout1d, 2d, 3d: each channel goes or stays by chance, by itself: as far as labels go, nothing happens."""
     x = _input(args, kwargs)
@@ -444,7 +466,7 @@ def dropout(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     if not training or not x.is_floating_point():
         return func(*args, **kwargs)
     in_place = func in _DROPOUT_IN_PLACE or (args[3] if len(args) > 3 else kwargs.get("inplace", False))
-    return x.mul_(1) if in_place else x * 1
+    return x if in_place else x.clone()
 
 
 def padded(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -531,6 +553,7 @@ HANDLERS: dict[Any, Handler] = {
     **dict.fromkeys(
         (F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), grouped
     ),
+    F.batch_norm: batch_normalized,
     F.multi_head_attention_forward: multi_head,
     **dict.fromkeys(
         (

@@ -59,7 +59,7 @@ class Info:
         self.outside = outside
         self.copied: Info | None = None
         self.makers: Makers = None
-        self.like = self
+        self.like: Info | None = None  # itself, but for the reference to itself
 
     def source(self) -> Info:
         """The same, or what it is a copy of."""
@@ -163,6 +163,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.entered: dict[str, Info] = {}  # of parameters, buffers and inputs
         self.earlier = earlier
         self.found: Found = {}
+        self.switched: set[tuple[Any, ...]] = set()  # operations that flags are given to, without these
         self.departs = earlier is None  # whether anything was done with channels that the earlier pass did not do
         self._fresh: set[int] = set()  # what only this pass knows
         self.per_group: dict[int, Factor] = {}
@@ -408,11 +409,15 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         outs = [o for o in out if isinstance(o, torch.Tensor)]
         sizes = tuple([tuple(o.shape) for o in outs])
         scalars = self._scalars(call, leaves)
-        same = (key, scalars, sizes, call.shapes, *[id(i.like) for i in infos])
+        of = (key, call.shapes, *[id(i.like or i) for i in infos])
+        same = (scalars, sizes, *of)
         given = self._recalled(same, outs)
         if given is None:
             given = self._labelled(call, infos, outs)
-            self._compare(infos, given)
+            if not self.departs:
+                self._compare(call, (*[v for v in scalars if type(v) is not bool], *of), infos, given)
+        if self.earlier is None and any(type(v) is bool for v in scalars):
+            self.switched.add((*[v for v in scalars if type(v) is not bool], *of))
         if not self.pieces and self.repeated is None and call.name not in _STRIDED:
             self.found.setdefault(same, []).append((given, infos))
         if call.name not in COPIES:
@@ -430,14 +435,18 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.made.append(weakref.ref(tensor))
         return given
 
-    def _compare(self, infos: list[Info], given: tuple[Info, ...]) -> None:
-        """Whether an operation that the earlier pass did not run leaves an operand as it is, as far as rules go."""
-        if self.departs or not any(i.factors for i in infos):
+    def _compare(self, call: Call, switched: tuple[Any, ...], infos: list[Info], given: tuple[Info, ...]) -> None:
+        """Whether an operation that the earlier pass did not run is one that it ran in another mode, or a copy, and
+        leaves an operand as it is, as far as rules go."""
+        if not any(i.factors for i in infos):
             return
-        known = [i.like for i in infos if i.factors]
-        new = any(id(i.like) in self._fresh for i in infos)
-        self.departs = new or not any(info.like is i for i in known for info in given)
-        self._fresh.update(id(info) for info in given if info.like is info and not any(info is i for i in infos))
+        known = {id(i.like or i) for i in infos if i.factors}
+        new = any(id(i.like or i) in self._fresh for i in infos)
+        if new or known.isdisjoint([id(info.like or info) for info in given]):
+            self.departs = True
+        elif call.name not in COPIES and self.earlier is not None:
+            self.departs = switched not in self.earlier.switched
+        self._fresh.update(id(info) for info in given if info.like is None and not any(info is i for i in infos))
 
     def _labelled(self, call: Call, infos: list[Info], outs: list[torch.Tensor]) -> tuple[Info, ...]:
         """What the rule of an operation says of its results."""
@@ -456,7 +465,8 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 info.copied = infos[0].source()
         if labelled and not call.func.is_view:
             for info in given:
-                info.like = next((i.like for i in infos if _alike(i, info)), info)
+                if not any(info is i for i in infos):
+                    info.like = next((i.like or i for i in infos if _alike(i, info)), None)
         return given
 
     def _hand_on(
@@ -523,10 +533,14 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class Earlier(NamedTuple):
-    """An earlier pass over the same model: what it found is taken over where the same operation runs again."""
+    """An earlier pass over the same model: what it found is taken over where the same operation runs again.
+
+    `switched`: its operations that flags are given to, without the flags. `operations`: how many it ran.
+    """
 
     entered: Mapping[str, Info]
     found: Found
+    switched: set[tuple[Any, ...]]
     operations: int
 
 

@@ -53,8 +53,9 @@ class Entry:
 @dataclass(frozen=True)
 class Trace:
     """What one pass left: its log, what is known of the tensors that it `entered` with, what it asks of sizes, which
-    tensors it used, what it decided, what it `found` of operations, and whether it `departs` from the pass before: does
-    anything with channels that the other did not do."""
+    tensors it used, what it decided, what it `found` of operations and which it `switched` by flags; and whether it
+    `departs` from the pass before: does anything with channels that the other did not do.
+    """
 
     training: bool
     means: Means
@@ -65,6 +66,7 @@ class Trace:
     touched: frozenset[str]
     decisions: Decisions
     found: Found
+    switched: set[tuple[Any, ...]]
     departs: bool
 
 
@@ -233,6 +235,17 @@ def _opaque(model: nn.Module, opaque: Sequence[Any]) -> list[tuple[str, nn.Modul
     ]
 
 
+class _Listener:
+    """Whom the sizes of a copy tell of comparisons; apart from `Passes`, so that no copy refers to itself."""
+
+    def __init__(self) -> None:
+        self.capture: Capture | None = None
+
+    def compared(self, left: Expression, right: Expression) -> None:
+        if self.capture is not None:
+            self.capture.compared(left, right)
+
+
 class Passes:
     """A copy of the model for analysis, with tensors like those that are `held` in the place of its `own`.
 
@@ -255,9 +268,9 @@ class Passes:
         self.device = where if means is Means.SHAPES else None
         self.tensors = {n: self._stand_in(t, own[n]) for n, t in held.items()}
         self.model = copy_structure(model, {id(own[n]): t for n, t in self.tensors.items()})
-        self.capture: Capture | None = None
+        self.listener = _Listener()
         if prepare is None:
-            mark(self.model, self._compared, model)
+            mark(self.model, self.listener.compared, model)
         else:
             prepare(self.model)
         self.names = {id(m): n for n, m in named_modules(self.model)}
@@ -287,7 +300,7 @@ class Passes:
 
         Nothing is asked of rules again that they said in the other pass, of the same operation on the same tensors.
         """
-        earlier = None if first is None else Earlier(first.entered, first.found, len(first.log))
+        earlier = None if first is None else Earlier(first.entered, first.found, first.switched, len(first.log))
         capture = Capture(labels, {**TABLE, **self.options.rules}, self.names, self.device, earlier)
         if self.means is Means.REAL:
             capture.decisions = []
@@ -307,6 +320,7 @@ class Passes:
             frozenset(capture.touched),
             tuple(capture.decisions or ()),
             capture.found,
+            capture.switched,
             capture.departs,
         )
 
@@ -315,7 +329,7 @@ class Passes:
         self.model.train(training)
         if self.means is Means.REAL:
             capture.made = None
-        self.capture = capture
+        self.listener.capture = capture
         hooks = [m.register_forward_pre_hook(_freezing(capture), with_kwargs=True) for m in self.whole]
         args, kwargs = self._inputs(arguments)
         for i, t in enumerate(t for t in flatten((args, kwargs)) if isinstance(t, torch.Tensor)):
@@ -337,10 +351,6 @@ class Passes:
             leaks.empty(capture.made or [], self.model, before)
             for h in hooks:
                 h.remove()
-
-    def _compared(self, left: Expression, right: Expression) -> None:
-        if self.capture is not None:
-            self.capture.compared(left, right)
 
     def _inputs(self, arguments: Arguments) -> Arguments:
         args, kwargs = arguments

@@ -20,12 +20,17 @@ class Block(NamedTuple):
     channels: list[int]
 
 
-def cut_tensor(tensor: torch.Tensor, removals: Mapping[int, Removal]) -> torch.Tensor:
+# The indices that stay, by the identity of the removal and the device: many axes share one.
+Known = dict[tuple[int, torch.device], torch.Tensor]
+
+
+def cut_tensor(tensor: torch.Tensor, removals: Mapping[int, Removal], known: Known | None = None) -> torch.Tensor:
     """A new tensor without the removed indices of each axis; the others keep their order, the strides theirs.
 
     A removal on axis 1 whose `size` is g > 1 times that of the axis is that of a grouped convolution, (O, I/g, ...),
     transposed (I, O/g, ...): g blocks of rows along axis 0, of which block b has the logical channels b*c .. (b+1)*c-1.
     Each block keeps its own, equally many as the others; a block that keeps no row goes with all its channels.
+    `known`: what was found for these removals before, and will be.
 
     Raises RecordError where a removal does not fit the shape, or blocks would keep unequal numbers.
     """
@@ -37,12 +42,12 @@ def cut_tensor(tensor: torch.Tensor, removals: Mapping[int, Removal]) -> torch.T
         return tensor.clone(memory_format=torch.preserve_format)
     # Cut in the order of the memory, the axis that shrinks most first; the strides come back with the axes' order.
     if tensor.ndim == 1:
-        return tensor.index_select(0, _index(_kept(removals[0]), tensor))
+        return tensor.index_select(0, _staying(removals[0], tensor, known))
     order = stride_order(tensor)
     kept = tensor.permute(order)
     plain = [axis for axis in removals if blocks is None or axis > 1]
     for axis in sorted(plain, key=lambda axis: -len(removals[axis].removed) / shape[axis]):
-        kept = kept.index_select(order.index(axis), _index(_kept(removals[axis]), tensor))
+        kept = kept.index_select(order.index(axis), _staying(removals[axis], tensor, known))
     if blocks is not None:
         kept = _cut_blocks(kept, blocks, order.index(0), order.index(1))
     return kept.permute([order.index(axis) for axis in range(tensor.ndim)])
@@ -150,6 +155,14 @@ def _is_logical(shape: Sequence[int], axis: int, size: int) -> bool:
 
 def _index(kept: list[int] | npt.NDArray[np.int64], tensor: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.asarray(kept, np.int64)).to(tensor.device)
+
+
+def _staying(removal: Removal, tensor: torch.Tensor, known: Known | None) -> torch.Tensor:
+    known = {} if known is None else known
+    key = id(removal), tensor.device
+    if key not in known:
+        known[key] = _index(_kept(removal), tensor)
+    return known[key]
 
 
 def _few(counts: list[int]) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from amct_pytorch.apply.compose import compose
-from amct_pytorch.apply.cut import cut_shape, cut_tensor, empty_cut
+from amct_pytorch.apply.cut import Known, cut_shape, cut_tensor, empty_cut
 from amct_pytorch.apply.names import named_tensors
 from amct_pytorch.apply.sizes import apply_sizes, check_sizes
 from amct_pytorch.errors import ModelError, RecordError
@@ -137,6 +137,7 @@ def _new_tensors(tensors: Mapping[str, torch.Tensor], plan: ChannelPlan, without
     memory_only = {id(tensors[name]) for name in without_values}
     data: dict[tuple[Any, ...], torch.Tensor] = {}
     new: dict[int, Any] = {}
+    known: Known = {}
     for tensor in tensors.values():
         if id(tensor) in new:
             continue
@@ -147,7 +148,7 @@ def _new_tensors(tensors: Mapping[str, torch.Tensor], plan: ChannelPlan, without
                 device = torch.device("cpu") if tensor.is_meta else tensor.device
                 data[key] = empty_cut(tensor.detach(), removals, device)
             else:
-                data[key] = cut_tensor(tensor, removals)
+                data[key] = cut_tensor(tensor, removals, known)
         new[id(tensor)] = _wrapped(data[key], tensor)
     for tensor in tensors.values():  # all are known now: attributes may refer to any of them
         _copy_attributes(tensor, new)
