@@ -9,7 +9,7 @@ it fails, the groups involved stay whole and the plan is made again.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,12 +19,12 @@ from torch import nn
 from amct_pytorch.analyse.capture import Info, Logged
 from amct_pytorch.analyse.groups import units_of
 from amct_pytorch.analyse.run import Arguments, Facts, Means, Options, Passes, Trace
-from amct_pytorch.apply.compose import removals_of
+from amct_pytorch.apply.compose import removals_by_tensor
 from amct_pytorch.apply.cut import cut_shape, cut_tensor
 from amct_pytorch.apply.sizes import apply_sizes
 from amct_pytorch.config import SparsityConfig
 from amct_pytorch.configuration import Configurations
-from amct_pytorch.record import ChannelPlan, Setting
+from amct_pytorch.record import ChannelPlan, Removal, Setting
 from amct_pytorch.replay import Replay
 from amct_pytorch.select.cost import macs
 from amct_pytorch.select.plan import Choice, Selector
@@ -75,7 +75,8 @@ class _Skeleton:
 
     def __init__(self, model: nn.Module, plan: ChannelPlan, choice: Choice, options: Options) -> None:
         self.facts = choice.selector.facts
-        self.cut = {n: self._cut(t, n, plan) for n, t in self.facts.tensors.items()}
+        removals = removals_by_tensor(plan)
+        self.cut = {n: self._cut(t, removals.get(n)) for n, t in self.facts.tensors.items()}
         self.model, self.plan, self.options = model, plan, options
         unit = self.facts.grouping.unit
         active = np.zeros(int(unit.max()) + 1 if len(unit) else 0, np.bool_)
@@ -85,9 +86,8 @@ class _Skeleton:
         self.passes: dict[Means, Passes] = {}
         self.followed: set[Setting] = set()
 
-    def _cut(self, t: torch.Tensor, name: str, plan: ChannelPlan) -> torch.Tensor:
-        removals = removals_of(plan, name)
-        if not removals:
+    def _cut(self, t: torch.Tensor, removals: Mapping[int, Removal] | None) -> torch.Tensor:
+        if removals is None:
             return t
         if any(trace.means is Means.REAL for trace in self.facts.traces):
             return cut_tensor(t, removals)
@@ -119,7 +119,8 @@ class _Skeleton:
 def _counted(plan: ChannelPlan, facts: Facts, macs_: tuple[int, int]) -> ChannelPlan:
     """The plan with parameters and MACs before and after in its summary."""
     parameters = {n: t for n, t in facts.tensors.items() if isinstance(t, nn.Parameter)}
-    after = sum(math.prod(cut_shape(t.shape, removals_of(plan, n))) for n, t in parameters.items())
+    removals = removals_by_tensor(plan)
+    after = sum(math.prod(cut_shape(t.shape, removals.get(n, {}))) for n, t in parameters.items())
     counts = (sum(t.numel() for t in parameters.values()), after)
     return replace(plan, summary=replace(plan.summary, parameters=counts, macs=macs_))
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
 from amct_pytorch.errors import ModelError
+from amct_pytorch.structure import named_modules
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -26,7 +29,7 @@ def refuse_wrapped(model: nn.Module, call: str) -> None:
     if not isinstance(model, nn.Module):
         raise ModelError(f"{call}: expected a model, an instance of a torch.nn.Module, got {model!r}")
     refuse_scripted(model, call)
-    lazy = next((name for name, parameter in model.named_parameters() if is_lazy(parameter)), None)
+    lazy = next((name for name, parameter in _parameters(model) if is_lazy(parameter)), None)
     if lazy is not None:
         raise ModelError(f"{call}: {lazy!r} has no shape yet: run the model once, so that its lazy layers know theirs")
     if _inside(model) is None:
@@ -40,12 +43,19 @@ def refuse_wrapped(model: nn.Module, call: str) -> None:
 
 def refuse_scripted(model: nn.Module, call: str) -> None:
     """Raises ModelError if `model` or a part of it is scripted or traced: no Python is left to copy and to run."""
-    for name, module in model.named_modules():
+    for name, module in named_modules(model):
         if isinstance(module, torch.jit.ScriptModule):
             raise ModelError(
                 f"{call} cannot take a model of which {repr(name) if name else 'the whole'} is scripted or traced: "
                 "pass the model as it was before torch.jit"
             )
+
+
+def _parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    for path, module in named_modules(model):
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                yield f"{path}.{name}".lstrip("."), parameter
 
 
 def _inside(model: nn.Module) -> nn.Module | None:

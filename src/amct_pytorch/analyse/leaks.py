@@ -39,6 +39,8 @@ def let_go(error: BaseException) -> None:
     cause: BaseException | None = error
     while cause is not None:
         traceback.clear_frames(cause.__traceback__)
+        for frame, _ in traceback.walk_tb(cause.__traceback__):
+            frame.f_locals  # noqa: B018 - a table of them that was asked for is brought up to date: it is empty now
         cause = cause.__cause__ or cause.__context__
 
 

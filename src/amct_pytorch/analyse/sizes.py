@@ -300,7 +300,9 @@ class _Replacing:
 
 def _objects(members: Mapping[Any, Any], found: dict[int, Any], depth: int) -> None:
     for key, value in members.items():
-        if isinstance(key, str) and holds_sizes(value, key) and id(value) not in found:
+        if type(value) in _PLAIN or id(value) in found:
+            continue
+        if isinstance(key, str) and holds_sizes(value, key):
             found[id(value)] = value
             if depth + 1 < DEPTH:
                 _objects(value if type(value) is dict else vars(value), found, depth + 1)
@@ -314,6 +316,7 @@ def holds_sizes(value: Any, path: str) -> bool:
 
 
 _NO_SIZES = frozenset((bool, float, str, type(None), set, OrderedDict, torch.Tensor, nn.Parameter, ChannelPlan))
+_PLAIN = _NO_SIZES | {int, tuple, list}  # no objects in which sizes are looked for
 _NOT_CONFIGURATION = (
     int,
     str,

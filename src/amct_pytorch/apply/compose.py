@@ -31,6 +31,14 @@ def compose(first: ChannelPlan, second: ChannelPlan) -> ChannelPlan:
     )
 
 
+def removals_by_tensor(plan: ChannelPlan) -> dict[str, dict[int, Removal]]:
+    """What goes of each tensor that loses something, by axis."""
+    found: dict[str, dict[int, Removal]] = {}
+    for axis, removal in sorted(plan.removals.items()):
+        found.setdefault(axis.tensor, {})[axis.axis] = removal
+    return found
+
+
 def removals_of(plan: ChannelPlan, tensor: str) -> dict[int, Removal]:
     """What goes of one tensor, by axis."""
     keys = (Axis(tensor, axis) for axis in range(len(plan.shapes.get(tensor, ()))))

@@ -76,7 +76,9 @@ def _followed(model: nn.Module, plan: ChannelPlan) -> Iterator[tuple[str, nn.Mod
         return before.get(id(tensor), tuple(tensor.shape))
 
     for name, layer in named_modules(model):
-        own = (*layer._parameters.values(), *layer._buffers.values(), *_parametrized(layer))
+        own = [*layer._parameters.values(), *layer._buffers.values()]
+        if "parametrizations" in layer._modules:
+            own += _parametrized(layer)
         tensors_cut = [cut[id(tensor)] for tensor in own if id(tensor) in cut]
         old = _sizes(layer, shape_before) if tensors_cut else {}
         if old and all(getattr(layer, attribute, None) == size for attribute, size in old.items()):
