@@ -60,8 +60,9 @@ def plan(
     refuse_sparse(model)
     arguments = as_arguments(input_data)
     taught = options(model, rules, opaque)
-    facts = analyse(model, arguments, taught)
-    return check(facts, settings, model, arguments, taught)
+    with collection_paused():
+        facts = analyse(model, arguments, taught)
+        return check(facts, settings, model, arguments, taught)
 
 
 def apply(model: nn.Module, plan: Plan) -> nn.Module:

@@ -91,11 +91,6 @@ class Logged(NamedTuple):
     shapes_in: tuple[tuple[int, ...], ...]
 
 
-# What was found of the results of operations, by what it depends on, in the order in which they ran; with the operands,
-# whose identities are in the key.
-Found = dict[tuple[Any, ...], list[tuple[tuple[Info, ...], list[Info]]]]
-
-
 class Piece(NamedTuple):
     """A part of a labelled dim that an operation took out: it has to be said by what size."""
 
@@ -106,6 +101,17 @@ class Piece(NamedTuple):
     out: torch.Tensor
 
 
+class Finding(NamedTuple):
+    """What was found of an operation: its results, which of them are pieces and of what, and the operands, whose
+    identities are in the key."""
+
+    given: tuple[Info, ...]
+    pieces: list[tuple[int, Factor, int, int, int]]
+    infos: list[Info]
+
+
+# By what it depends on, in the order in which operations ran.
+Found = dict[tuple[Any, ...], list[Finding]]
 Rule = Callable[["Capture", Call], None]
 
 
@@ -411,6 +417,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         scalars = self._scalars(call, leaves)
         of = (key, call.shapes, *[id(i.like or i) for i in infos])
         same = (scalars, sizes, *of)
+        before = len(self.pieces)
         given = self._recalled(same, outs)
         if given is None:
             given = self._labelled(call, infos, outs)
@@ -418,8 +425,9 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._compare(call, (*[v for v in scalars if type(v) is not bool], *of), infos, given)
         if self.earlier is None and any(type(v) is bool for v in scalars):
             self.switched.add((*[v for v in scalars if type(v) is not bool], *of))
-        if not self.pieces and self.repeated is None and call.name not in _STRIDED:
-            self.found.setdefault(same, []).append((given, infos))
+        if self.repeated is None and call.name not in _STRIDED:
+            pieces = [(_position(p.out, outs), *p[:4]) for p in self.pieces[before:]]
+            self.found.setdefault(same, []).append(Finding(given, pieces, infos))
         if call.name not in COPIES:
             self.log.append(Logged(key, scalars, sizes, given, tuple(infos), call.shapes))
 
@@ -428,11 +436,12 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         found = self.earlier.found.get(same) if self.earlier is not None and self.repeated is None else None
         if not found:
             return None
-        given, _ = found.pop(0)
+        given, pieces, _ = found.pop(0)
         for tensor, info in zip(outs, given, strict=True):
             setattr(tensor, MARK, info)
             if self.made is not None and not info.name:
                 self.made.append(weakref.ref(tensor))
+        self.pieces += [Piece(factor, dim, start, stop, outs[i]) for i, factor, dim, start, stop in pieces]
         return given
 
     def _compare(self, call: Call, switched: tuple[Any, ...], infos: list[Info], given: tuple[Info, ...]) -> None:
@@ -542,6 +551,10 @@ class Earlier(NamedTuple):
     found: Found
     switched: set[tuple[Any, ...]]
     operations: int
+
+
+def _position(tensor: torch.Tensor, among: list[torch.Tensor]) -> int:
+    return next(i for i, t in enumerate(among) if t is tensor)
 
 
 def _alike(one: Info, two: Info) -> bool:

@@ -198,10 +198,10 @@ def components(labels: Labels, ties: Sequence[tuple[Factor, Factor]]) -> npt.NDA
             root[two] = one
     node = _nodes(labels, [find(i) for i in range(len(root))])
     count = int(node.max()) + 1 if len(node) else 0
-    left = np.concatenate([node[a.ravel()] for a, _ in pairs]) if pairs else np.zeros(0, np.int64)
-    right = np.concatenate([node[b.ravel()] for _, b in pairs]) if pairs else np.zeros(0, np.int64)
-    kind = np.int32 if count < 2**31 else np.int64  # scipy copies the wider ones
-    graph = coo_array((np.ones(len(left), np.int8), (left.astype(kind), right.astype(kind))), shape=(count, count))
+    node = node.astype(np.int32 if count < 2**31 else np.int64)  # scipy copies the wider ones
+    left = np.concatenate([node[a].ravel() for a, _ in pairs]) if pairs else node[:0]
+    right = np.concatenate([node[b].ravel() for _, b in pairs]) if pairs else node[:0]
+    graph = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(count, count))
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)[node]
 
 
