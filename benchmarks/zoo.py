@@ -4,9 +4,10 @@ Prints the median over the convolutional networks that Torch-Pruning prunes of c
 record included, to those of its graph and prune; how many architectures create in at most three forward passes plus
 0.3 s; and those that do not. Float32, eval mode, one thread; per network the median of the rounds. A network
 has a process of its own with 12 GB of memory: where Torch-Pruning needs more, it does not prune the network, and where
-it needs more than a minute, it counts as a minute.
+it needs more than a minute, it counts as a minute. The zoo's images are small, 64x64 mostly; with --size the
+convolutional networks that take any size get such ones. --alone leaves Torch-Pruning out.
 
-    python benchmarks/zoo.py [--rounds 3] [NAME ...]
+    python benchmarks/zoo.py [--rounds 3] [--size 224] [--alone] [NAME ...]
 """
 
 from __future__ import annotations
@@ -62,18 +63,32 @@ def forward(model: nn.Module, inputs: Any) -> None:
             model(*inputs) if isinstance(inputs, tuple) else model(inputs)
 
 
-def compare(member: Architecture, rounds: int) -> tuple[float, float, float | None]:
-    """Median seconds of create, of a forward pass, and of Torch-Pruning where it prunes the network at all."""
+def built(member: Architecture, size: int | None) -> tuple[nn.Module, Any]:
     torch.manual_seed(0)
     model, inputs = member.build()
     model.eval()
+    image = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
+    if size is None or member.kind != "convnet" or not isinstance(image, torch.Tensor) or image.ndim != 4:
+        return model, inputs
+    large = torch.rand(*image.shape[:2], size, size)
+    try:
+        forward(model, large)
+    except (RuntimeError, ValueError, AssertionError):  # it takes its own size alone
+        return model, inputs
+    return model, large
+
+
+def compare(member: Architecture, rounds: int, size: int | None, alone: bool) -> tuple[float, float, float | None]:
+    """Median seconds of create, of a forward pass, and of Torch-Pruning where it prunes the network at all."""
+    model, inputs = built(member, size)
     ours, passes = [], []
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(rounds + 1):
             passes.append(seconds(lambda: forward(model, inputs)))
             record = Path(folder, "record.txt")
             ours.append(seconds(lambda record=record: amct.create_prune_retrain_model(model, inputs, CONFIG, record)))
-    peer = [of_theirs(model, inputs) for _ in range(rounds + 1)] if member.kind == "convnet" else [None]
+    compared = member.kind == "convnet" and not alone
+    peer = [of_theirs(model, inputs) for _ in range(rounds + 1)] if compared else [None]
     found = None if None in peer else statistics.median(p for p in peer[1:] if p is not None)
     return statistics.median(ours[1:]), statistics.median(passes[1:]), found
 
@@ -97,7 +112,7 @@ def late(*_: Any) -> None:
     raise TimeoutError
 
 
-def apart(member: Architecture, rounds: int) -> tuple[float, float, float | None]:
+def apart(member: Architecture, rounds: int, size: int | None, alone: bool) -> tuple[float, float, float | None]:
     """The same in a process of its own."""
     context = multiprocessing.get_context("fork")
     results = context.SimpleQueue()
@@ -105,7 +120,7 @@ def apart(member: Architecture, rounds: int) -> tuple[float, float, float | None
     def run() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         signal.signal(signal.SIGALRM, late)
-        results.put(compare(member, rounds))
+        results.put(compare(member, rounds, size, alone))
 
     process = context.Process(target=run)
     process.start()
@@ -120,13 +135,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--size", type=int)
+    parser.add_argument("--alone", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     members = [a for a in ARCHITECTURES if not options.names or a.name in options.names]
     ratios, within, slow = [], 0, []
     for i, member in enumerate(members):
-        ours, one, peer = apart(member, options.rounds)
+        ours, one, peer = apart(member, options.rounds, options.size, options.alone)
         ratios += [ours / peer] if peer else []
         within += ours <= PASSES * one + EXTRA
         slow += [f"{member.name} {ours:.2f} ({one:.3f})"] if ours > PASSES * one + EXTRA else []

@@ -55,13 +55,14 @@ def empty(made: Made, copy: nn.Module, before: Namespaces) -> None:
     own = _owned(copy)
     kept = {id(t) for t in alive} - own.keys()
     _restore(before, kept)
-    _release([t for t in alive if id(t) in kept], own, _DEPTH)
     del alive
+    _clear(_near(copy, before), kept)
+    if not any(id(t) in kept for t in _alive(made)):
+        return  # what follows looks at every object that there is
+    _release([t for t in _alive(made) if id(t) in kept], own, _DEPTH)
     if not any(id(t) in kept for t in _alive(made)):
         return
-    for cache in [o for o in gc.get_objects() if type(o) is functools._lru_cache_wrapper]:
-        if _reaches(cache, kept, _DEPTH + 2):
-            cache.cache_clear()
+    _clear(gc.get_objects(), kept)
     left = [t for t in _alive(made) if id(t) in kept]
     if left and any(not _held_by_us(holder, left) for holder in gc.get_referrers(*left)):
         warnings.warn(
@@ -70,6 +71,25 @@ def empty(made: Made, copy: nn.Module, before: Namespaces) -> None:
             AmctWarning,
             stacklevel=2,
         )
+
+
+def _near(copy: nn.Module, before: Namespaces) -> Iterator[Any]:
+    """What modules, their classes and the files that define them hold, and the functions among it: decorators keep
+    caches so."""
+    for names in (*(vars(module) for module in copy.modules()), *(names for _, names in before)):
+        for value in names.values():
+            yield value
+            if isinstance(value, (staticmethod, classmethod)):
+                value = value.__func__
+            while isinstance(value, types.FunctionType):
+                yield from gc.get_referents(*(value.__closure__ or ()))
+                value = vars(value).get("__wrapped__")
+
+
+def _clear(values: Iterable[Any], kept: set[int]) -> None:
+    for cache in [v for v in values if type(v) is functools._lru_cache_wrapper]:
+        if _reaches(cache, kept, _DEPTH + 2):
+            cache.cache_clear()
 
 
 def put_back(before: Namespaces, tensors: Iterable[torch.Tensor]) -> None:
