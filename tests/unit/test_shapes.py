@@ -79,6 +79,21 @@ def test_powers_and_softmax() -> None:
 def test_products() -> None:
     for bias in (torch.randn(4), torch.randn(3, 4), torch.randn(1), torch.randn(3, 1)):
         agree(aten.addmm.default, bias, torch.randn(3, 5), torch.randn(5, 4), beta=0.5)
+    agree(aten.mm.default, torch.randn(3, 5), torch.randn(5, 4))
+    agree(aten.bmm.default, torch.randn(2, 3, 5), torch.randn(2, 5, 4))
+
+
+@given(st.data())
+def test_broadcasting(data: st.DataObject) -> None:
+    sizes = st.lists(st.integers(1, 2), max_size=4)
+    x, y = torch.empty(data.draw(sizes)), torch.empty(data.draw(sizes))
+    try:
+        want = torch.broadcast_shapes(x.shape, y.shape)
+    except RuntimeError:
+        with pytest.raises(RuntimeError):
+            shapes._broadcast(x, y)
+    else:
+        assert shapes._broadcast(x, y) == want
 
 
 @pytest.mark.parametrize("name", shapes.UPSAMPLE)
@@ -97,6 +112,12 @@ def test_norms_and_attention() -> None:
     q, k, v = torch.randn(2, 3, 7, 8), torch.randn(2, 3, 6, 8), torch.randn(2, 3, 6, 8)
     agree(aten._scaled_dot_product_flash_attention_for_cpu.default, q, k, v)
     agree(aten.native_dropout.default, X, 0.5, True)
+    agree(aten.native_group_norm.default, X, vector, None, 2, 4, 25, 2, 1e-5)
+    for dim, norms in ((0, torch.ones(2, 1, 1, 1)), (3, torch.ones(1, 1, 1, 5))):
+        agree(aten._weight_norm_interface.default, X, norms, dim)
+    for slope in (torch.ones(1), torch.ones(4, 1, 1), torch.ones(1, 4, 1, 1)):
+        agree(aten._prelu_kernel.default, X, slope)
+    agree(aten.grid_sampler_2d.default, X, torch.rand(2, 3, 7, 2), 0, 0, False)
 
 
 @given(st.data())
@@ -132,10 +153,15 @@ def test_convolutions(data: st.DataObject) -> None:
         (aten.native_layer_norm.default, (X, [4], torch.ones(4), None, 1e-5)),
         (aten.addmm.default, (Y, torch.randn(3, 5), torch.randn(4, 5))),
         (aten.addmm.default, (torch.randn(5), torch.randn(3, 5), torch.randn(5, 4))),
+        (aten.mm.default, (torch.randn(3, 5), torch.randn(4, 5))),
+        (aten.bmm.default, (torch.randn(2, 3, 5), torch.randn(3, 5, 4))),
+        (aten.native_group_norm.default, (X, torch.ones(5), None, 2, 4, 25, 2, 1e-5)),
+        (aten.native_group_norm.default, (X, None, None, 2, 4, 25, 3, 1e-5)),
+        (aten.grid_sampler_2d.default, (X, torch.rand(3, 3, 7, 2), 0, 0, False)),
         (aten.cat.default, ([X, X[:, :, 1:]], 1)),
         (aten.stack.default, ([X, X[:, :, 1:]], 1)),
     ],
-    ids=["convolution", "layer norm", "product", "bias", "join", "stack"],
+    ids="convolution,layer norm,product,bias,mm,bmm,group norm,groups,samples,join,stack".split(","),
 )
 def test_what_does_not_fit_is_an_error_as_with_data(func: Any, args: tuple[Any, ...]) -> None:
     with pytest.raises(RuntimeError):

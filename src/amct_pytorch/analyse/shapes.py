@@ -106,7 +106,15 @@ def _new(like: torch.Tensor, shape: Sequence[int], dtype: torch.dtype | None = N
 
 
 def _broadcast(x: torch.Tensor, y: torch.Tensor) -> torch.Size:
-    return torch.Size(torch.broadcast_shapes(x.shape, y.shape))  # type: ignore[no-untyped-call]
+    """The shape of both together; torch.broadcast_shapes takes ten times as long."""
+    long, short = (x.shape, y.shape) if x.ndim >= y.ndim else (y.shape, x.shape)
+    sizes = list(long)
+    for i, n in enumerate(short, len(long) - len(short)):
+        if n != sizes[i]:
+            if 1 not in (n, sizes[i]):
+                raise RuntimeError(f"{tuple(x.shape)} and {tuple(y.shape)} cannot be broadcast")
+            sizes[i] = n if sizes[i] == 1 else sizes[i]
+    return torch.Size(sizes)
 
 
 def convolution(
@@ -161,6 +169,30 @@ def layer_norm(
         raise RuntimeError(f"the last dims of {tuple(x.shape)} are not {tuple(shape)}")
     outer = (*x.shape[: x.ndim - n], *[1] * n)
     return _new(x, x.shape), _new(x, outer), _new(x, outer)
+
+
+def group_norm(
+    x: torch.Tensor, weight: Any, bias: Any, batch: int, channels: int, positions: int, groups: int, eps: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    for t in (weight, bias):
+        if t is not None and tuple(t.shape) != (channels,):
+            raise RuntimeError(f"a weight of shape {tuple(t.shape)} for {channels} channels")
+    if channels % groups or x.numel() != batch * channels * positions:
+        raise RuntimeError(f"{groups} groups of {channels} channels in {tuple(x.shape)}")
+    return _new(x, x.shape), _new(x, (batch, groups)), _new(x, (batch, groups))
+
+
+def weight_norm(v: torch.Tensor, g: torch.Tensor, dim: int = 0) -> Any:
+    if v.shape[dim] != g.numel():
+        raise RuntimeError(f"{g.numel()} norms for dim {dim} of {tuple(v.shape)}")
+    return (_new(v, v.shape), _new(g, g.shape)) if g.is_meta else NotImplemented
+
+
+def grid_sample(x: torch.Tensor, grid: torch.Tensor, *rest: Any) -> torch.Tensor:
+    """(N, C, H, W) at (N, H', W', 2) to (N, C, H', W')"""
+    if x.ndim != 4 or grid.ndim != 4 or grid.shape[0] != x.shape[0] or grid.shape[3] != 2:
+        raise RuntimeError(f"{tuple(x.shape)} is sampled at {tuple(grid.shape)}")
+    return _new(x, (*x.shape[:2], *grid.shape[1:3]))
 
 
 def attention(
@@ -237,10 +269,17 @@ def addmm(bias: torch.Tensor, x: torch.Tensor, w: torch.Tensor, **kwargs: Any) -
     """(n, k) by (k, m), and a bias that is expanded to (n, m)"""
     if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[0]:
         raise RuntimeError(f"a product of {tuple(x.shape)} and {tuple(w.shape)}")
-    shape = torch.Size((x.shape[0], w.shape[1]))
-    if torch.broadcast_shapes(bias.shape, shape) != shape:  # type: ignore[no-untyped-call]
-        raise RuntimeError(f"a bias of {tuple(bias.shape)} is added to {tuple(shape)}")
-    return _new(x, shape)
+    out = _new(x, (x.shape[0], w.shape[1]))
+    if _broadcast(bias, out) != out.shape:
+        raise RuntimeError(f"a bias of {tuple(bias.shape)} is added to {tuple(out.shape)}")
+    return out
+
+
+def product(x: torch.Tensor, w: torch.Tensor) -> Any:
+    """(.., n, k) by (.., k, m)"""
+    if x.shape[:-2] != w.shape[:-2] or x.shape[-1] != w.shape[-2]:
+        raise RuntimeError(f"a product of {tuple(x.shape)} and {tuple(w.shape)}")
+    return _new(x, (*x.shape[:-1], w.shape[-1])) if x.dtype == w.dtype and w.is_meta else NotImplemented
 
 
 def cat(tensors: Sequence[torch.Tensor], dim: int = 0) -> Any:
@@ -307,6 +346,11 @@ RULES: Mapping[str, Shape] = {
     "pow": power,
     **dict.fromkeys(UPSAMPLE, upsample),
     "addmm": addmm,
+    **dict.fromkeys(("mm", "bmm"), product),
+    "native_group_norm": group_norm,
+    "_weight_norm_interface": weight_norm,
+    "_prelu_kernel": pointwise,
+    "grid_sampler_2d": grid_sample,
     "_grouped_mm": grouped_mm,
     "cat": cat,
     "stack": stack,
