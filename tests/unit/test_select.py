@@ -14,7 +14,7 @@ import amct_pytorch as amct
 from amct_pytorch.config import ChannelSparsity
 from amct_pytorch.record import Node
 from amct_pytorch.select.counts import kept_units
-from amct_pytorch.select.scores import filter_norms, order, unit_scores
+from amct_pytorch.select.scores import filter_norms, ranked, unit_scores
 
 
 @pytest.mark.parametrize(
@@ -143,12 +143,15 @@ def test_filters_of_a_grouped_transposed_convolution() -> None:
 def test_a_head_scores_the_mean_of_its_rows() -> None:
     rows = np.array([4.0, 0.0, 1.0, 1.0, 3.0, 2.0])
     unit = np.array([0, 0, 1, 1, 2, 2])
-    found = unit_scores(np.array([0, 1, 2]), [(np.arange(6), rows)], unit)
+    found = unit_scores([np.array([0, 1, 2])], [(np.arange(6), rows)], unit)
     np.testing.assert_allclose(found, [0.5, 0.25, 0.625])
+    apart = unit_scores([np.array([2]), np.array([0, 1])], [(np.arange(6), rows)], unit)  # each class on its own scale
+    np.testing.assert_allclose(apart, [0.5, 0.5, 0.25])
 
 
 def test_ties_go_lowest_first_and_equal_weights_are_ties() -> None:
-    assert order(np.array([1.0, 0.0, 0.0, 2.0])).tolist() == [1, 2, 0, 3]
+    classes = [np.array([4, 5, 6, 9]), np.array([1, 2])]
+    assert ranked(classes, np.array([1.0, 0.0, 0.0, 2.0, 0.5, 0.5])) == [[5, 6, 4, 9], [1, 2]]
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1))
     nn.init.constant_(model[0].weight, 0.5)
     assert removed(pruned(model, X), "0.weight", 0) == [0, 1, 2, 3]

@@ -18,7 +18,7 @@ from amct_pytorch.record import Axis, Change, ChannelPlan, Removal, Setting
 from amct_pytorch.report import GroupSummary, Left, Summary
 from amct_pytorch.select.counts import kept_units
 from amct_pytorch.select.nodes import nodes
-from amct_pytorch.select.scores import Scores, filter_norms, order, unit_scores
+from amct_pytorch.select.scores import Scores, filter_norms, ranked, unit_scores
 from amct_pytorch.structure import named_modules
 
 RESIDUAL = "it is a residual width, and the config leaves those (residual_width: false)"
@@ -91,7 +91,7 @@ class Selector:
         widths = [max(self._channels_on(a, index) // base, 1) for a in group.producers] if aligned else []
         kept = kept_units(base, ratio, shares, widths, groups)
         if index not in self._ordered:
-            self._ordered[index] = [self._ranked(c, group) for c in group.classes]
+            self._ordered[index] = self._ranked(group)
         return [u for c in self._ordered[index] for u in c[: len(c) - kept * len(c) // base]]
 
     def _units_on(self, axis: Axis, index: int) -> int:
@@ -114,9 +114,9 @@ class Selector:
     def _channels_on(self, axis: Axis, index: int) -> int:
         return int((self.groups[axis] == index).sum())
 
-    def _ranked(self, units: Ids, group: Group) -> list[int]:
+    def _ranked(self, group: Group) -> list[list[int]]:
         producers = [(self.axes[a], self._norm(a)) for a in group.producers]
-        return list(units[order(unit_scores(units, producers, self.facts.grouping.unit))].tolist())
+        return ranked(group.classes, unit_scores(group.classes, producers, self.facts.grouping.unit))
 
     def _norm(self, axis: Axis) -> Scores:
         if axis not in self._norms:

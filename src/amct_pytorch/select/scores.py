@@ -34,12 +34,14 @@ def filter_norms(tensor: torch.Tensor, axis: int, channels: int, name: str) -> S
     return np.asarray(norms.cpu().numpy(), np.float64)
 
 
-def unit_scores(units: Ids, producers: Sequence[tuple[Factor, Scores]], unit: Ids) -> Scores:
-    """The score of each unit: per producer min-max normalized norms, the mean over a unit's rows; summed over
-    producers.
+def unit_scores(classes: Sequence[Ids], producers: Sequence[tuple[Factor, Scores]], unit: Ids) -> Scores:
+    """The score of each unit of each class, one after the other: per producer norms, min-max normalized in the class,
+    the mean over a unit's rows; summed over producers.
 
     producers: per axis its labels and the norm of each; unit: the unit of every label.
     """
+    units = np.concatenate(classes)
+    class_of = _class_of(classes)
     total = np.zeros(len(units))
     first = int(units.min())
     position = np.full(int(units.max()) - first + 3, -1)  # one more at each end, for the units of others
@@ -47,16 +49,23 @@ def unit_scores(units: Ids, producers: Sequence[tuple[Factor, Scores]], unit: Id
     for axis_labels, norms in producers:
         where = position[np.clip(unit[axis_labels] - first + 1, 0, len(position) - 1)]
         mine = where >= 0
-        if not mine.any():
-            continue
         values, where = norms[mine], where[mine]
-        spread = values.max() - values.min()
-        values = (values - values.min()) / spread if spread > 0 else np.zeros_like(values)
+        low, high = np.full(len(classes), np.inf), np.full(len(classes), -np.inf)
+        np.minimum.at(low, class_of[where], values)
+        np.maximum.at(high, class_of[where], values)
+        spread = (high - low)[class_of[where]]
+        values = (values - low[class_of[where]]) / np.where(spread > 0, spread, 1)
         rows = np.bincount(where, minlength=len(units))
         total += np.bincount(where, values, minlength=len(units)) / np.maximum(rows, 1)
     return total
 
 
-def order(scores: Scores) -> Ids:
-    """Positions from the least important; ties: the lowest index first."""
-    return np.argsort(scores, kind="stable")
+def ranked(classes: Sequence[Ids], scores: Scores) -> list[list[int]]:
+    """The units of each class from the least important; ties: the lowest index first. `scores`: one after the other."""
+    units = np.concatenate(classes)
+    ordered = units[np.lexsort((scores, _class_of(classes)))]
+    return [part.tolist() for part in np.split(ordered, np.cumsum([len(c) for c in classes])[:-1])]
+
+
+def _class_of(classes: Sequence[Ids]) -> Ids:
+    return np.repeat(np.arange(len(classes)), [len(c) for c in classes])
