@@ -18,7 +18,7 @@ from torch import nn
 
 from amct_pytorch.analyse.capture import Info, Logged
 from amct_pytorch.analyse.groups import units_of
-from amct_pytorch.analyse.run import Arguments, Facts, Means, Options, Passes, Trace
+from amct_pytorch.analyse.run import Arguments, Facts, Means, Options, Passes, Trace, line_of
 from amct_pytorch.apply.compose import removals_by_tensor
 from amct_pytorch.apply.cut import cut_shape, cut_tensor
 from amct_pytorch.apply.sizes import apply_sizes
@@ -110,7 +110,7 @@ class _Skeleton:
         try:
             passes.run(replay, arguments, trace.training)
         except Exception as e:  # noqa: BLE001 - any failure means that groups stay whole, and is reported with them
-            error = f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"
+            error = line_of(e)
         if replay.fault is not None:
             raise replay.fault
         return replay, error

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import gc
 import sys
-import traceback
 import types
 import warnings
 import weakref
@@ -34,16 +33,6 @@ def namespaces(model: nn.Module) -> Namespaces:
     return [(owner, dict(vars(owner))) for owner in (*own, *files.values())]
 
 
-def let_go(error: BaseException) -> None:
-    """The frames that an error holds let go of their tensors, so that they do not look like a cache."""
-    cause: BaseException | None = error
-    while cause is not None:
-        traceback.clear_frames(cause.__traceback__)
-        for frame, _ in traceback.walk_tb(cause.__traceback__):
-            frame.f_locals  # noqa: B018 - a table of them that was asked for is brought up to date: it is empty now
-        cause = cause.__cause__ or cause.__context__
-
-
 def empty(made: Made, copy: nn.Module, before: Namespaces) -> None:
     """Take what a pass made out of names, tables and `lru_cache`s; the copy of the model that it ran keeps its own.
 
@@ -57,6 +46,7 @@ def empty(made: Made, copy: nn.Module, before: Namespaces) -> None:
     _restore(before, kept)
     del alive
     _clear(_near(copy, before), kept)
+    gc.collect(0)  # cycles of references, as an error and its frames are
     if not any(id(t) in kept for t in _alive(made)):
         return  # what follows looks at every object that there is
     _release([t for t in _alive(made) if id(t) in kept], own, _DEPTH)

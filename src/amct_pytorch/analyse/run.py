@@ -106,7 +106,7 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options) -> Facts:
         done.append(_train_pass(model, own, arguments, options, labels, passes, first))
     except Exception as e:  # noqa: BLE001 - the cause goes into the report, and what only train mode uses stays
         notes.append(
-            f"train mode could not be analysed on this input ({_line(e)}); what only train mode uses stays as it is"
+            f"train mode could not be analysed on this input ({line_of(e)}); what only train mode uses stays as it is"
         )
     touched = set().union(*(p.touched for p in done))
     couple([e for p in done for e in p.equations], labels)
@@ -129,8 +129,8 @@ def _eval_pass(
         raise
     except Exception as e:
         raise ModelError(
-            f"the forward pass of {type(model).__name__} in eval mode fails on input_data: {_line(e)}; input_data must "
-            "be what the model takes: a tensor, a tuple of arguments, or a dict of keyword arguments"
+            f"the forward pass of {type(model).__name__} in eval mode fails on input_data: {line_of(e)}; input_data "
+            "must be what the model takes: a tensor, a tuple of arguments, or a dict of keyword arguments"
         ) from e
 
 
@@ -169,8 +169,13 @@ def _train_pass(
     return passes.trace(labels, first.entries, arguments, training=True)
 
 
-def _line(e: Exception) -> str:
-    return f"{type(e).__name__}: {next(iter(str(e).splitlines()), '')}"
+class Failed(Exception):
+    """A pass without data failed: the kind of error, and the first line of what it says."""
+
+
+def line_of(e: Exception) -> str:
+    """The kind of an error, and the first line of what it says."""
+    return str(e) if isinstance(e, Failed) else f"{type(e).__name__}: {next(iter(str(e).splitlines()), '')}"
 
 
 def tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -336,6 +341,7 @@ class Passes:
             capture.enter(f"input {i}", t, (), static=False)
         sizes = SizeMode(capture)
         before = leaks.namespaces(self.model)
+        failure = ""
         try:
             with torch.no_grad(), _quiet(self.tensors.values()), self.fake or contextlib.nullcontext(), capture, sizes:
                 out = self.model(*args, **kwargs)
@@ -343,14 +349,16 @@ class Passes:
             capture.outputs(out)
             del out
         except Exception as e:
-            if capture.made is not None:
-                leaks.let_go(e)
-            raise
+            if self.means is Means.REAL:
+                raise
+            failure = line_of(e)  # the error goes, with all that its frames hold
         finally:
             capture.leave()
-            leaks.empty(capture.made or [], self.model, before)
             for h in hooks:
                 h.remove()
+        leaks.empty(capture.made or [], self.model, before)
+        if failure:
+            raise Failed(failure)
 
     def _inputs(self, arguments: Arguments) -> Arguments:
         args, kwargs = arguments
