@@ -112,13 +112,14 @@ def _copy(value: Any, memo: dict[int, Any]) -> Any:
         memo[id(value)] = module
         own = vars(module)
         for k, v in vars(value).items():
+            if k == "_compiled_call_impl":
+                continue
             if type(v) in _ATOMS:
                 own[k] = v
             elif type(v) in (dict, OrderedDict) and not v and id(v) not in memo:  # most of what a module holds
                 own[k] = memo[id(v)] = type(v)()
             else:
                 own[k] = _copy(v, memo)
-        own.pop("_compiled_call_impl", None)
         return module
     return copy.deepcopy(value, memo)
 

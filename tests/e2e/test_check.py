@@ -168,3 +168,22 @@ def test_a_group_that_fails_only_in_train_mode() -> None:
 
     plan = amct.plan(Trained().eval(), (torch.randn(2, 3, 8, 8),), CONFIG)
     assert {a.tensor for a in plan.removals} == {"b.weight", "b.bias", "c.weight"}
+
+
+def test_a_branch_that_train_mode_takes_only_after_the_cut() -> None:
+    """Nothing in the original's passes shows it: train mode does there what eval mode does."""
+
+    class Narrow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = C(3, 16), C(16, 12), C(12, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.a(x)
+            if self.training and float(x.shape[1]) < 16:
+                x = x + 1
+            return self.c(F.relu(self.b(x)))
+
+    plan = amct.plan(Narrow().eval(), (torch.randn(2, 3, 8, 8),), CONFIG)
+    assert not plan.removals
+    assert any("would not do the same: aten.add.Tensor runs instead" in left.reason for left in plan.summary.left)

@@ -152,6 +152,20 @@ def test_an_error_in_forward_leaves_all_as_it_was(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+CACHE: dict[str, torch.Tensor] = {}
+
+
+def test_an_interrupt_leaves_no_tensor_of_the_analysis_in_a_cache() -> None:
+    class Interrupted(Model):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            CACHE["first"] = self.stem(x)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        amct.plan(Interrupted().eval(), torch.rand(2, 3, 8, 8), CONFIG)
+    assert not CACHE
+
+
 def test_no_tensor_is_shared(tmp_path: Path) -> None:
     model = Model()
     small = made(model, torch.randn(2, 3, 8, 8), tmp_path)

@@ -135,6 +135,21 @@ def test_nothing_is_left_behind() -> None:
     assert Leaves.shared is None
 
 
+SHARED = nn.PReLU(4)  # all models of the class use this one
+
+
+class Shares(nn.Module):
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.linear, self.act = nn.Linear(n, 4), SHARED
+
+
+def test_a_module_that_instances_share_keeps_its_parameters() -> None:
+    weight = SHARED.weight
+    build(Shares(3), {"n": size("n", 3)})
+    assert SHARED.weight is weight
+
+
 def test_errors_say_what_was_wrong() -> None:
     class Fails(nn.Module):
         def __init__(self, n: int) -> None:

@@ -169,9 +169,6 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.entered: dict[str, Info] = {}  # of parameters, buffers and inputs
         self.earlier = earlier
         self.found: Found = {}
-        self.switched: set[tuple[Any, ...]] = set()  # operations that flags are given to, without these
-        self.departs = earlier is None  # whether anything was done with channels that the earlier pass did not do
-        self._fresh: set[int] = set()  # what only this pass knows
         self.per_group: dict[int, Factor] = {}
         self.repeated: Factor | None = None  # what a dim of one element that is expanded to this many is repeated for
         self.inside = False  # a call of torch: what it compares is not the user's
@@ -415,17 +412,12 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         outs = [o for o in out if isinstance(o, torch.Tensor)]
         sizes = tuple([tuple(o.shape) for o in outs])
         scalars = self._scalars(call, leaves)
-        of = (key, call.shapes, *[id(i.like or i) for i in infos])
-        same = (scalars, sizes, *of)
+        same = (key, scalars, sizes, call.shapes, *[id(i.like or i) for i in infos])
         before = len(self.pieces)
         given = self._recalled(same, outs)
         if given is None:
             given = self._labelled(call, infos, outs)
-            if not self.departs:
-                self._compare(call, (*[v for v in scalars if type(v) is not bool], *of), infos, given)
-        if self.earlier is None and any(type(v) is bool for v in scalars):
-            self.switched.add((*[v for v in scalars if type(v) is not bool], *of))
-        if self.repeated is None and call.name not in _STRIDED:
+        if self.earlier is None and self.repeated is None and call.name not in _STRIDED:
             pieces = [(_position(p.out, outs), *p[:4]) for p in self.pieces[before:]]
             self.found.setdefault(same, []).append(Finding(given, pieces, infos))
         if call.name not in COPIES:
@@ -443,19 +435,6 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.made.append(weakref.ref(tensor))
         self.pieces += [Piece(factor, dim, start, stop, outs[i]) for i, factor, dim, start, stop in pieces]
         return given
-
-    def _compare(self, call: Call, switched: tuple[Any, ...], infos: list[Info], given: tuple[Info, ...]) -> None:
-        """Whether an operation that the earlier pass did not run is one that it ran in another mode, or a copy, and
-        leaves an operand as it is, as far as rules go."""
-        if not any(i.factors for i in infos):
-            return
-        known = {id(i.like or i) for i in infos if i.factors}
-        new = any(id(i.like or i) in self._fresh for i in infos)
-        if new or known.isdisjoint([id(info.like or info) for info in given]):
-            self.departs = True
-        elif call.name not in COPIES and self.earlier is not None:
-            self.departs = switched not in self.earlier.switched
-        self._fresh.update(id(info) for info in given if info.like is None and not any(info is i for i in infos))
 
     def _labelled(self, call: Call, infos: list[Info], outs: list[torch.Tensor]) -> tuple[Info, ...]:
         """What the rule of an operation says of its results."""
@@ -544,12 +523,11 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
 class Earlier(NamedTuple):
     """An earlier pass over the same model: what it found is taken over where the same operation runs again.
 
-    `switched`: its operations that flags are given to, without the flags. `operations`: how many it ran.
+    `operations`: how many it ran.
     """
 
     entered: Mapping[str, Info]
     found: Found
-    switched: set[tuple[Any, ...]]
     operations: int
 
 

@@ -71,11 +71,7 @@ def _built(kind: type[nn.Module], arguments: Mapping[str, Any], mode: _Making, b
     sizes = {n: known for n, t in tensors.items() if (known := mode.sizes.get((_memory(t), t.shape)))}
     computed = {name: mode.digest(t) for name, t in _unsaved(module).items()}
     leaks.put_back(before, (*mode.made, *tensors.values()))
-    copied = copy_structure(module, {id(t): without_data(t, t.shape) for t in tensors.values()})
-    for _, part in named_modules(module):  # it may be in a cycle of references
-        part._parameters.clear()
-        part._buffers.clear()
-    return Built(copied, sizes, computed)
+    return Built(copy_structure(module, {id(t): without_data(t, t.shape) for t in tensors.values()}), sizes, computed)
 
 
 @contextlib.contextmanager

@@ -53,8 +53,7 @@ class Entry:
 @dataclass(frozen=True)
 class Trace:
     """What one pass left: its log, what is known of the tensors that it `entered` with, what it asks of sizes, which
-    tensors it used, what it decided, what it `found` of operations and which it `switched` by flags; and whether it
-    `departs` from the pass before: does anything with channels that the other did not do.
+    tensors it used, what it decided, and what it `found` of operations, for a pass that takes it over.
     """
 
     training: bool
@@ -66,8 +65,6 @@ class Trace:
     touched: frozenset[str]
     decisions: Decisions
     found: Found
-    switched: set[tuple[Any, ...]]
-    departs: bool
 
 
 @dataclass(frozen=True)
@@ -305,7 +302,7 @@ class Passes:
 
         Nothing is asked of rules again that they said in the other pass, of the same operation on the same tensors.
         """
-        earlier = None if first is None else Earlier(first.entered, first.found, first.switched, len(first.log))
+        earlier = None if first is None else Earlier(first.entered, first.found, len(first.log))
         capture = Capture(labels, {**TABLE, **self.options.rules}, self.names, self.device, earlier)
         if self.means is Means.REAL:
             capture.decisions = []
@@ -325,8 +322,6 @@ class Passes:
             frozenset(capture.touched),
             tuple(capture.decisions or ()),
             capture.found,
-            capture.switched,
-            capture.departs,
         )
 
     def run(self, capture: Capture, arguments: Arguments, training: bool) -> None:
@@ -341,24 +336,29 @@ class Passes:
             capture.enter(f"input {i}", t, (), static=False)
         sizes = SizeMode(capture)
         before = leaks.namespaces(self.model)
-        failure = ""
+        try:
+            failure = self._forward(capture, sizes, args, kwargs)
+        finally:
+            capture.leave()
+            leaks.empty(capture.made or [], self.model, before)
+            for h in hooks:
+                h.remove()
+        if failure:
+            raise Failed(failure)
+
+    def _forward(self, capture: Capture, sizes: SizeMode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """What ended the forward pass, empty where nothing did: an error would keep what its frames hold, and that
+        would look like a cache. On real tensors there is none to look for, and errors leave as they are."""
         try:
             with torch.no_grad(), _quiet(self.tensors.values()), self.fake or contextlib.nullcontext(), capture, sizes:
                 out = self.model(*args, **kwargs)
             sizes.settle_pieces()
             capture.outputs(out)
-            del out
         except Exception as e:
             if self.means is Means.REAL:
                 raise
-            failure = line_of(e)  # the error goes, with all that its frames hold
-        finally:
-            capture.leave()
-            for h in hooks:
-                h.remove()
-        leaks.empty(capture.made or [], self.model, before)
-        if failure:
-            raise Failed(failure)
+            return line_of(e)
+        return ""
 
     def _inputs(self, arguments: Arguments) -> Arguments:
         args, kwargs = arguments
