@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,10 +69,7 @@ class Replay(Capture):  # type: ignore[no-untyped-call]
 
     def _give(self, outs: Sequence[torch.Tensor], infos: Sequence[Info]) -> None:
         for i, tensor in enumerate(outs):
-            info = infos[i] if i < len(infos) else Info([])
-            setattr(tensor, MARK, info)
-            if self.made is not None and not info.name:
-                self.made.append(weakref.ref(tensor))
+            self.mark(tensor, infos[i] if i < len(infos) else Info([]))
 
     def _next(self, b: Logged, call: Call | None) -> Sequence[Info]:
         """Compare with the operation whose turn it is; what is known of the results of that one."""

@@ -61,7 +61,7 @@ class Verifier:
         if base is not None and base.shape == (f.size,) and f.size in f.shape and f.flags.c_contiguous:
             codes, held = self.reduced(base)  # most are vectors that were placed
             return codes.reshape(f.shape if codes.size == f.size else (1,) * f.ndim), held
-        codes = _reduced(self.codes[f])
+        codes = lb.reduced(self.codes[f])  # type: ignore[arg-type, assignment]
         return codes, codes.tobytes() if codes.any() else b""
 
     def keys(self, info: Info) -> frozenset[Key]:
@@ -108,12 +108,6 @@ class Verifier:
 
 
 Kind = Callable[[Verifier, Call, Logged], bool]
-
-
-def _reduced(codes: Codes) -> Codes:
-    if codes.ndim == 1:
-        return codes[:1] if (codes == codes[0]).all() else codes
-    return lb.reduced(codes)  # type: ignore[arg-type, return-value]
 
 
 def _key(codes: Codes) -> Key:
@@ -241,7 +235,7 @@ def _moved_apart(verifier: Verifier, call: Call, a: Logged, shape: list[int], ru
 
 
 def _key_of(codes: Codes) -> list[Key]:
-    codes = _reduced(codes) if codes.size else codes
+    codes = lb.reduced(codes)  # type: ignore[arg-type, assignment]
     return [_key(codes)] if codes.size and codes.any() else []
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -29,7 +27,7 @@ def refuse_wrapped(model: nn.Module, call: str) -> None:
     if not isinstance(model, nn.Module):
         raise ModelError(f"{call}: expected a model, an instance of a torch.nn.Module, got {model!r}")
     refuse_scripted(model, call)
-    lazy = next((name for name, parameter in _parameters(model) if is_lazy(parameter)), None)
+    lazy = next((name for name, parameter in model.named_parameters() if is_lazy(parameter)), None)
     if lazy is not None:
         raise ModelError(f"{call}: {lazy!r} has no shape yet: run the model once, so that its lazy layers know theirs")
     if _inside(model) is None:
@@ -49,13 +47,6 @@ def refuse_scripted(model: nn.Module, call: str) -> None:
                 f"{call} cannot take a model of which {repr(name) if name else 'the whole'} is scripted or traced: "
                 "pass the model as it was before torch.jit"
             )
-
-
-def _parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    for path, module in named_modules(model):
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                yield f"{path}.{name}".lstrip("."), parameter
 
 
 def _inside(model: nn.Module) -> nn.Module | None:

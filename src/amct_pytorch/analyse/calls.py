@@ -453,14 +453,9 @@ def _batch_norm(
     return torch.native_batch_norm(x, weight, bias, running_mean, running_var, training, momentum, eps)[0]
 
 
-def channel_dropout(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """dropout1d, 2d, 3d: each channel goes or stays by chance, by itself: as far as labels go, nothing happens."""
-    x = _input(args, kwargs)
-    return x * 1 if x.is_floating_point() else func(*args, **kwargs)
-
-
 def dropout(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """dropout(x, p, training, inplace): elements go or stay by chance: as far as labels go, nothing happens."""
+    """dropout(x, p, training, inplace), of elements or channels: they go or stay by chance, each by itself: as far as
+    labels go, nothing happens."""
     x = _input(args, kwargs)
     training = args[2] if len(args) > 2 else kwargs.get("training", kwargs.get("train", True))
     if not training or not x.is_floating_point():
@@ -518,7 +513,7 @@ def multi_head(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[st
 
 
 _T = torch.Tensor
-_DROPOUT_IN_PLACE = (torch.dropout_, torch.alpha_dropout_)
+_DROPOUT_IN_PLACE = (torch.dropout_, torch.alpha_dropout_, torch.feature_dropout_, torch.feature_alpha_dropout_)
 HANDLERS: dict[Any, Handler] = {
     _T.shape.__get__: shape,  # type: ignore[attr-defined]
     _T.size: shape,
@@ -557,17 +552,19 @@ HANDLERS: dict[Any, Handler] = {
     F.multi_head_attention_forward: multi_head,
     **dict.fromkeys(
         (
+            F.dropout,
             F.dropout1d,
             F.dropout2d,
             F.dropout3d,
+            F.alpha_dropout,
             F.feature_alpha_dropout,
+            torch.dropout,
+            torch.alpha_dropout,
             torch.feature_dropout,
-            torch.feature_dropout_,
             torch.feature_alpha_dropout,
-            torch.feature_alpha_dropout_,
+            *_DROPOUT_IN_PLACE,
         ),
-        channel_dropout,
+        dropout,
     ),
-    **dict.fromkeys((F.dropout, F.alpha_dropout, torch.dropout, torch.alpha_dropout, *_DROPOUT_IN_PLACE), dropout),
     F.pad: padded,
 }

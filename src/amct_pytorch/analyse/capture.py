@@ -430,9 +430,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return None
         given, pieces, _ = found.pop(0)
         for tensor, info in zip(outs, given, strict=True):
-            setattr(tensor, MARK, info)
-            if self.made is not None and not info.name:
-                self.made.append(weakref.ref(tensor))
+            self.mark(tensor, info)
         self.pieces += [Piece(factor, dim, start, stop, outs[i]) for i, factor, dim, start, stop in pieces]
         return given
 
@@ -487,11 +485,15 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         info: Info | None = getattr(tensor, MARK, None)
         if info is None:
             info = Info([])
-            setattr(tensor, MARK, info)
         info.static = static
+        self.mark(tensor, info)
+        return info
+
+    def mark(self, tensor: torch.Tensor, info: Info) -> None:
+        """What is known of a result of the pass."""
+        setattr(tensor, MARK, info)
         if self.made is not None and not info.name:
             self.made.append(weakref.ref(tensor))
-        return info
 
     def _scalars(self, call: Call, leaves: list[Any]) -> tuple[Any, ...]:
         """The scalars of an operation that are no sizes: those are compared as shapes and labels."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from amct_pytorch.analyse.labels import Factor, Labels, Mask, Reason, settle
+from amct_pytorch.analyse.labels import Factor, Labels, Mask, Reason, first_of, settle
 from amct_pytorch.record import Axis
 
 Ids = npt.NDArray[np.int64]
@@ -201,24 +201,14 @@ def _cohorts(
     count: int,
 ) -> list[list[Signature]]:
     """Classes that meet in rows that have to lose equally many belong together."""
-    parent = list(range(len(classes)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
     class_of = np.full(count, -1)
     for i, s in enumerate(classes):
         class_of[signatures[s]] = i
-    for r in rows:
-        met = [i for i in np.unique(class_of[r]).tolist() if i >= 0]
-        for i in met[1:]:
-            parent[root(i)] = root(met[0])
+    met = ([i for i in np.unique(class_of[r]).tolist() if i >= 0] for r in rows)
+    first = first_of(len(classes), ((m[0], i) for m in met for i in m[1:]))
     together: dict[int, list[Signature]] = defaultdict(list)
-    for i, s in enumerate(classes):
-        together[root(i)].append(s)
+    for i, s in zip(first, classes, strict=True):
+        together[i].append(s)
     return list(together.values())
 
 

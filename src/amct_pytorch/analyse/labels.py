@@ -130,6 +130,8 @@ def constant(labels: npt.NDArray[np.int64], along: Iterable[int]) -> bool:
 
 def reduced(factor: Factor) -> Factor:
     """The same factor, of size 1 along every dim where it is constant."""
+    if factor.ndim == 1:  # most are, and numpy takes longer for any number of dims
+        return factor[:1] if (factor == factor[:1]).all() else factor
     for d in dims(factor):
         if constant(factor, (d,)):
             factor = narrow(factor, (d,))
@@ -179,7 +181,26 @@ def components(labels: Labels, ties: Sequence[tuple[Factor, Factor]]) -> npt.NDA
 
     Most ties are of whole blocks of labels, one by one: those blocks count as one; the rest is found label by label.
     """
-    root = list(range(len(labels.starts)))
+    pairs, blocks = [], []
+    for a, b in ties:
+        one = labels.whole(a) if a.shape == b.shape else None
+        two = None if one is None else labels.whole(b)
+        if one is None or two is None:
+            pairs.append((a, b) if a.shape == b.shape else np.broadcast_arrays(a, b))
+        else:
+            blocks.append((one, two))
+    node = _nodes(labels, first_of(len(labels.starts), blocks))
+    count = int(node.max()) + 1 if len(node) else 0
+    node = node.astype(np.int32 if count < 2**31 else np.int64)  # scipy copies the wider ones
+    left = np.concatenate([node[a].ravel() for a, _ in pairs]) if pairs else node[:0]
+    right = np.concatenate([node[b].ravel() for _, b in pairs]) if pairs else node[:0]
+    graph = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(count, count))
+    return np.asarray(connected_components(graph, directed=False)[1], np.int64)[node]
+
+
+def first_of(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
+    """The first of those that each of `count` things is in one set with, when the pairs are."""
+    root = list(range(count))
 
     def find(i: int) -> int:
         while root[i] != i:
@@ -187,22 +208,10 @@ def components(labels: Labels, ties: Sequence[tuple[Factor, Factor]]) -> npt.NDA
             i = root[i]
         return i
 
-    pairs = []
-    for a, b in ties:
-        one = labels.whole(a) if a.shape == b.shape else None
-        two = None if one is None else labels.whole(b)
-        if one is None or two is None:
-            pairs.append((a, b) if a.shape == b.shape else np.broadcast_arrays(a, b))
-        else:
-            one, two = sorted((find(one), find(two)))
-            root[two] = one
-    node = _nodes(labels, [find(i) for i in range(len(root))])
-    count = int(node.max()) + 1 if len(node) else 0
-    node = node.astype(np.int32 if count < 2**31 else np.int64)  # scipy copies the wider ones
-    left = np.concatenate([node[a].ravel() for a, _ in pairs]) if pairs else node[:0]
-    right = np.concatenate([node[b].ravel() for _, b in pairs]) if pairs else node[:0]
-    graph = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(count, count))
-    return np.asarray(connected_components(graph, directed=False)[1], np.int64)[node]
+    for a, b in pairs:
+        one, two = sorted((find(a), find(b)))
+        root[two] = one
+    return [find(i) for i in range(count)]
 
 
 def _nodes(labels: Labels, root: list[int]) -> npt.NDArray[np.int64]:

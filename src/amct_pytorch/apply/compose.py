@@ -39,16 +39,11 @@ def removals_by_tensor(plan: ChannelPlan) -> dict[str, dict[int, Removal]]:
     return found
 
 
-def removals_of(plan: ChannelPlan, tensor: str) -> dict[int, Removal]:
-    """What goes of one tensor, by axis."""
-    keys = (Axis(tensor, axis) for axis in range(len(plan.shapes.get(tensor, ()))))
-    return {key.axis: plan.removals[key] for key in keys if key in plan.removals}
-
-
 def _check_follows(first: ChannelPlan, second: ChannelPlan) -> None:
+    removals = removals_by_tensor(first)
     for tensor, shape in second.shapes.items():
         if tensor in first.shapes:
-            left = cut_shape(first.shapes[tensor], removals_of(first, tensor))
+            left = cut_shape(first.shapes[tensor], removals.get(tensor, {}))
             if left != shape:
                 raise RecordError(
                     f"the model was pruned before, which left {tensor!r} with shape {left}, and now it is {shape}: it "
