@@ -117,6 +117,28 @@ def test_a_wrong_rule_is_caught(label: str) -> None:
     assert right_or_whole(ready(model), doubled(inputs), rules={operation: rule})
 
 
+def test_an_operation_that_was_right_once_is_looked_at_again() -> None:
+    """The same operation, of the same shape: the rule is right about the first channels, and wrong about the second."""
+    seen: list[Call] = []
+
+    def second_is_wrong(capture: Capture, call: Call) -> None:
+        seen.append(call)
+        factors = capture.factors(call.args[0])
+        right = [torch.from_numpy(f).roll(3, 1).numpy() for f in factors]
+        capture.put(call.out, right if len(seen) == 1 else factors)
+
+    build = net(
+        lambda s, x: s.c(s.b((lambda y: y + y.roll(3, 1) * 0)(s.a(x))) + s.b(s.a(x)).roll(3, 1)),
+        "",
+        a=lambda: C(3, 16),
+        b=lambda: C(16, 16),
+        c=lambda: C(16, 8),
+    )
+    model, inputs, _ = build()
+    assert right_or_whole(ready(model), doubled(inputs), rules={"aten::roll": second_is_wrong})
+    assert len(seen) == 2  # once each: train mode takes over what eval mode found
+
+
 def test_a_wrong_rule_for_roll_would_be_wrong_without_the_check() -> None:
     """The control of the controls: planned with the wrong rule and not checked, the cut model is wrong; checked, the
     group stays."""

@@ -190,3 +190,28 @@ def test_nothing_goes_is_a_warning_with_the_reasons(tmp_path: Any) -> None:
 def test_a_model_without_parameters_is_an_error() -> None:
     with pytest.raises(amct.ModelError, match="no floating-point parameters"):
         amct.plan(nn.ReLU(), (torch.randn(2, 3),), CONFIG)
+
+
+def test_a_part_that_only_train_mode_takes_by_a_number() -> None:
+    """The same operation on the same tensor as in eval mode, said by an attribute there."""
+
+    class Halves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.half = 8
+            self.a, self.b = conv(3, 16), conv(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.a(x)
+            return self.b(torch.relu(x[:, :8] if self.training else x[:, : self.half]))
+
+    plan = planned(Halves(), (torch.randn(2, 3, 8, 8),))
+    assert "a size in user code without an origin" in reasons(plan)
+    assert not any(a.tensor.startswith("a.") for a in plan.removals)
+
+
+def test_a_batch_norm_that_cannot_train_on_the_input() -> None:
+    model = nn.Sequential(conv(3, 16), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(16), nn.Conv2d(16, 8, 1))
+    plan = planned(model, (torch.randn(1, 3, 8, 8),))
+    assert any("Expected more than 1 value per channel when training" in note for note in plan.summary.notes)
+    assert "0.weight" in {a.tensor for a in plan.removals}

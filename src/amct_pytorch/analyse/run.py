@@ -151,14 +151,10 @@ def _train_pass(
 ) -> Trace:
     """On what the eval pass ran on, else on fake tensors; never on real ones, whose statistics would move."""
     known = labels.marks()
-    infos = [*first.entered.values(), *(info for op in first.log for info in op.outs)]
-    factors = [list(info.factors) for info in infos]
     try:
         if first.means is not Means.REAL:
             return passes.trace(labels, first.entries, arguments, training=True, first=first)
     except Exception:
-        for info, before in zip(infos, factors, strict=True):
-            info.factors[:] = before
         if first.means is Means.FAKE:
             raise
         labels.forget(known)  # fake tensors show the cause, if there is one
