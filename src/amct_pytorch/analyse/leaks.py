@@ -135,10 +135,10 @@ def _release(targets: Sequence[Any], own: dict[int, Any], depth: int) -> None:
     """Take tensors, or tuples that hold some, out of tables; attributes are no table: their owner counts on them."""
     gone = {id(t) for t in targets}
     tuples = []
-    for holder in gc.get_referrers(*targets) if targets else ():
-        if holder is targets or id(holder) in own:
-            continue
-        if type(holder) is dict and not _is_namespace(holder):
+    holders = [h for h in gc.get_referrers(*targets) if h is not targets and id(h) not in own] if targets else []
+    attributes = _namespaces([h for h in holders if type(h) is dict])
+    for holder in holders:
+        if type(holder) is dict and id(holder) not in attributes:
             for key in [k for k, v in holder.items() if id(v) in gone]:
                 del holder[key]
         elif isinstance(holder, tuple):
@@ -147,12 +147,15 @@ def _release(targets: Sequence[Any], own: dict[int, Any], depth: int) -> None:
         _release(tuples, own, depth - 1)
 
 
-def _is_namespace(table: dict[Any, Any]) -> bool:
-    """Whether a table holds the attributes of a class, a file of code or an object."""
-    return any(
-        isinstance(o, (type, types.ModuleType)) or (type(o).__dictoffset__ and o.__dict__ is table)
-        for o in gc.get_referrers(table)
-    )
+def _namespaces(tables: Sequence[dict[Any, Any]]) -> set[int]:
+    """Which tables, by identity, hold the attributes of a class, a file of code or an object."""
+    found: set[int] = set()
+    for o in gc.get_referrers(*tables) if tables else ():
+        if isinstance(o, (type, types.ModuleType)):
+            found.update(map(id, gc.get_referents(o)))
+        elif type(o).__dictoffset__:
+            found.add(id(o.__dict__))
+    return found
 
 
 def _reaches(holder: Any, kept: set[int], depth: int) -> bool:
