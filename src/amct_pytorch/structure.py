@@ -55,6 +55,16 @@ def _walk(module: nn.Module, name: str, found: list[tuple[str, nn.Module]], seen
             _walk(part, dot + own, found, seen)
 
 
+def set_mode(model: nn.Module, training: bool) -> None:
+    """What `model.train(training)` does."""
+    modules = [module for _, module in named_modules(model)]
+    if any(type(module).train is not nn.Module.train for module in modules):
+        model.train(training)
+        return
+    for module in modules:
+        vars(module)["training"] = training
+
+
 @contextlib.contextmanager
 def collection_paused() -> Iterator[None]:
     """No cyclic garbage is collected inside: a pass makes many small objects, and none that has to go at once."""

@@ -18,7 +18,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode
 
 from amct_pytorch.analyse import labels as lb
-from amct_pytorch.analyse.capture import Call, Info, Logged
+from amct_pytorch.analyse.capture import Call, Info, Logged, identical
 from amct_pytorch.analyse.labels import Factor, Mask
 
 Codes = npt.NDArray[np.float64]
@@ -36,7 +36,9 @@ class Verifier:
         self.codes: Codes = codes[unit] if len(unit) else codes
         self.keep = keep
         self._right: set[tuple[Any, ...]] = set()  # operations that were shown already
+        self._shown: dict[int, Logged] = {}  # by identity
         self._compact: dict[int, tuple[Factor, Factor]] = {}
+        self._left: dict[int, tuple[Factor, tuple[int, ...]]] = {}
         self._reduced: dict[int, tuple[Factor, Codes, bytes]] = {}
         self._keys: dict[int, tuple[Info, int, frozenset[Key]]] = {}
         self._along: dict[tuple[int, int], tuple[Info, int, bytes, frozenset[Key]]] = {}
@@ -48,6 +50,19 @@ class Verifier:
             found = self._compact[id(f)] = (f, f if bool(self.keep[f].all()) else lb.compact(self.keep, f))
         return found[1]
 
+    def left(self, f: Factor) -> tuple[int, ...]:
+        """The shape of what stays of a factor."""
+        found = self._left.get(id(f))
+        if found is None:
+            base = _vector_of(f)
+            if base is None:
+                shape = self.compact(f).shape if f.ndim > 1 else (int(np.count_nonzero(self.keep[f])),)
+            else:
+                n = self.left(base)[0]
+                shape = tuple([n if d > 1 else 1 for d in f.shape])
+            found = self._left[id(f)] = f, shape
+        return found[1]
+
     def reduced(self, f: Factor) -> tuple[Codes, bytes]:
         """The codes of a factor, of size 1 along every dim where its units are the same; their bytes, none where it
         loses nothing."""
@@ -57,12 +72,18 @@ class Verifier:
         return found[1:]
 
     def _codes(self, f: Factor) -> tuple[Codes, bytes]:
-        base = f.base
-        if base is not None and base.shape == (f.size,) and f.size in f.shape and f.flags.c_contiguous:
+        base = _vector_of(f)
+        if base is not None:
             codes, held = self.reduced(base)  # most are vectors that were placed
             return codes.reshape(f.shape if codes.size == f.size else (1,) * f.ndim), held
-        codes = lb.reduced(self.codes[f])  # type: ignore[arg-type, assignment]
-        return codes, codes.tobytes() if codes.any() else b""
+        codes = self.codes[f]
+        if f.ndim > 1:
+            codes = lb.reduced(codes)  # type: ignore[arg-type, assignment]
+            return codes, codes.tobytes() if codes.any() else b""
+        held = codes.tobytes()
+        if held == held[:8] * len(codes):
+            codes, held = codes[:1], held[:8]
+        return codes, b"" if held == _NOTHING else held
 
     def keys(self, info: Info) -> frozenset[Key]:
         """What a tensor holds of groups that lose something, whichever labels say it."""
@@ -95,19 +116,28 @@ class Verifier:
     def difference(self, call: Call, a: Logged) -> str:
         """What is wrong about the labels of `a`, an operation of the original, whose counterpart after the cut is
         `call`; empty where nothing is."""
-        if not any(info.factors for info in (*a.ins, *a.outs)):
+        if id(a) in self._shown or not any([info.factors for info in (*a.ins, *a.outs)]):
             return ""
         same = (a.name, a.scalars, a.shapes, a.shapes_in, *[id(info.like or info) for info in (*a.ins, *a.outs)])
-        if same in self._right:
-            return ""
-        kind = _KINDS.get(call.func) or _kind(call.func, call.name)
-        if not kind(self, call, a):
-            return "other channels come together"
-        self._right.add(same)
+        if same not in self._right:
+            kind = _KINDS.get(call.func) or _kind(call.func, call.name)
+            if not kind(self, call, a):
+                return "other channels come together"
+            self._right.add(same)
+        self._shown[id(a)] = a
         return ""
 
 
+_NOTHING = np.zeros(1).tobytes()
 Kind = Callable[[Verifier, Call, Logged], bool]
+
+
+def _vector_of(f: Factor) -> Factor | None:
+    """The vector that a factor is, all of it in its order along one dim."""
+    base = f.base
+    if base is not None and base.shape == (f.size,) and f.size in f.shape and f.flags.c_contiguous:
+        return base
+    return None
 
 
 def _key(codes: Codes) -> Key:
@@ -128,7 +158,7 @@ def _trusted(verifier: Verifier, call: Call, a: Logged) -> bool:
 
 def pointwise(verifier: Verifier, call: Call, a: Logged) -> bool:
     """Every operand has the units of the result along the dims that it varies along."""
-    if len(a.ins) == 1 and len(a.outs) == 1 and a.ins[0].factors == a.outs[0].factors:
+    if len(a.ins) == 1 and len(a.outs) == 1 and identical(a.ins[0].factors, a.outs[0].factors):
         return True
     held = frozenset().union(*[verifier.keys(info) for info in a.ins])
     return all(verifier.keys(info) == held for info in a.outs)

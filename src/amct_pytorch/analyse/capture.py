@@ -102,16 +102,54 @@ class Piece(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What was found of an operation: its results, which of them are pieces and of what, and the operands, whose
-    identities are in the key."""
+    """What was found of an operation: its results, and which of them are pieces and of what.
 
+    `of`: all that this depends on, its name first. `logged`: how the log has it, if it does.
+    """
+
+    of: tuple[Any, ...]
     given: tuple[Info, ...]
     pieces: list[tuple[int, Factor, int, int, int]]
-    infos: list[Info]
+    logged: Logged | None
 
 
-# By what it depends on, in the order in which operations ran.
-Found = dict[tuple[Any, ...], list[Finding]]
+class Earlier:
+    """An earlier pass over the same model: what it found is taken over where the same operation runs again.
+
+    `operations`: how many it logged.
+    """
+
+    def __init__(self, entered: Mapping[str, Info], found: Sequence[Finding], operations: int) -> None:
+        self.entered, self.found, self.operations = entered, found, operations
+        self._next = 0  # most passes run the same operations in the same order
+        self._taken = [False] * len(found)
+        self._places: dict[tuple[Any, ...], list[int]] | None = None
+
+    def take(self, of: tuple[Any, ...], labelled: bool) -> Finding | None:
+        """What was found of an operation, once for each time it ran; looked for out of turn where labels ride on it."""
+        while self._next < len(self.found) and self._taken[self._next]:
+            self._next += 1
+        found = self.found[self._next] if self._next < len(self.found) else None
+        at: int | None = self._next
+        if found is None or found.of != of:
+            if found is not None and found.of[0] == of[0]:  # this one runs in its place
+                self._next += 1
+                return None
+            at = self._out_of_turn(of) if labelled else None
+        if at is None:
+            return None
+        self._taken[at] = True
+        self._next = at + 1
+        return self.found[at]
+
+    def _out_of_turn(self, of: tuple[Any, ...]) -> int | None:
+        if self._places is None:
+            self._places = {}
+            for i, found in enumerate(self.found):
+                self._places.setdefault(found.of, []).append(i)
+        return next((i for i in self._places.get(of, ()) if not self._taken[i]), None)
+
+
 Rule = Callable[["Capture", Call], None]
 
 
@@ -168,7 +206,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.parameters: dict[int, str] = {}
         self.entered: dict[str, Info] = {}  # of parameters, buffers and inputs
         self.earlier = earlier
-        self.found: Found = {}
+        self.found: list[Finding] = []
         self.per_group: dict[int, Factor] = {}
         self.repeated: Factor | None = None  # what a dim of one element that is expanded to this many is repeated for
         self.inside = False  # a call of torch: what it compares is not the user's
@@ -177,6 +215,11 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._outside: dict[int, tuple[torch.Tensor, Info]] = {}
         self.decisions: list[tuple[str, list[Any]]] | None = None  # of a pass on real values
         self.script: Iterator[tuple[str, list[Any]]] | None = None
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled in a pass: torch need not see to it in each operation."""
+        return False
 
     # the labels of tensors
 
@@ -412,32 +455,33 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         outs = [o for o in out if isinstance(o, torch.Tensor)]
         sizes = tuple([tuple(o.shape) for o in outs])
         scalars = self._scalars(call, leaves)
-        same = (key, scalars, sizes, call.shapes, *[id(i.like or i) for i in infos])
+        labelled = any([info.factors for info in infos])
+        of = (key, scalars, sizes, call.shapes, tuple([i.like or i for i in infos]))
         before = len(self.pieces)
-        given = self._recalled(same, outs)
-        if given is None:
-            given = self._labelled(call, infos, outs)
+        found = self.earlier.take(of, labelled) if self.earlier is not None and self.repeated is None else None
+        given = self._labelled(call, infos, outs, labelled) if found is None else self._recalled(found, outs)
+        logged = None
+        if call.name not in COPIES:
+            logged = found.logged if found is not None else None  # one and the same, where it is on the very same
+            if logged is None or logged.ins != tuple(infos):
+                logged = Logged(key, scalars, sizes, given, tuple(infos), call.shapes)
+            self.log.append(logged)
         if self.earlier is None and self.repeated is None and call.name not in _STRIDED:
             pieces = [(_position(p.out, outs), *p[:4]) for p in self.pieces[before:]]
-            self.found.setdefault(same, []).append(Finding(given, pieces, infos))
-        if call.name not in COPIES:
-            self.log.append(Logged(key, scalars, sizes, given, tuple(infos), call.shapes))
+            self.found.append(Finding(of, given, pieces, logged))
 
-    def _recalled(self, same: tuple[Any, ...], outs: list[torch.Tensor]) -> tuple[Info, ...] | None:
+    def _recalled(self, found: Finding, outs: list[torch.Tensor]) -> tuple[Info, ...]:
         """What an earlier pass found of the same operation on the same."""
-        found = self.earlier.found.get(same) if self.earlier is not None and self.repeated is None else None
-        if not found:
-            return None
-        given, pieces, _ = found.pop(0)
-        for tensor, info in zip(outs, given, strict=True):
+        for tensor, info in zip(outs, found.given, strict=True):
             self.mark(tensor, info)
-        self.pieces += [Piece(factor, dim, start, stop, outs[i]) for i, factor, dim, start, stop in pieces]
-        return given
+        self.pieces += [Piece(factor, dim, start, stop, outs[i]) for i, factor, dim, start, stop in found.pieces]
+        return found.given
 
-    def _labelled(self, call: Call, infos: list[Info], outs: list[torch.Tensor]) -> tuple[Info, ...]:
+    def _labelled(
+        self, call: Call, infos: list[Info], outs: list[torch.Tensor], labelled: bool
+    ) -> tuple[Info, ...]:
         """What the rule of an operation says of its results."""
-        labelled = any(info.factors for info in infos)
-        static = bool(infos) and all(info.static for info in infos)
+        static = bool(infos) and all([info.static for info in infos])
         for info in infos:
             for f in info.indices:
                 self.freeze(f, f"indices of channels are used by {call.name}")
@@ -451,8 +495,9 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 info.copied = infos[0].source()
         if labelled and not call.func.is_view:
             for info in given:
-                if not any(info is i for i in infos):
-                    info.like = next((i.like or i for i in infos if _alike(i, info)), None)
+                if info.factors and not any([info is i for i in infos]):
+                    near = [i for i in infos if i.factors and i.factors[0] is info.factors[0]]
+                    info.like = next((i.like or i for i in near if _alike(i, info)), None)
         return given
 
     def _hand_on(
@@ -522,26 +567,19 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.log.append(Logged("the network's output", (), (), (), tuple(infos), ()))
 
 
-class Earlier(NamedTuple):
-    """An earlier pass over the same model: what it found is taken over where the same operation runs again.
-
-    `operations`: how many it ran.
-    """
-
-    entered: Mapping[str, Info]
-    found: Found
-    operations: int
-
-
 def _position(tensor: torch.Tensor, among: list[torch.Tensor]) -> int:
     return next(i for i, t in enumerate(among) if t is tensor)
+
+
+def identical(one: Sequence[Factor], two: Sequence[Factor]) -> bool:
+    """Whether two tensors have the very same factors."""
+    return len(one) == len(two) and all([f is g for f, g in zip(one, two, strict=True)])
 
 
 def _alike(one: Info, two: Info) -> bool:
     """Whether rules cannot tell two tensors of one shape from each other, neither of them a view."""
     return (
-        len(one.factors) == len(two.factors)
-        and all(f is g for f, g in zip(one.factors, two.factors, strict=True))
+        identical(one.factors, two.factors)
         and one.static == two.static
         and not one.indices
         and not two.indices

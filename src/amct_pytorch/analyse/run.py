@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse import leaks
 from amct_pytorch.analyse.calls import SizeMode
-from amct_pytorch.analyse.capture import Capture, Earlier, Found, Info, Logged, Rule, flatten
+from amct_pytorch.analyse.capture import Capture, Earlier, Finding, Info, Logged, Rule, flatten
 from amct_pytorch.analyse.groups import Grouping, group
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.rules import TABLE
@@ -28,7 +28,7 @@ from amct_pytorch.analyse.sizes import Equation, Expression, couple, mark
 from amct_pytorch.errors import ModelError
 from amct_pytorch.inputs import map_tensors
 from amct_pytorch.record import Axis
-from amct_pytorch.structure import copy_structure, named_modules
+from amct_pytorch.structure import copy_structure, named_modules, set_mode
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 Decisions = Sequence[tuple[str, list[Any]]]
@@ -64,7 +64,7 @@ class Trace:
     equations: Sequence[Equation]
     touched: frozenset[str]
     decisions: Decisions
-    found: Found
+    found: Sequence[Finding]
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,7 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options) -> Facts:
         )
     touched = set().union(*(p.touched for p in done))
     couple([e for p in done for e in p.equations], labels)
-    buffers = [name for name, _ in model.named_buffers()]
-    grouping = group(labels, [name for name in first.entries if name not in touched], buffers)
+    grouping = group(labels, [name for name in first.entries if name not in touched], _buffers(own))
     equations = tuple(e for p in done for e in p.equations)
     return Facts(own, labels, grouping, first.entries, equations, tuple(done), tuple(notes))
 
@@ -186,6 +185,10 @@ def tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     return {**parameters, **buffers}
 
 
+def _buffers(own: Mapping[str, torch.Tensor]) -> list[str]:
+    return [name for name, t in own.items() if not isinstance(t, nn.Parameter)]
+
+
 def enter(labels: Labels, model: nn.Module, own: Mapping[str, torch.Tensor], options: Options) -> dict[str, Entry]:
     """Fresh labels for each axis of each floating-point parameter and buffer of a model: `own`, by name."""
     entries = {}
@@ -228,7 +231,7 @@ def _plain_convolution(m: nn.Module) -> bool:
 def _opaque(model: nn.Module, opaque: Sequence[Any]) -> list[tuple[str, nn.Module]]:
     return [
         (name, m)
-        for name, m in named_modules(model)
+        for name, m in (named_modules(model) if opaque else ())
         if any(isinstance(m, o) if isinstance(o, type) else m is o for o in opaque)
     ]
 
@@ -322,7 +325,7 @@ class Passes:
 
     def run(self, capture: Capture, arguments: Arguments, training: bool) -> None:
         """One forward pass under `capture`, which the model's own tensors have entered."""
-        self.model.train(training)
+        set_mode(self.model, training)
         if self.means is Means.REAL:
             capture.made = None
         self.listener.capture = capture
@@ -346,7 +349,8 @@ class Passes:
         """What ended the forward pass, empty where nothing did: an error would keep what its frames hold, and that
         would look like a cache. On real tensors there is none to look for, and errors leave as they are."""
         try:
-            with torch.no_grad(), _quiet(self.tensors.values()), self.fake or contextlib.nullcontext(), capture, sizes:
+            fake = self.fake or contextlib.nullcontext()
+            with torch.no_grad(), _quiet(self.tensors.values()), _uncompiled(), fake, capture, sizes:
                 out = self.model(*args, **kwargs)
             sizes.settle_pieces()
             capture.outputs(out)
@@ -379,6 +383,12 @@ def _freezing(capture: Capture) -> Any:
 
 def _opaque_copies(model: nn.Module, twin: nn.Module, opaque: Sequence[Any]) -> list[tuple[str, nn.Module]]:
     return [(name, twin.get_submodule(name)) for name, _ in _opaque(model, opaque)]
+
+
+def _uncompiled() -> contextlib.AbstractContextManager[Any]:
+    """Functions that the forward has compiled run as they are written."""
+    stance: contextlib.AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 @contextlib.contextmanager
