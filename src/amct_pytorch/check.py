@@ -21,7 +21,7 @@ from amct_pytorch.analyse.groups import units_of
 from amct_pytorch.analyse.run import Arguments, Facts, Means, Options, Passes, Trace, line_of
 from amct_pytorch.apply.compose import removals_by_tensor
 from amct_pytorch.apply.cut import cut_shape, cut_tensor
-from amct_pytorch.apply.sizes import apply_sizes
+from amct_pytorch.apply.sizes import apply_sizes, layer_sizes
 from amct_pytorch.config import SparsityConfig
 from amct_pytorch.configuration import Configurations
 from amct_pytorch.record import ChannelPlan, Removal, Setting
@@ -76,6 +76,7 @@ class _Skeleton:
         removals = removals_by_tensor(plan)
         self.cut = {n: self._cut(t, removals.get(n)) for n, t in self.facts.tensors.items()}
         self.model, self.plan, self.options = model, plan, options
+        self.sizes = layer_sizes(model, plan, {n: t.shape for n, t in self.cut.items()})
         unit = self.facts.grouping.unit
         active = np.zeros(int(unit.max()) + 1 if len(unit) else 0, np.bool_)
         for i in choice.removed:
@@ -92,7 +93,7 @@ class _Skeleton:
         return torch.empty(cut_shape(t.shape, removals), dtype=t.dtype, device="meta")
 
     def _prepare(self, model: nn.Module) -> None:
-        self.followed = apply_sizes(model, self.plan, self.model)
+        self.followed = apply_sizes(model, self.plan, self.sizes, self.model)
 
     def run(self, trace: Trace, arguments: Arguments) -> tuple[Replay, str]:
         """The skeleton's pass, as far as it came, and the error that ended it."""

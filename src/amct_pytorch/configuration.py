@@ -34,7 +34,7 @@ from amct_pytorch.analyse.sizes import (
 )
 from amct_pytorch.apply.names import named_tensors
 from amct_pytorch.apply.shrink import cut_shapes
-from amct_pytorch.apply.sizes import apply_sizes
+from amct_pytorch.apply.sizes import apply_sizes, layer_sizes
 from amct_pytorch.record import Change, ChannelPlan, Setting
 from amct_pytorch.report import Summary
 from amct_pytorch.structure import copy_structure, named_modules
@@ -174,7 +174,8 @@ class Configurations:
         """The pruned model without data."""
         memo: dict[int, Any] = {id(t): without_data(t, shapes[n]) for n, t in named_tensors(self.model).items()}
         small = copy_structure(self.model, memo)
-        apply_sizes(small, replace(plan, settings=settings), self.model)
+        plan = replace(plan, settings=settings)
+        apply_sizes(small, plan, layer_sizes(self.model, plan, shapes), self.model)
         return small
 
 

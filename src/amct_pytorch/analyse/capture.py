@@ -477,9 +477,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.pieces += [Piece(factor, dim, start, stop, outs[i]) for i, factor, dim, start, stop in found.pieces]
         return found.given
 
-    def _labelled(
-        self, call: Call, infos: list[Info], outs: list[torch.Tensor], labelled: bool
-    ) -> tuple[Info, ...]:
+    def _labelled(self, call: Call, infos: list[Info], outs: list[torch.Tensor], labelled: bool) -> tuple[Info, ...]:
         """What the rule of an operation says of its results."""
         static = bool(infos) and all([info.static for info in infos])
         for info in infos:

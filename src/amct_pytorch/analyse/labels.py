@@ -191,9 +191,10 @@ def components(labels: Labels, ties: Sequence[tuple[Factor, Factor]]) -> npt.NDA
             blocks.append((one, two))
     node = _nodes(labels, first_of(len(labels.starts), blocks))
     count = int(node.max()) + 1 if len(node) else 0
+    if not pairs:
+        return node
     node = node.astype(np.int32 if count < 2**31 else np.int64)  # scipy copies the wider ones
-    left = np.concatenate([node[a].ravel() for a, _ in pairs]) if pairs else node[:0]
-    right = np.concatenate([node[b].ravel() for _, b in pairs]) if pairs else node[:0]
+    left, right = (np.concatenate([node[side].ravel() for side in sides]) for sides in zip(*pairs, strict=True))
     graph = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(count, count))
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)[node]
 

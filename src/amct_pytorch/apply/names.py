@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -34,7 +36,7 @@ def _collect(
             _collect(part, f"{dot}{name}.", parameters, buffers)
 
 
-def first_names(model: nn.Module) -> dict[str, str]:
-    """For each name of a tensor its first one, which plans and records use."""
+def first_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """For each name of a tensor its first one, which plans and records use; `tensors`: as `named_tensors` gives them."""
     first: dict[int, str] = {}
-    return {name: first.setdefault(id(tensor), name) for name, tensor in named_tensors(model).items()}
+    return {name: first.setdefault(id(tensor), name) for name, tensor in tensors.items()}

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from amct_pytorch.apply.names import first_names, named_tensors
@@ -80,15 +81,16 @@ def to_record(plan: ChannelPlan, model: nn.Module) -> Record:
     `model` is the one that the plan was made for, or one cut by it. Raises RecordError where a node states something
     else than the plan does.
     """
-    first = first_names(model)
+    tensors = named_tensors(model)
+    first = first_names(tensors)
     removals = {Axis(first[axis.tensor], axis.axis): removal for axis, removal in plan.removals.items()}
-    stated = _node_removals(plan.groups, model, {first[name]: shape for name, shape in plan.shapes.items()}, removals)
+    shapes = {first[name]: shape for name, shape in plan.shapes.items()}
+    stated = _node_removals(plan.groups, model, tensors, shapes, removals)
     for axis, removal in stated.items():
         if axis not in removals:
             raise RecordError(f"{axis.tensor}, axis {axis.axis}: a node removes channels there, the plan does not")
         _check_agree(axis, removal, removals[axis])
     unstated = {axis: removal for axis, removal in removals.items() if stated.get(axis) != removal}
-    shapes = {first[name]: shape for name, shape in plan.shapes.items()}
     return Record(plan.groups, Facts(removals=unstated, shapes=shapes, settings=plan.settings))
 
 
@@ -98,16 +100,19 @@ def node_removals(groups: Collection[PruneGroup], model: nn.Module) -> dict[Axis
     A producer loses output channels with their biases; a consumer input channels, a depthwise convolution and a batch
     normalization all that they hold of a channel. Several nodes of one layer add up. Raises RecordError.
     """
-    return _node_removals(groups, model, {}, {})
+    return _node_removals(groups, model, named_tensors(model), {}, {})
 
 
 def _node_removals(
-    groups: Collection[PruneGroup], model: nn.Module, shapes: Shapes, removals: Mapping[Axis, Removal]
+    groups: Collection[PruneGroup],
+    model: nn.Module,
+    tensors: Mapping[str, torch.Tensor],
+    shapes: Shapes,
+    removals: Mapping[Axis, Removal],
 ) -> dict[Axis, Removal]:
-    """`shapes` and `removals`: of a plan that the model may have been cut by."""
+    """`tensors`: the model's, by every name; `shapes` and `removals`: of a plan that it may have been cut by."""
     layers = dict(named_modules(model, every_name=True))
-    first = first_names(model)
-    tensors = named_tensors(model)
+    first = first_names(tensors)
     before = {name: shapes.get(first[name], tuple(tensor.shape)) for name, tensor in tensors.items()}
     found: dict[Axis, list[tuple[int, ...]]] = {}
     sizes: dict[Axis, int] = {}

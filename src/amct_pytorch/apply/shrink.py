@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -12,12 +13,10 @@ from torch import nn
 from amct_pytorch.apply.compose import compose
 from amct_pytorch.apply.cut import Known, cut_shape, cut_tensor, empty_cut
 from amct_pytorch.apply.names import named_tensors
-from amct_pytorch.apply.sizes import apply_sizes, check_sizes
+from amct_pytorch.apply.sizes import LayerSizes, apply_sizes, check_sizes, layer_sizes
 from amct_pytorch.errors import ModelError, RecordError
 from amct_pytorch.record import ChannelPlan, Removal
 from amct_pytorch.structure import copy_structure, named_modules
-
-__all__ = ["apply_sizes", "carried_plan", "check_plan", "compose", "cut_shape", "cut_shapes", "cut_tensor", "shrink"]
 
 _PLAN = "_sparsity_plan"  # the attribute of the root module that holds the plan it was cut by
 
@@ -33,7 +32,7 @@ def shrink(model: nn.Module, plan: ChannelPlan, without_values: Collection[str] 
 
     Raises RecordError where the plan does not fit the model, ModelError where the model cannot be copied.
     """
-    check_plan(model, plan)
+    own = check_plan(model, plan)
     if not plan.scored:
         raise ModelError(
             "the plan was made of a model without weights: it says how many channels go, not which; plan again with "
@@ -47,7 +46,7 @@ def shrink(model: nn.Module, plan: ChannelPlan, without_values: Collection[str] 
         memo = _new_tensors(tensors, plan, set(without_values))
         small = copy_structure(model, memo)
     _check_copy(small, tensors, memo)
-    apply_sizes(small, plan, model)
+    apply_sizes(small, plan, own, model)
     _refresh(small)
     for _, module in named_modules(small):  # a part's own plan ends here: the part was cut again
         vars(module).pop(_PLAN, None)
@@ -72,13 +71,14 @@ def carried_plan(model: nn.Module) -> ChannelPlan | None:
     return plan if isinstance(plan, ChannelPlan) else None
 
 
-def check_plan(model: nn.Module, plan: ChannelPlan) -> None:
-    """Raise RecordError where a plan does not fit a model.
+def check_plan(model: nn.Module, plan: ChannelPlan) -> LayerSizes:
+    """What torch's own layers say of their sizes after the cut; RecordError where a plan does not fit a model.
 
     Missing tensors or attributes, other shapes or values, groups of a convolution that would keep unequal numbers.
     """
-    cut_shapes(model, plan)
-    check_sizes(model, plan)
+    own = layer_sizes(model, plan, cut_shapes(model, plan))
+    check_sizes(model, plan, own)
+    return own
 
 
 def cut_shapes(model: nn.Module, plan: ChannelPlan) -> dict[str, tuple[int, ...]]:
@@ -135,6 +135,8 @@ def _new_tensors(tensors: Mapping[str, torch.Tensor], plan: ChannelPlan, without
     """For the identity of every tensor of the model the one that takes its place; all exist before any is bound."""
     by_tensor = _removals(tensors, plan)
     memory_only = {id(tensors[name]) for name in without_values}
+    seen = Counter(tensor.data_ptr() for tensor in tensors.values() if _has_memory(tensor))
+    several = {address for address, times in seen.items() if times > 1}
     data: dict[tuple[Any, ...], torch.Tensor] = {}
     new: dict[int, Any] = {}
     known: Known = {}
@@ -142,7 +144,7 @@ def _new_tensors(tensors: Mapping[str, torch.Tensor], plan: ChannelPlan, without
         if id(tensor) in new:
             continue
         removals = by_tensor.get(id(tensor), {})
-        key = _memory(tensor, removals)
+        key = _memory(tensor, removals, several)
         if key not in data:  # two parameters may be one memory
             if id(tensor) in memory_only:
                 device = torch.device("cpu") if tensor.is_meta else tensor.device
@@ -155,9 +157,13 @@ def _new_tensors(tensors: Mapping[str, torch.Tensor], plan: ChannelPlan, without
     return new
 
 
-def _memory(tensor: torch.Tensor, removals: Mapping[int, Removal]) -> tuple[Any, ...]:
-    """Equal for tensors that are the same memory seen the same way."""
-    if tensor.is_meta or tensor.layout != torch.strided or type(tensor.data) is not torch.Tensor or not tensor.numel():
+def _has_memory(tensor: torch.Tensor) -> bool:
+    return not tensor.is_meta and tensor.layout == torch.strided and tensor.numel() > 0
+
+
+def _memory(tensor: torch.Tensor, removals: Mapping[int, Removal], several: set[int]) -> tuple[Any, ...]:
+    """Equal for tensors that are the same memory seen the same way; `several`: addresses that several tensors have."""
+    if not _has_memory(tensor) or tensor.data_ptr() not in several or type(tensor.data) is not torch.Tensor:
         return (id(tensor),)
     gone = tuple((axis, id(removal)) for axis, removal in sorted(removals.items()))
     return tensor.data_ptr(), tensor.device, tensor.dtype, tensor.shape, tensor.stride(), gone

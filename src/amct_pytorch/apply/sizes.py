@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -20,34 +20,70 @@ ShapeOf = Callable[[torch.Tensor], Shape]
 Convolution = nn.modules.conv._ConvNd
 
 
-def apply_sizes(model: nn.Module, plan: ChannelPlan, original: nn.Module | None = None) -> set[Setting]:
+LayerSizes = dict[str, dict[str, Any]]
+
+
+def layer_sizes(model: nn.Module, plan: ChannelPlan, shapes: Mapping[str, Shape]) -> LayerSizes:
+    """What the attributes of torch's own layers, and of their subclasses, say after the cut, by layer and attribute.
+
+    `out_channels`, `groups`, `num_features`, `normalized_shape`, ... of those that a tensor is cut of, as their
+    attributes say what their weights do. `model`: before the cut; `shapes`: of its tensors after it, by name.
+
+    Raises RecordError where the groups of a convolution would keep unequal numbers.
+    """
+    tensors = named_tensors(model)
+    after = {id(tensors[name]): tuple(shape) for name, shape in shapes.items()}
+    cut = {id(tensors[axis.tensor]): axis.tensor for axis in plan.removals}
+    found: LayerSizes = {}
+    for name, layer in named_modules(model):
+        own = [*layer._parameters.values(), *layer._buffers.values()]
+        if "parametrizations" in layer._modules:
+            own += _parametrized(layer)
+        tensors_cut = [cut[id(tensor)] for tensor in own if id(tensor) in cut]
+        before = _sizes(layer, _shape) if tensors_cut else {}
+        if before and all(getattr(layer, attribute, None) == size for attribute, size in before.items()):
+            found[name] = _sizes_after(layer, tensors_cut, plan, lambda tensor: after[id(tensor)])
+    return found
+
+
+def _sizes_after(layer: nn.Module, tensors_cut: list[str], plan: ChannelPlan, after: ShapeOf) -> dict[str, Any]:
+    if not isinstance(layer, Convolution):
+        return _sizes(layer, after)
+    groups = _groups_left(layer, weight_shape(layer, _shape), tensors_cut, plan)
+    return {"groups": groups, **_sizes(layer, after, groups)}
+
+
+def apply_sizes(
+    model: nn.Module, plan: ChannelPlan, own: LayerSizes, original: nn.Module | None = None
+) -> set[Setting]:
     """Set the sizes in the attributes of a model whose tensors have just been cut by `plan`; call it once.
 
-    Of torch's own layers, and of their subclasses, those that a tensor was cut of: `out_channels`, `groups`,
-    `num_features`, `normalized_shape`, ... as their weights are now. Then `plan.settings`. `original` is the model that
-    this one is a copy of: objects that both still share are copied before they are changed.
+    `own`: of torch's layers, as `layer_sizes` gives them. Then `plan.settings`. `original` is the model that this one
+    is a copy of: objects that both still share are copied before they are changed.
 
     Returns the settings of the plan that say what the weights of torch's own layers say already. Raises RecordError
     where a setting does not fit the model.
     """
-    followed = list(_followed(model, plan))  # before the settings: they may change the same attributes
+    layers = dict(named_modules(model))
     settings.apply(model, plan.settings, original)
-    for _, layer, sizes in followed:
-        vars(layer).update({name: size for name, size in sizes.items() if name in vars(layer)})
+    for name, sizes in own.items():
+        layer = layers[name]
+        vars(layer).update({attribute: size for attribute, size in sizes.items() if attribute in vars(layer)})
         if isinstance(layer, nn.MultiheadAttention):
             layer.head_dim = layer.embed_dim // layer.num_heads
-    own = {name: sizes for name, _, sizes in followed}
     return {setting for setting in plan.settings if setting.path.partition("[")[0] in own.get(setting.module, {})}
 
 
-def check_sizes(model: nn.Module, plan: ChannelPlan) -> None:
-    """Raise RecordError where a setting of the plan does not fit the model before the cut, or groups would differ."""
-    own = {id(layer): sizes for _, layer, sizes in _followed(model, plan)}
-    modules = dict(named_modules(model, every_name=True)) if plan.settings else {}
+def check_sizes(model: nn.Module, plan: ChannelPlan, own: LayerSizes) -> None:
+    """Raise RecordError where a setting of the plan does not fit the model before the cut."""
+    if not plan.settings:
+        return
+    first = {id(layer): name for name, layer in named_modules(model)}
+    modules = dict(named_modules(model, every_name=True))
     user = {
         setting: change
         for setting, change in plan.settings.items()
-        if setting.path not in own.get(id(modules.get(setting.module)), {})  # those follow the weight
+        if setting.path not in own.get(first.get(id(modules.get(setting.module)), ""), {})  # those follow the weight
     }
     settings.check(model, user)
 
@@ -61,32 +97,6 @@ def weight_shape(layer: nn.Module, shape_of: ShapeOf) -> Shape | None:
     if len({len(shape) for shape in shapes}) != 1:
         return None
     return tuple(map(max, zip(*shapes, strict=True)))  # weight norm: a magnitude (O, 1, 1) and a direction (O, I, K)
-
-
-def _followed(model: nn.Module, plan: ChannelPlan) -> Iterator[tuple[str, nn.Module, dict[str, Any]]]:
-    """Torch's layers that a tensor was cut of, by name, and the sizes that their tensors say now.
-
-    A layer whose attributes did not say what its weight did before, as a subclass may have it, is none of them.
-    """
-    tensors = named_tensors(model)
-    before = {id(tensors[name]): shape for name, shape in plan.shapes.items()}
-    cut = {id(tensors[axis.tensor]): axis.tensor for axis in plan.removals}
-
-    def shape_before(tensor: torch.Tensor) -> Shape:
-        return before.get(id(tensor), tuple(tensor.shape))
-
-    for name, layer in named_modules(model):
-        own = [*layer._parameters.values(), *layer._buffers.values()]
-        if "parametrizations" in layer._modules:
-            own += _parametrized(layer)
-        tensors_cut = [cut[id(tensor)] for tensor in own if id(tensor) in cut]
-        old = _sizes(layer, shape_before) if tensors_cut else {}
-        if old and all(getattr(layer, attribute, None) == size for attribute, size in old.items()):
-            if isinstance(layer, Convolution):
-                groups = _groups_left(layer, weight_shape(layer, shape_before), tensors_cut, plan)
-                yield name, layer, {"groups": groups, **_sizes(layer, _shape, groups)}
-            else:
-                yield name, layer, _sizes(layer, _shape)
 
 
 def _groups_left(layer: Convolution, shape: Shape | None, names: list[str], plan: ChannelPlan) -> int:

@@ -36,8 +36,9 @@ class Selector:
 
     def __post_init__(self) -> None:
         self.tensors = self.facts.tensors
+        self.layers = dict(named_modules(self.model))
         self.axes = _axis_labels(self.facts)
-        self.repeats = _repeats(self.model, self.axes)
+        self.repeats = _repeats(self.layers, self.axes)
         unit = self.facts.grouping.unit
         group_of = np.full(int(unit.max()) + 2 if len(unit) else 1, -1)
         for i, g in enumerate(self.facts.grouping.groups):
@@ -84,9 +85,10 @@ class Selector:
         ratio, aligned, groups = self._asked(group)
         if ratio is None:
             return []
-        base = max(self._units_on(a, index) for a in group.producers)
         shares = math.gcd(*(len(c) for c in group.classes))
-        base = max(base, max(len(c) for c in group.classes))
+        base = max(len(c) for c in group.classes)
+        if len(group.classes) > 1:  # of one class every unit is on every axis
+            base = max(base, *(self._units_on(a, index) for a in group.producers))
         base -= base % shares
         widths = [max(self._channels_on(a, index) // base, 1) for a in group.producers] if aligned else []
         kept = kept_units(base, ratio, shares, widths, groups)
@@ -102,7 +104,7 @@ class Selector:
         asked = []
         groups = 1
         for axis in group.producers:
-            name, layer = owner(self.model, axis.tensor)
+            name, layer = owner(self.layers, axis.tensor)
             sparsity = self.config.for_layer(name, layer)
             if not isinstance(sparsity, ChannelSparsity):
                 return None, False, 1
@@ -145,8 +147,7 @@ class Choice:
         shapes = {a.tensor: tuple(s.tensors[a.tensor].shape) for a in removals}
         old = {a.setting: a.value for e in s.facts.equations for side in (e.left, e.right) for a in attributes(side)}
         settings = {k: Change(old[k], v) for k, v in self.values.items()}
-        layers = dict(named_modules(s.model))
-        groups = tuple(nodes(layers, self._axes_of(i, g)) for i, g in enumerate(s.facts.grouping.groups))
+        groups = tuple(nodes(s.layers, self._axes_of(i, g)) for i, g in enumerate(s.facts.grouping.groups))
         named = tuple(g for g in groups if g.producers)
         return ChannelPlan(removals, shapes, settings, named, self._summary(), s.scored)
 
@@ -176,7 +177,7 @@ class Choice:
         s = self.selector
         groups, left = [], []
         for i, g in enumerate(s.facts.grouping.groups):
-            layers = tuple(dict.fromkeys(_layer(s.model, a.tensor) for a in g.producers))
+            layers = tuple(dict.fromkeys(_layer(s.layers, a.tensor) for a in g.producers))
             units = sum(len(c) for c in g.classes)
             if i in self.removed:
                 groups.append(GroupSummary(layers, units, units - len(self.removed[i])))
@@ -186,7 +187,7 @@ class Choice:
         for f in s.facts.grouping.frozen:
             text = f.reason.text + (f" ({f.reason.line})" if f.reason.line else "")
             tensors_ = tuple(sorted({a.tensor for a in f.axes}))
-            left.append(Left(text, f.reason.module or _layer(s.model, tensors_[0]), f.channels, tensors_))
+            left.append(Left(text, f.reason.module or _layer(s.layers, tensors_[0]), f.channels, tensors_))
         notes = s.facts.notes
         if not s.scored:
             notes += ("the model has no weights: the counts are right, which channels go is not chosen",)
@@ -199,16 +200,16 @@ class Choice:
         return f"a layer of the group is skipped{for_some}"
 
 
-def owner(model: nn.Module, tensor: str) -> tuple[str, nn.Module]:
+def owner(layers: Mapping[str, nn.Module], tensor: str) -> tuple[str, nn.Module]:
     """The layer that a parameter belongs to: that of a parametrized one, not its parametrization."""
     path = tensor.rpartition(".")[0]
     path = path.partition("parametrizations")[0].rstrip(".") if "parametrizations" in path.split(".") else path
-    return path, model.get_submodule(path)
+    return path, layers[path]
 
 
-def _layer(model: nn.Module, tensor: str) -> str:
+def _layer(layers: Mapping[str, nn.Module], tensor: str) -> str:
     """What the report calls the layer of a parameter: of the model's own ones, the parameter."""
-    return owner(model, tensor)[0] or tensor
+    return owner(layers, tensor)[0] or tensor
 
 
 def _axis_labels(facts: Facts) -> dict[Axis, Factor]:
@@ -221,10 +222,10 @@ def _axis_labels(facts: Facts) -> dict[Axis, Factor]:
     return dict(sorted(found.items()))
 
 
-def _repeats(model: nn.Module, axes: Mapping[Axis, Factor]) -> dict[Axis, int]:
+def _repeats(layers: Mapping[str, nn.Module], axes: Mapping[Axis, Factor]) -> dict[Axis, int]:
     """Grouped convolutions of which every group loses the same inputs: plans count these over all groups."""
     found = {}
-    for name, layer in named_modules(model):
+    for name, layer in layers.items():
         axis = Axis(f"{name}.weight", 1)
         if isinstance(layer, nn.modules.conv._ConvNd) and layer.groups > 1 and axis in axes:
             whole = layer.out_channels if layer.transposed else layer.in_channels
