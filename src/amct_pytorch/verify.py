@@ -116,7 +116,7 @@ class Verifier:
     def difference(self, call: Call, a: Logged) -> str:
         """What is wrong about the labels of `a`, an operation of the original, whose counterpart after the cut is
         `call`; empty where nothing is."""
-        if id(a) in self._shown or not any([info.factors for info in (*a.ins, *a.outs)]):
+        if id(a) in self._shown or not any(info.factors for info in (*a.ins, *a.outs)):
             return ""
         same = (a.name, a.scalars, a.shapes, a.shapes_in, *[id(info.like or info) for info in (*a.ins, *a.outs)])
         if same not in self._right:

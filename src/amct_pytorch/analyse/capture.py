@@ -455,7 +455,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         outs = [o for o in out if isinstance(o, torch.Tensor)]
         sizes = tuple([tuple(o.shape) for o in outs])
         scalars = self._scalars(call, leaves)
-        labelled = any([info.factors for info in infos])
+        labelled = any(info.factors for info in infos)
         of = (key, scalars, sizes, call.shapes, tuple([i.like or i for i in infos]))
         before = len(self.pieces)
         found = self.earlier.take(of, labelled) if self.earlier is not None and self.repeated is None else None
@@ -479,7 +479,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _labelled(self, call: Call, infos: list[Info], outs: list[torch.Tensor], labelled: bool) -> tuple[Info, ...]:
         """What the rule of an operation says of its results."""
-        static = bool(infos) and all([info.static for info in infos])
+        static = bool(infos) and all(info.static for info in infos)
         for info in infos:
             for f in info.indices:
                 self.freeze(f, f"indices of channels are used by {call.name}")
@@ -493,7 +493,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 info.copied = infos[0].source()
         if labelled and not call.func.is_view:
             for info in given:
-                if info.factors and not any([info is i for i in infos]):
+                if info.factors and not any(info is i for i in infos):
                     near = [i for i in infos if i.factors and i.factors[0] is info.factors[0]]
                     info.like = next((i.like or i for i in near if _alike(i, info)), None)
         return given
@@ -571,7 +571,7 @@ def _position(tensor: torch.Tensor, among: list[torch.Tensor]) -> int:
 
 def identical(one: Sequence[Factor], two: Sequence[Factor]) -> bool:
     """Whether two tensors have the very same factors."""
-    return len(one) == len(two) and all([f is g for f, g in zip(one, two, strict=True)])
+    return len(one) == len(two) and all(f is g for f, g in zip(one, two, strict=True))
 
 
 def _alike(one: Info, two: Info) -> bool:

@@ -336,7 +336,7 @@ class Passes:
         sizes = SizeMode(capture)
         before = leaks.namespaces(self.model)
         try:
-            failure = self._forward(capture, sizes, args, kwargs)
+            failure = self._forward(capture, sizes, args, kwargs, training)
         finally:
             capture.leave()
             leaks.empty(capture.made or [], self.model, before)
@@ -345,12 +345,14 @@ class Passes:
         if failure:
             raise Failed(failure)
 
-    def _forward(self, capture: Capture, sizes: SizeMode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    def _forward(
+        self, capture: Capture, sizes: SizeMode, args: tuple[Any, ...], kwargs: dict[str, Any], training: bool
+    ) -> str:
         """What ended the forward pass, empty where nothing did: an error would keep what its frames hold, and that
         would look like a cache. On real tensors there is none to look for, and errors leave as they are."""
         try:
             fake = self.fake or contextlib.nullcontext()
-            with torch.no_grad(), _quiet(self.tensors.values()), _uncompiled(), fake, capture, sizes:
+            with torch.set_grad_enabled(training), _quiet(self.tensors.values()), _uncompiled(), fake, capture, sizes:
                 out = self.model(*args, **kwargs)
             sizes.settle_pieces()
             capture.outputs(out)

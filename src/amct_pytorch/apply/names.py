@@ -37,6 +37,6 @@ def _collect(
 
 
 def first_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """For each name of a tensor its first one, which plans and records use; `tensors`: as `named_tensors` gives them."""
+    """For each name of a tensor its first one, which plans and records use; `tensors`: those of `named_tensors`."""
     first: dict[int, str] = {}
     return {name: first.setdefault(id(tensor), name) for name, tensor in tensors.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ Convolution = nn.modules.conv._ConvNd
 LayerSizes = dict[str, dict[str, Any]]
 
 
-def layer_sizes(model: nn.Module, plan: ChannelPlan, shapes: Mapping[str, Shape]) -> LayerSizes:
+def layer_sizes(model: nn.Module, plan: ChannelPlan, shapes: Mapping[str, Sequence[int]]) -> LayerSizes:
     """What the attributes of torch's own layers, and of their subclasses, say after the cut, by layer and attribute.
 
     `out_channels`, `groups`, `num_features`, `normalized_shape`, ... of those that a tensor is cut of, as their
