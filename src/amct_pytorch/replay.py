@@ -59,12 +59,12 @@ class Replay(Capture):  # type: ignore[no-untyped-call]
         b = Logged(key, self._scalars(call, leaves), sizes, (), tuple(infos), call.shapes)
         self._give(outs, self._next(b, call))
 
-    def numbers(self, out: torch.Tensor, values: tuple[float, ...]) -> None:
+    def numbers(self, out: torch.Tensor, values: tuple[Any, ...]) -> None:
         b = Logged("making a tensor of numbers", values, (tuple(out.shape),), (), (), ())
         self._give([out], self._next(b, None))
 
     def outputs(self, value: Any) -> None:
-        infos = [self._known(t) for t in tensors_of(value)]
+        infos = [self._known(t) for t in tensors_of(value, self._is_state())]
         self._next(Logged("the network's output", (), (), (), tuple(infos), ()), None)
 
     def _give(self, outs: Sequence[torch.Tensor], infos: Sequence[Info]) -> None:

@@ -9,6 +9,7 @@ indices that are read from tensors) are as the rules say.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -122,7 +123,7 @@ class Verifier:
         if same not in self._right:
             kind = _KINDS.get(call.func) or _kind(call.func, call.name)
             if not kind(self, call, a):
-                return "other channels come together"
+                return _WRONG.get(call.name, "other channels come together")
             self._right.add(same)
         self._shown[id(a)] = a
         return ""
@@ -206,6 +207,12 @@ def batch_norm(verifier: Verifier, call: Call, a: Logged) -> bool:
     return same and verifier.keys(a.outs[0]) == verifier.keys(x)
 
 
+def variance(verifier: Verifier, call: Call, a: Logged) -> bool:
+    """var(x, dims, correction=1) divides by the number of elements less the correction."""
+    correction = call.kwargs.get("correction")
+    return bool(math.prod(call.shapes[0]) > math.prod(call.out.shape) * (1 if correction is None else correction))
+
+
 def spread(verifier: Verifier, call: Call, a: Logged) -> bool:
     """What is repeated along dims of one element holds what it held; new labels say what the size counts."""
     return verifier.keys(a.ins[0]) <= verifier.keys(a.outs[0])
@@ -217,6 +224,8 @@ def view(verifier: Verifier, call: Call, a: Logged) -> bool:
 
 
 def reshape(verifier: Verifier, call: Call, a: Logged) -> bool:
+    if math.prod(call.shapes[0]) != call.out.numel():  # the same bytes as elements of another size
+        return not verifier.along(a.ins[0], -1)[0] and verifier.keys(a.ins[0]) == verifier.keys(a.outs[0])
     return _moved(verifier, call, a, [list(shape) for shape in call.shapes], _reshaped)
 
 
@@ -313,10 +322,10 @@ def _itself(call: Call, args: Sequence[Any]) -> Any:
 
 
 def _padded(call: Call, args: Sequence[Any]) -> Any:
-    """With nothing, and only along dims that are there in full."""
+    """With nothing, and only along dims that may vary: of others there is one element."""
     x, amounts = args[0], list(args[1])
     for i in range(len(amounts)):
-        if x.shape[x.ndim - 1 - i // 2] != call.shapes[0][x.ndim - 1 - i // 2]:
+        if x.shape[x.ndim - 1 - i // 2] == 1:
             amounts[i] = 0
     return call.func(x, amounts, 0)
 
@@ -336,6 +345,7 @@ def _reshaped(call: Call, args: Sequence[Any]) -> torch.Tensor:
 _BY_NAME: dict[str, Kind] = {
     **dict.fromkeys(("mm", "bmm", "addmm", "baddbmm"), matmul),
     "linear": linear,
+    "var": variance,
     "convolution": convolution,
     **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm"), batch_norm),
     **dict.fromkeys(("repeat", "expand", "expand_copy", "as_strided", "as_strided_"), spread),
@@ -352,6 +362,7 @@ _BY_NAME: dict[str, Kind] = {
     "pixel_unshuffle": view,
     **dict.fromkeys(("view_as_real", "view_as_complex", "real", "imag"), _trusted),
 }
+_WRONG = {"var": "too few elements stay for an unbiased variance"}
 _KINDS: dict[Any, Kind] = {}
 
 

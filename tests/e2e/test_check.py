@@ -209,3 +209,42 @@ def test_a_branch_that_train_mode_takes_only_after_the_cut() -> None:
     plan = amct.plan(Narrow().eval(), (torch.randn(2, 3, 8, 8),), CONFIG)
     assert not plan.removals
     assert any("would not do the same: aten.add.Tensor runs instead" in left.reason for left in plan.summary.left)
+
+
+def test_a_variance_needs_more_than_one_channel() -> None:
+    class Normalized(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.a(x)
+            return self.b((y - y.mean(-1, keepdim=True)) / (y.var(-1, keepdim=True) + 1e-5).sqrt())  # type: ignore[no-any-return]
+
+    for ratio, width in ((0.5, 4), (0.75, 2), (0.9, 8)):
+        config = amct.SparsityConfig(ChannelSparsity(ratio, False))
+        plan = amct.plan(Normalized().eval(), torch.randn(4, 8), config)
+        small = amct.apply(Normalized().eval(), plan)
+        assert small.get_parameter("a.weight").shape[0] == width
+    assert "too few elements stay for an unbiased variance" in plan.report()
+
+
+def test_a_write_into_a_copy_is_none_into_the_tensor() -> None:
+    """Of one channel, flatten and transpose make a view of what they copy otherwise."""
+
+    class Written(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = C(3, 8), nn.Linear(8, 4), C(8, 4)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            y = self.a(x)
+            tokens = F.relu(y.flatten(2).transpose(1, 2).contiguous(), inplace=True)
+            return self.b(tokens), self.c(y)
+
+    model, x = ready(Written()), (torch.randn(2, 3, 6, 6).double(),)
+    for ratio, width in ((0.5, 4), (0.9, 8)):
+        plan = amct.plan(model, x, amct.SparsityConfig(ChannelSparsity(ratio, False)))
+        small = amct.apply(model, plan)
+        assert small.get_parameter("a.weight").shape[0] == width
+        assert distance(run(small, x), run(kept_twin(model, small), x)) <= 1e-10

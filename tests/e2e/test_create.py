@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -323,3 +324,46 @@ def test_a_cache_that_train_drops_does_not_come_along(tmp_path: Path, training: 
     small(X)
     assert torch.equal(model(X), want)
     assert model.cache["bias"].shape == (16, 1, 1)  # the caller's stays
+
+
+def test_a_sparse_buffer_comes_along(tmp_path: Path) -> None:
+    class Graph(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 4)
+            self.register_buffer("edges", (torch.rand(6, 6) > 0.5).float().to_sparse())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.sparse.mm(self.edges, self.b(torch.relu(self.a(x))))
+
+    model, x = Graph().eval(), torch.randn(6, 8)
+    small = amct.create_prune_retrain_model(model, x, HALF, tmp_path / "record.txt")
+    assert small.get_parameter("a.weight").shape == (8, 8)
+    assert torch.equal(small.get_buffer("edges").to_dense(), model.get_buffer("edges").to_dense())
+    assert small(x).shape == (6, 4)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # importing torch.compile
+def test_functions_that_the_forward_compiles_run_as_they_are_written(tmp_path: Path) -> None:
+    compiled: list[Any] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
+    class Compiled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 4)
+            self.body = torch.compile(lambda y: torch.relu(y) * 2, backend=backend)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(self.body(self.a(x)))
+
+    model, x = Compiled().eval(), torch.randn(6, 8)
+    small = amct.create_prune_retrain_model(model, x, HALF, tmp_path / "record.txt")
+    assert small.get_parameter("a.weight").shape == (8, 8)
+    assert not compiled
+    with torch.no_grad():
+        small(x)
+    assert compiled

@@ -134,7 +134,131 @@ def fewer_channels(s: Any, x: torch.Tensor) -> torch.Tensor:
     return s.b(torch.gather(s.a(x), 1, rows))  # type: ignore[no-any-return]
 
 
+def weight_alone(s: Any, x: torch.Tensor) -> torch.Tensor:
+    return s.b(torch.tanh(F.linear(x, s.a.weight)))  # type: ignore[no-any-return]
+
+
+def bias_of_shuffled(s: Any, x: torch.Tensor) -> torch.Tensor:
+    y = F.channel_shuffle(F.conv2d(x, s.a.weight, padding=1), 4)
+    return s.b(torch.relu(y + s.a.bias.view(1, -1, 1, 1)))  # type: ignore[no-any-return]
+
+
+class Slimmable(nn.Module):
+    """Of a layer only the first rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.k = C(3, 16), C(12, 8), 12
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(F.conv2d(x, self.a.weight[: self.k], self.a.bias[: self.k], padding=1))  # type: ignore[no-any-return]
+
+
+class Table(nn.Module):
+    """An array that a size was used for; the size is seen in its last elements alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = L(8, 16), L(16, 5000)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.a(x)
+        table = np.zeros((5000,))
+        table[-1] = 1 / np.sqrt(int(y.shape[-1]))
+        return self.b(y) + torch.from_numpy(table)  # type: ignore[no-any-return]
+
+
+LARGE = [torch.arange(5000, dtype=torch.float64) + i for i in range(3)]
+
+
+class Assigned(nn.Module):
+    def __init__(self, weights: bool) -> None:
+        super().__init__()
+        self.a, self.c, self.b, self.e = L(8, 16), L(8, 16), L(16, 4), L(16, 4)
+        self.weights = weights
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.a(x)
+        out = self.e(y)
+        if self.weights:
+            self.c.weight.data = self.a.weight.data.clone()
+            self.c.bias.data = self.a.bias.data.clone()
+            return out + self.b(self.c(x))  # type: ignore[no-any-return]
+        y.data = self.c(x).data * 1.5
+        return self.b(y) + out  # type: ignore[no-any-return]
+
+
+class Rotated(nn.Module):
+    """Pairs of channels as complex numbers, and back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = L(8, 16), L(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.a(x).view(torch.complex128 if x.dtype == torch.float64 else torch.complex64)
+        t = torch.arange(x.shape[1], dtype=x.dtype)[:, None]
+        return self.b((y * torch.polar(torch.ones_like(t), t)).view(x.dtype))  # type: ignore[no-any-return]
+
+
+def places(s: Any, x: torch.Tensor) -> torch.Tensor:
+    values, at = F.max_pool2d(s.a(x).unsqueeze(1), (2, 1), return_indices=True)
+    return s.b(values.squeeze(1)) + at.to(x.dtype).mean()  # type: ignore[no-any-return]
+
+
+def heads_written(s: Any, x: torch.Tensor) -> torch.Tensor:
+    b, n, _ = x.shape
+    v = s.v(x).view(b, n, s.h, 8)
+    w = v.transpose(1, 2).reshape(b * s.h, n, 8)  # a view where one head stays
+    w *= 0.5
+    return s.o(w.view(b, s.h, n, 8).transpose(1, 2).reshape(b, n, -1)) + s.r(v.flatten(2))  # type: ignore[no-any-return]
+
+
+class Heads(Net):
+    def __init__(self) -> None:
+        super().__init__(heads_written, v=L(8, 16), o=L(16, 4), r=L(16, 4))
+        self.h = 2
+
+
+class Asymmetric(nn.Module):
+    """A kernel that is the sum of others, filled up with zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.v = nn.Parameter(torch.randn(16, 3, 3, 3)), nn.Parameter(torch.randn(16, 3, 3, 1))
+        self.b = C(16, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kernel = self.w + F.pad(self.v, (1, 1, 0, 0))
+        return self.b(torch.relu(F.conv2d(x, kernel, padding=1)))  # type: ignore[no-any-return]
+
+
+def half_replaced(s: Any, x: torch.Tensor) -> torch.Tensor:
+    y = s.a(x).clone()
+    k = y.shape[1] // 2
+    y[:, :k] = s.c(x)
+    return s.b(y)  # type: ignore[no-any-return]
+
+
 PATTERNS: dict[str, Build] = {
+    "weight without its bias": net(weight_alone, "a b", tokens, a=lambda: L(8, 16), b=lambda: L(16, 4)),
+    "bias of shuffled channels": net(bias_of_shuffled, "a b", a=lambda: C(3, 16), b=lambda: C(16, 8)),
+    "first rows of a layer": lambda: (Slimmable(), (image(),), "a b"),
+    "large array by a size": lambda: (Table(), (tokens(),), ""),
+    "large constant chosen by a size": net(
+        lambda s, x: (lambda y: s.b(y) + LARGE[y.shape[-1] // 8])(s.a(x)),
+        "",
+        tokens,
+        a=lambda: L(8, 16),
+        b=lambda: L(16, 5000),
+    ),
+    "data of an activation assigned": lambda: (Assigned(False), (tokens(),), "a b c e"),
+    "data of a weight assigned": lambda: (Assigned(True), (tokens(),), "a b e"),
+    "pairs as complex numbers": lambda: (Rotated(), (tokens(),), ""),
+    "places of a pool over channels": net(places, "", tokens, a=lambda: L(8, 16), b=lambda: L(16, 4)),
+    "copies of heads written": lambda: (Heads(), (tokens(),), ""),
+    "kernels filled up and added": lambda: (Asymmetric(), (image(),), "b"),
+    "half replaced": net(half_replaced, "a b c", a=lambda: C(3, 16), c=lambda: C(3, 8), b=lambda: C(16, 8)),
     "lower bound by another layer": two(lambda s, x: s.b(torch.clamp(s.a(x), min=s.c(x)))),
     "upper bound by another layer": two(lambda s, x: s.b(s.a(x).clamp_max(s.c(x)))),
     "both bounds by layers": two(lambda s, x: s.b(s.a(x).clamp(s.c(x), s.d(x)))),

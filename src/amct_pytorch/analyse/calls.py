@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from amct_pytorch.analyse import labels as lb
-from amct_pytorch.analyse.capture import Capture, Piece, flatten, index
+from amct_pytorch.analyse.capture import Capture, Piece, digest, flatten, index
 from amct_pytorch.analyse.sizes import Dim, Expression, Size, attributes, origin
 
 LITERAL = "a size in user code without an origin"
@@ -91,7 +91,8 @@ class SizeMode(TorchFunctionMode):
     def valued(self, out: torch.Tensor, data: Any) -> None:
         """`data` became the values of a tensor: sizes among it stay, and the trace check has to see all of it."""
         if isinstance(data, np.ndarray):
-            data = data.ravel()[:64].tolist()
+            self.capture.numbers(out, (digest(data),))
+            return
         numbers = [v for v in flatten(data) if isinstance(v, (int, float)) and not isinstance(v, bool)]
         for v in numbers:
             if isinstance(v, Size) and isinstance(v.origin, Dim):
@@ -335,13 +336,18 @@ def getitem(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
 
 
 def setitem(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """x[..., a:b] = number: filling a part, so that no tensor is expanded to a size of its own."""
+    """x[..., a:b] = value: filling a part or copying into it, which says the part's size by its bounds."""
     x, key, value = args
     items = key if isinstance(key, tuple) else (key,)
     plain = all(k is None or k is Ellipsis or isinstance(k, slice) or type(k) in (int, Size) for k in items)
-    if not plain or isinstance(value, bool) or not isinstance(value, (int, float)):
+    fits = value.ndim <= x.ndim if isinstance(value, torch.Tensor) else type(value) in (int, float, Size)
+    if not plain or not fits:
         return func(*args, **kwargs)
-    getitem(mode, _T.__getitem__, (x, key), {}).fill_(value)
+    part = getitem(mode, _T.__getitem__, (x, key), {})
+    if isinstance(value, torch.Tensor):
+        part.copy_(value)
+    else:
+        part.fill_(value)
     return None
 
 
@@ -512,6 +518,27 @@ def multi_head(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[st
     return out
 
 
+def leaving(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """x.numpy(), x.tolist(): what becomes of the values cannot be followed."""
+    for f in mode.capture.factors(args[0]):
+        mode.capture.freeze(f, "its values leave the pass")
+    return func(*args, **kwargs)
+
+
+def assigned(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """x.data = value: from here on x holds what the value holds; it has to hold the channels that it held."""
+    x, value = args
+    operands = [(t, mode.capture.factors(t)) for t in (x, value)]
+    if x.shape == value.shape:
+        factors = mode.capture.merge(operands, x.ndim)
+        if len(factors) != len(operands[0][1]):
+            mode.capture.put(x, factors)
+    else:
+        for f in (*operands[0][1], *operands[1][1]):
+            mode.capture.freeze(f, "data of another shape are assigned")
+    return func(*args, **kwargs)
+
+
 _T = torch.Tensor
 _DROPOUT_IN_PLACE = (torch.dropout_, torch.alpha_dropout_, torch.feature_dropout_, torch.feature_alpha_dropout_)
 HANDLERS: dict[Any, Handler] = {
@@ -567,4 +594,6 @@ HANDLERS: dict[Any, Handler] = {
         dropout,
     ),
     F.pad: padded,
+    **dict.fromkeys((_T.numpy, _T.__array__, _T.tolist), leaving),
+    _T.data.__set__: assigned,  # type: ignore[attr-defined]
 }

@@ -11,11 +11,13 @@ import dataclasses
 import hashlib
 import os
 import sys
+import types
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -31,6 +33,9 @@ from amct_pytorch.errors import ModelError
 _TORCH = os.path.join(os.path.dirname(torch.__file__), "")
 _HERE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 MARK = "_channel_labels"
+# On a view of a plain copy, which may be a view of the tensor itself where there are fewer channels: what is written
+# into it reaches that one then.
+COPIED = "_copied"
 
 
 class Info:
@@ -413,13 +418,17 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        name, key = _NAMES.get(func) or _named(func)
+        operation = _OPERATIONS.get(func) or _operation(func)
+        name, key = operation.name, operation.key
         leaves = flatten((args, kwargs)) if kwargs else flatten(args)
         tensors = [t for t in leaves if isinstance(t, torch.Tensor)]
         before = tuple([tuple(t.shape) for t in tensors])  # an operation in place may change them
         out = shapes.run(func, name, args, kwargs, tensors, self.info) if self.shapes_only else func(*args, **kwargs)
         if name.startswith("prim::"):  # those ask for a property and compute nothing
             return out
+        if operation.copies or (operation.copies is False and hasattr(args[0], COPIED)):
+            for o in flatten(out):
+                setattr(o, COPIED, True)
         aliases = self.decisions is not None and any(r.alias_info is not None for r in func._schema.returns)
         if self.script is not None and not aliases:
             out = self._decided(key, out)
@@ -546,9 +555,11 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             leaves = leaves[SIZED[call.name] :] if SIZED[call.name] else []
         elif call.name == "convolution":
             leaves = leaves[:-1]  # the groups of a depthwise one are a size
-        return tuple([int(v) if type(v) is Size else v for v in leaves if not isinstance(v, torch.Tensor)])
+        scalars = tuple([int(v) if type(v) is Size else v for v in leaves if not isinstance(v, torch.Tensor)])
+        written = _OPERATIONS[call.func].written
+        return scalars if not written else (*scalars, *[hasattr(call.arg(*w), COPIED) for w in written])
 
-    def numbers(self, out: torch.Tensor, values: tuple[float, ...]) -> None:
+    def numbers(self, out: torch.Tensor, values: tuple[Any, ...]) -> None:
         """User code made a tensor of numbers: they have to be the same after the cut."""
         if self.info(out) is None:
             self.put(out, [])
@@ -556,9 +567,13 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         assert info is not None
         self.log.append(Logged("making a tensor of numbers", values, (tuple(out.shape),), (info,), (), ()))
 
+    def _is_state(self) -> Callable[[torch.Tensor], bool]:
+        used = {id(info) for op in self.log for info in op.ins}
+        return lambda tensor: id(self.info(tensor)) in used
+
     def outputs(self, value: Any) -> None:
         """Network outputs keep their width, and stay the same tensors."""
-        infos = [self._known(t) for t in tensors_of(value)]
+        infos = [self._known(t) for t in tensors_of(value, self._is_state())]
         for info in infos:
             for f in (*info.factors, *info.indices):
                 self.labels.freeze(f, Reason("it is an output of the network"))
@@ -599,26 +614,47 @@ def unknown(capture: Capture, call: Call) -> None:
     capture.unknown(call)
 
 
-def tensors_of(value: Any) -> Iterator[torch.Tensor]:
-    """All tensors in lists, tuples, mappings and dataclasses, and those that any other object holds as attributes.
+def tensors_of(value: Any, state: Callable[[torch.Tensor], bool]) -> Iterator[torch.Tensor]:
+    """All tensors in lists, tuples, mappings, dataclasses and other objects.
 
-    What such objects hold in objects of their own is the network's state: a cache of layers, for instance.
+    `state`: whether the forward went on to use a tensor. What objects hold in objects of their own is then the
+    network's: a cache of layers, for instance.
     """
+    yield from _tensors_of(value, state, within=0, seen=set())
+
+
+def _tensors_of(
+    value: Any, state: Callable[[torch.Tensor], bool], within: int, seen: set[int]
+) -> Iterator[torch.Tensor]:
+    """`within`: how many objects it is in."""
     if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for v in value.values():
-            yield from tensors_of(v)
+        if within < 2 or not state(value):
+            yield value
+        return
+    if id(value) in seen or value is None or isinstance(value, (str, bytes, int, float, type, nn.Module)):
+        return
+    seen.add(id(value))
+    held: Iterable[Any] = ()
+    if isinstance(value, Mapping):
+        held = value.values()
     elif isinstance(value, (list, tuple, set)):
-        for v in value:
-            yield from tensors_of(v)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield from tensors_of(getattr(value, field.name))
-    elif hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module)) and not callable(value):
-        for v in vars(value).values():
-            if isinstance(v, (torch.Tensor, list, tuple, Mapping)):
-                yield from (t for t in flatten(v) if isinstance(t, torch.Tensor))
+        held = value
+    elif dataclasses.is_dataclass(value):
+        held = [getattr(value, field.name) for field in dataclasses.fields(value)]
+    elif not callable(value) and not isinstance(value, types.ModuleType):
+        held = _attributes(value)
+        within += 1
+    for v in held:
+        yield from _tensors_of(v, state, within, seen)
+
+
+def _attributes(value: Any) -> list[Any]:
+    slots = {name for kind in type(value).__mro__ for name in _names(vars(kind).get("__slots__", ()))}
+    return [*getattr(value, "__dict__", {}).values(), *(getattr(value, name) for name in slots if hasattr(value, name))]
+
+
+def _names(slots: Any) -> Iterable[str]:
+    return (slots,) if isinstance(slots, str) else slots
 
 
 # Whether a tensor is copied depends on its strides, not on what the network computes.
@@ -641,22 +677,41 @@ SIZED = {
 
 
 def _digest(tensor: torch.Tensor) -> str:
-    """A name for a tensor that is made outside of the pass: what it holds, where it is small and has data."""
-    if type(tensor) is not torch.Tensor or tensor.is_meta or tensor.numel() > 4096 or tensor.layout != torch.strided:
+    """A name for a tensor that is made outside of the pass: what it holds, where it has data."""
+    if type(tensor) is not torch.Tensor or tensor.is_meta or tensor.layout != torch.strided:
         return ""
     with _disable_current_modes():
-        data = tensor.detach().cpu().contiguous().view(torch.uint8 if tensor.ndim else tensor.dtype)
-        return f"{tuple(tensor.shape)} {tensor.dtype} {hashlib.sha1(repr(data.tolist()).encode()).hexdigest()}"
+        data = tensor.detach().cpu().resolve_conj().resolve_neg().reshape(-1).view(torch.uint8)
+        return f"{tuple(tensor.shape)} {tensor.dtype} {digest(data.numpy())}"
 
 
-_NAMES: dict[Any, tuple[str, str]] = {}
+def digest(data: npt.NDArray[Any]) -> str:
+    return hashlib.sha1(data.tobytes()).hexdigest()
 
 
-def _named(func: Any) -> tuple[str, str]:
-    """An operation's name for the table of rules, and for the log."""
+class Operation(NamedTuple):
+    """What an operation is: its name for the table of rules, its name for the log, which arguments it writes, and
+    whether it `copies` its first argument (False: it is a view of it, None: neither)."""
+
+    name: str
+    key: str
+    written: tuple[tuple[int, str], ...]
+    copies: bool | None
+
+
+_OPERATIONS: dict[Any, Operation] = {}
+
+
+def _operation(func: Any) -> Operation:
     name = func._schema.name.removeprefix("aten::")
-    _NAMES[func] = name, "reshape" if name in RESHAPES else str(func)
-    return _NAMES[func]
+    written = [
+        (i, a.name) for i, a in enumerate(func._schema.arguments) if a.alias_info is not None and a.alias_info.is_write
+    ]
+    views = func.is_view or name in RESHAPES or name in COPIES
+    copies = True if name in ("clone", "_reshape_copy") else False if views else None
+    key = "reshape" if name in RESHAPES else str(func)
+    _OPERATIONS[func] = Operation(name, key, tuple(written), copies)
+    return _OPERATIONS[func]
 
 
 def index(factor: Factor, dim: int, start: int, stop: int) -> Factor:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -99,17 +100,34 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options) -> Facts:
     labels, passes, first = _eval_pass(model, own, arguments, options)
     done = [first]
     notes = []
+    known = labels.marks()
     try:
         done.append(_train_pass(model, own, arguments, options, labels, passes, first))
-    except Exception as e:  # noqa: BLE001 - the cause goes into the report, and what only train mode uses stays
+    except Exception as e:  # noqa: BLE001 - the cause goes into the report, and what train mode may need stays
+        labels.forget(known)
         notes.append(
             f"train mode could not be analysed on this input ({line_of(e)}); what only train mode uses stays as it is"
         )
+        _hold_for(first, labels)
     touched = set().union(*(p.touched for p in done))
     couple([e for p in done for e in p.equations], labels)
     grouping = group(labels, [name for name in first.entries if name not in touched], _buffers(own))
     equations = tuple(e for p in done for e in p.equations)
     return Facts(own, labels, grouping, first.entries, equations, tuple(done), tuple(notes))
+
+
+def _hold_for(first: Trace, labels: Labels) -> None:
+    """What the eval pass did not use, the train pass may: channels that are as many as it takes stay."""
+    unused = [entry for name, entry in first.entries.items() if name not in first.touched]
+    widths = {f.size for entry in unused for f in _axes(entry)}
+    for entry in first.entries.values():
+        for f in _axes(entry):
+            if any(n % f.size == 0 for n in widths):  # flattened, each channel is several of what a weight takes
+                labels.freeze(f, Reason("train mode, which could not be analysed, may need as many channels"))
+
+
+def _axes(entry: Entry) -> list[Factor]:
+    return [*entry.factors, *([] if entry.per_group is None else [entry.per_group])]
 
 
 def _eval_pass(
@@ -148,17 +166,17 @@ def _train_pass(
     passes: Passes,
     first: Trace,
 ) -> Trace:
-    """On what the eval pass ran on, else on fake tensors; never on real ones, whose statistics would move."""
+    """On what the eval pass ran on, on fake tensors, on a copy of the real ones where the forward looks at values."""
     known = labels.marks()
-    try:
-        if first.means is not Means.REAL:
+    if first.means is not Means.REAL:
+        with contextlib.suppress(Exception):
             return passes.trace(labels, first.entries, arguments, training=True, first=first)
-    except Exception:
-        if first.means is Means.FAKE:
-            raise
-        labels.forget(known)  # fake tensors show the cause, if there is one
-    passes = Passes(model, own, own, options, Means.FAKE)
-    return passes.trace(labels, first.entries, arguments, training=True)
+        labels.forget(known)
+    if first.means is not Means.FAKE:
+        with contextlib.suppress(Exception):
+            return Passes(model, own, own, options, Means.FAKE).trace(labels, first.entries, arguments, training=True)
+        labels.forget(known)
+    return Passes(model, own, own, options, Means.REAL).trace(labels, first.entries, arguments, training=True)
 
 
 class Failed(Exception):
@@ -354,6 +372,7 @@ class Passes:
             fake = self.fake or contextlib.nullcontext()
             with torch.set_grad_enabled(training), _quiet(self.tensors.values()), _uncompiled(), fake, capture, sizes:
                 out = self.model(*args, **kwargs)
+                out = list(out) if isinstance(out, types.GeneratorType) else out
             sizes.settle_pieces()
             capture.outputs(out)
         except Exception as e:

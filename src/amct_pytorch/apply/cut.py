@@ -39,7 +39,7 @@ def cut_tensor(tensor: torch.Tensor, removals: Mapping[int, Removal], known: Kno
     blocks = kept_blocks(shape, removals)  # checks all of it
     tensor = tensor.detach()
     if not removals:
-        return tensor.clone(memory_format=torch.preserve_format)
+        return tensor.clone()  # of whatever layout
     # Cut in the order of the memory, the axis that shrinks most first; the strides come back with the axes' order.
     if tensor.ndim == 1:
         return tensor.index_select(0, _staying(removals[0], tensor, known))

@@ -78,20 +78,35 @@ def check_kind(record: Record, config: SparsityConfig) -> None:
 def to_record(plan: ChannelPlan, model: nn.Module) -> Record:
     """The record of a plan: AMCT's nodes as they are, and as facts what they do not state.
 
-    `model` is the one that the plan was made for, or one cut by it. Raises RecordError where a node states something
-    else than the plan does.
+    A node speaks of all tensors of a layer; where the plan removes something else of one of them (a bias that is not
+    used, or added elsewhere), the facts say it. `model` is the one that the plan was made for, or one cut by it.
     """
     tensors = named_tensors(model)
     first = first_names(tensors)
     removals = {Axis(first[axis.tensor], axis.axis): removal for axis, removal in plan.removals.items()}
     shapes = {first[name]: shape for name, shape in plan.shapes.items()}
-    stated = _node_removals(plan.groups, model, tensors, shapes, removals)
-    for axis, removal in stated.items():
-        if axis not in removals:
-            raise RecordError(f"{axis.tensor}, axis {axis.axis}: a node removes channels there, the plan does not")
-        _check_agree(axis, removal, removals[axis])
+    cuts = _NodeCuts(model, tensors, shapes, removals)
+    told = [(group, _true(group, cuts, removals)) for group in plan.groups]
+    groups = tuple(true for group, true in told if true.producers or not group.producers)
+    stated = _node_removals(groups, cuts)
     unstated = {axis: removal for axis, removal in removals.items() if stated.get(axis) != removal}
-    return Record(plan.groups, Facts(removals=unstated, shapes=shapes, settings=plan.settings))
+    return Record(groups, Facts(removals=unstated, shapes=shapes, settings=plan.settings))
+
+
+def _true(group: PruneGroup, cuts: _NodeCuts, removals: Mapping[Axis, Removal]) -> PruneGroup:
+    """The nodes of a group that state nothing but what is removed."""
+
+    def holds(node: Node, produces: bool) -> bool:
+        planned = ((removals.get(axis), size) for axis, size in cuts.of(node, produces) if node.removed)
+        return all(
+            removal is not None and removal.size == size and set(node.removed) <= set(removal.removed)
+            for removal, size in planned
+        )
+
+    return PruneGroup(
+        tuple(node for node in group.producers if holds(node, True)),
+        tuple(node for node in group.consumers if holds(node, False)),
+    )
 
 
 def node_removals(groups: Collection[PruneGroup], model: nn.Module) -> dict[Axis, Removal]:
@@ -100,28 +115,39 @@ def node_removals(groups: Collection[PruneGroup], model: nn.Module) -> dict[Axis
     A producer loses output channels with their biases; a consumer input channels, a depthwise convolution and a batch
     normalization all that they hold of a channel. Several nodes of one layer add up. Raises RecordError.
     """
-    return _node_removals(groups, model, named_tensors(model), {}, {})
+    return _node_removals(groups, _NodeCuts(model, named_tensors(model), {}, {}))
 
 
-def _node_removals(
-    groups: Collection[PruneGroup],
-    model: nn.Module,
-    tensors: Mapping[str, torch.Tensor],
-    shapes: Shapes,
-    removals: Mapping[Axis, Removal],
-) -> dict[Axis, Removal]:
-    """`tensors`: the model's, by every name; `shapes` and `removals`: of a plan that it may have been cut by."""
-    layers = dict(named_modules(model, every_name=True))
-    first = first_names(tensors)
-    before = {name: shapes.get(first[name], tuple(tensor.shape)) for name, tensor in tensors.items()}
+class _NodeCuts:
+    """What nodes mean for a model. `tensors`: the model's, by every name; `shapes` and `removals`: of a plan that it
+    may have been cut by."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tensors: Mapping[str, torch.Tensor],
+        shapes: Shapes,
+        removals: Mapping[Axis, Removal],
+    ) -> None:
+        self.layers = dict(named_modules(model, every_name=True))
+        self.first = first_names(tensors)
+        self.before = {name: shapes.get(self.first[name], tuple(tensor.shape)) for name, tensor in tensors.items()}
+        self.removals = removals
+
+    def of(self, node: Node, produces: bool) -> list[tuple[Axis, int]]:
+        """The axes that a node speaks of, tensors by their first name, and their lengths."""
+        layer = _layer(node, self.layers)
+        cuts = [] if layer is None else _cuts(node, layer, produces, self.before, self.removals)
+        return [(Axis(self.first[name], axis), size) for name, axis, size in cuts]
+
+
+def _node_removals(groups: Collection[PruneGroup], cuts: _NodeCuts) -> dict[Axis, Removal]:
     found: dict[Axis, list[tuple[int, ...]]] = {}
     sizes: dict[Axis, int] = {}
     for group in groups:
         for produces, nodes in ((True, group.producers), (False, group.consumers)):
             for node in nodes:
-                layer = _layer(node, layers)
-                for name, axis, size in () if layer is None else _cuts(node, layer, produces, before, removals):
-                    key = Axis(first[name], axis)
+                for key, size in cuts.of(node, produces):
                     sizes[key] = size
                     if node.removed:
                         found.setdefault(key, []).append(node.removed)

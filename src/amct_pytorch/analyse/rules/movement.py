@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,6 +17,9 @@ PICKED = "single channels are picked by their index"
 
 def reshape(capture: Capture, call: Call) -> None:
     x, out, before = call.args[0], call.out, call.shapes[0]  # in place, x has its new shape by now
+    if math.prod(before) != out.numel():  # the same bytes as elements of another size
+        capture.put(out, capture.fixed(capture.factors(x), [x.ndim - 1], "its elements are taken as others"))
+        return
     put_joint(capture, out, _apart(capture, [lb.reshape(f, before, out.shape) for f in capture.factors(x)]))
 
 

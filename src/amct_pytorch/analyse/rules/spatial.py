@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from amct_pytorch.analyse.capture import Call, Capture, Rule
 
 
@@ -15,9 +13,11 @@ def windows(rank: int) -> Rule:
         pool = call.name.startswith(("avg_pool", "max_pool"))
         last = [x.ndim - rank + d for d in range(rank) if not (pool and _single(call, d))]
         factors = capture.fixed(capture.factors(x), last, "windows are taken along it")
-        for out in call.out if isinstance(call.out, (tuple, list)) else (call.out,):
-            if isinstance(out, torch.Tensor) and out.ndim == x.ndim:
-                capture.put(out, factors)
+        values, *places = call.out if isinstance(call.out, (tuple, list)) else (call.out,)
+        capture.put(values, factors)
+        counted = tuple(f for f in factors if any(n > 1 for n in f.shape[x.ndim - rank :]))
+        for at in places:  # in the plane of the last dims
+            capture.put(at, factors, indices=counted)
 
     return rule
 

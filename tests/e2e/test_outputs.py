@@ -1,0 +1,84 @@
+"""What a network gives keeps its width, whatever it is given in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import distributions, nn
+
+import amct_pytorch as amct
+
+CONFIG = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
+
+
+class Box:
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+
+class Slots:
+    __slots__ = ("tensor",)
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+
+@dataclass
+class Data:
+    tensor: torch.Tensor
+
+
+class Network(nn.Module):
+    def __init__(self, gives: Callable[[torch.Tensor], Any]) -> None:
+        super().__init__()
+        self.a, self.b, self.gives = nn.Linear(8, 16), nn.Linear(16, 4), gives
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.gives(self.b(torch.relu(self.a(x))))
+
+
+def normal(out: torch.Tensor) -> distributions.Distribution:
+    return distributions.Independent(distributions.Normal(out, out.exp(), validate_args=False), 1, validate_args=False)
+
+
+GIVEN: dict[str, Callable[[torch.Tensor], Any]] = {
+    "array": lambda out: out.detach().numpy(),
+    "list of numbers": lambda out: out.tolist(),
+    "distribution of a distribution": normal,
+    "object": Box,
+    "object in an object": lambda out: Box(Box(out)),  # type: ignore[arg-type]
+    "objects in a list in an object": lambda out: SimpleNamespace(boxes=[Box(out)]),
+    "slots": Slots,
+    "data class in a dictionary": lambda out: {"data": Data(out)},
+    "generator": lambda out: (t for t in (out,)),
+}
+
+
+@pytest.mark.parametrize("given", GIVEN)
+def test_outputs_keep_their_width(tmp_path: Path, given: str) -> None:
+    model, x = Network(GIVEN[given]).eval(), torch.randn(4, 8)
+    small = amct.create_prune_retrain_model(model, x, CONFIG, tmp_path / "record.txt")
+    assert small.get_parameter("b.weight").shape == (4, 8)
+
+
+def test_what_objects_keep_for_later_layers_is_state(tmp_path: Path) -> None:
+    """A cache in objects of an object, which the forward uses: its channels may go."""
+
+    class Cached(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 4)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            cache = SimpleNamespace(layers=[Box(self.a(x))])
+            return self.b(torch.relu(cache.layers[0].tensor)), cache
+
+    model, x = Cached().eval(), torch.randn(4, 8)
+    small = amct.create_prune_retrain_model(model, x, CONFIG, tmp_path / "record.txt")
+    assert small.get_parameter("a.weight").shape == (8, 8)

@@ -1,0 +1,77 @@
+"""What train mode needs is there after the cut, whatever its forward asks: values, gradients, what it cannot get."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from judge import conv
+from torch import nn
+
+import amct_pytorch as amct
+
+CONFIG = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
+
+
+class Auxiliary(nn.Module):
+    """A head that train mode adds; `asks`: what the forward does before."""
+
+    def __init__(self, asks: Callable[[Auxiliary, torch.Tensor], bool]) -> None:
+        super().__init__()
+        self.a, self.b, self.head = conv(3, 16), conv(16, 8), conv(16, 8)
+        self.asks, self.noted = asks, 0.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        y = torch.relu(self.a(x))
+        out: torch.Tensor = self.b(y)
+        return (out, self.head(y)) if self.training and self.asks(self, y) else out
+
+
+def noted(model: Auxiliary, y: torch.Tensor) -> bool:
+    model.noted = y.abs().mean().item()
+    return True
+
+
+def ranged(model: Auxiliary, y: torch.Tensor) -> bool:
+    return bool(y.mean() > -9)
+
+
+@pytest.mark.parametrize(
+    "asks", [noted, ranged, lambda model, y: torch.is_grad_enabled(), lambda model, y: y.requires_grad]
+)
+def test_what_train_mode_adds_fits(tmp_path: Path, asks: Callable[[Auxiliary, torch.Tensor], bool]) -> None:
+    model, x = Auxiliary(asks).eval(), torch.randn(2, 3, 8, 8)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    small = amct.create_prune_retrain_model(model, x, CONFIG, tmp_path / "record.txt").train()
+    assert small.get_parameter("head.weight").shape == (8, 8, 3, 3)
+    sum(out.mean() for out in small(x)).backward()
+    assert all(p.grad is not None for p in small.parameters())
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_what_train_mode_may_need_stays_where_it_cannot_run(tmp_path: Path) -> None:
+    class Targets(Auxiliary):
+        def forward(
+            self, x: torch.Tensor, target: torch.Tensor | None = None
+        ) -> torch.Tensor | tuple[torch.Tensor, ...]:
+            if self.training and target is None:
+                raise ValueError("targets are missing")
+            return super().forward(x)
+
+    model, x = Targets(lambda model, y: True).eval(), torch.randn(2, 3, 8, 8)
+    with pytest.warns(amct.AmctWarning, match="targets are missing"):
+        small = amct.create_prune_retrain_model(model, x, CONFIG, tmp_path / "record.txt").train()
+    assert small(x, torch.zeros(1))[1].shape == (2, 8, 8, 8)
+
+
+def test_what_eval_mode_uses_goes_where_train_mode_cannot_run() -> None:
+    class Targets(nn.Sequential):
+        def forward(self, x: torch.Tensor, target: torch.Tensor | None = None) -> torch.Tensor:
+            if self.training and target is None:
+                raise ValueError("targets are missing")
+            return super().forward(x)
+
+    plan = amct.plan(Targets(conv(3, 16), nn.ReLU(), conv(16, 8)).eval(), torch.randn(2, 3, 8, 8), CONFIG)
+    assert {axis.tensor for axis in plan.removals} == {"0.weight", "0.bias", "2.weight"}
