@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
+import sys
 import warnings
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,28 +52,54 @@ def build(like: nn.Module, arguments: Mapping[str, Any]) -> Built:
     mode = _Making()
     before = leaks.namespaces(like)
     found: Built | str
+    parts: list[weakref.ref[nn.Module]] = []
     try:
         with _aside():
-            found = _built(type(like), arguments, mode, before)
+            found = _built(type(like), arguments, mode, before, parts)
     except Exception as e:  # noqa: BLE001 - user code; the report says what it was
         found = f"{type(e).__name__}: {next(iter(str(e).splitlines()), '')}"
     made = [weakref.ref(t) for t in mode.made if t.is_meta]
     mode.made.clear()
-    leaks.empty(made, nn.Module(), before)
+    own = _held_alone([part for part in (ref() for ref in parts) if part is not None])
+    leaks.empty([t for t in made if id(t()) not in own], nn.Module(), before)
     if isinstance(found, str):
         raise NotBuilt(found)
     return found
 
 
-def _built(kind: type[nn.Module], arguments: Mapping[str, Any], mode: _Making, before: leaks.Namespaces) -> Built:
-    """A copy of what the constructor makes: its own tensors live on only where a cache keeps them."""
+def _built(
+    kind: type[nn.Module],
+    arguments: Mapping[str, Any],
+    mode: _Making,
+    before: leaks.Namespaces,
+    parts: list[weakref.ref[nn.Module]],
+) -> Built:
+    """A copy of what the constructor makes: its own tensors live on only where a cache keeps them, or in `parts` of it
+    that are parametrized: their classes are made for them, hold them, and are the copy's too."""
     with torch.device("meta"), mode:
         module = kind(**arguments)
+    parts += [weakref.ref(part) for _, part in named_modules(module) if nn.utils.parametrize.is_parametrized(part)]
     tensors = _tensors(module)
     sizes = {n: known for n, t in tensors.items() if (known := mode.sizes.get((_memory(t), t.shape)))}
     computed = {name: mode.digest(t) for name, t in _unsaved(module).items()}
     leaks.put_back(before, (*mode.made, *tensors.values()))
     return Built(copy_structure(module, {id(t): without_data(t, t.shape) for t in tensors.values()}), sizes, computed)
+
+
+def _held_alone(parts: Sequence[nn.Module]) -> set[int]:
+    """The tensors, by identity, that nothing holds but the tables of these modules."""
+    tables = [table for part in parts for _, m in named_modules(part) for table in (m._parameters, m._buffers)]
+    times = Counter(id(t) for table in tables for t in table.values())
+    return {id(t) for table in tables for t in table.values() if sys.getrefcount(t) == times[id(t)] + _LOOKED_AT}
+
+
+def _looked_at() -> int:
+    """How many references looking at an element of a table adds."""
+    tables = [{"": torch.empty(0)}]
+    return next(sys.getrefcount(t) for table in tables for t in table.values()) - 1
+
+
+_LOOKED_AT = _looked_at()
 
 
 @contextlib.contextmanager
