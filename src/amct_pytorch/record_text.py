@@ -125,9 +125,11 @@ def _groups(groups: tuple[PruneGroup, ...], facts: Facts | None) -> Iterator[str
     known: dict[tuple[int, ...], str] = {}
     for group in groups:
         lines = []
+        in_groups = [node.groups for node in (*group.producers, *group.consumers) if node.groups is not None]
+        multiple = math.lcm(*in_groups) if in_groups else None
         for kind, nodes in (("producer", group.producers), ("consumer", group.consumers)):
             for node in nodes:
-                lines += _node(kind, node.name, [*_node_attributes(kind, node, group, known), *extra])
+                lines += _node(kind, node.name, [*_node_attributes(kind, node, multiple, known), *extra])
                 extra = []  # the facts of the whole file sit on its first node
         yield _prune_record(lines)
     if extra:
@@ -140,17 +142,17 @@ def _carrier(facts: Facts | None) -> str:
     return tensors[0].rpartition(".")[0] or tensors[0] if tensors else "facts"
 
 
-def _node_attributes(kind: str, node: Node, group: PruneGroup, known: dict[tuple[int, ...], str]) -> Iterator[str]:
-    """`known`: the text of sets of indices, which nodes share."""
+def _node_attributes(kind: str, node: Node, multiple: int | None, known: dict[tuple[int, ...], str]) -> Iterator[str]:
+    """`multiple`: of how many channels a group loses multiples, where convolutions in it have groups; `known`: the text
+    of sets of indices, which nodes share."""
     if node.type:
         yield _string("type", node.type)
     yield _int("begin", node.begin)
     yield _int("end", node.end)
     if node.groups is not None:
         yield _int("group", node.groups)
-    in_groups = [other.groups for other in (*group.producers, *group.consumers) if other.groups is not None]
-    if kind == "producer" and in_groups:
-        yield _int("prune_group", math.lcm(*in_groups))
+    if kind == "producer" and multiple is not None:
+        yield _int("prune_group", multiple)
     if node.removed:
         if node.removed not in known:
             known[node.removed] = _ints("prune_index", node.removed)

@@ -303,9 +303,9 @@ class Passes:
         else:
             with self.fake:
                 new = torch.empty(t.shape, dtype=t.dtype, device=own.device)
-        if isinstance(own, nn.Parameter):
+        if type(own) is nn.Parameter or isinstance(own, nn.Parameter):
             new._is_param = True
-        return new.requires_grad_(own.requires_grad)
+        return new.requires_grad_() if own.requires_grad else new
 
     def trace(
         self,

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 Shape = Callable[..., Any]
+META = torch.device("meta")
 
 
 def run(
@@ -81,13 +82,13 @@ def _exact(t: torch.Tensor) -> bool:
 
 def stand_in(t: torch.Tensor) -> torch.Tensor:
     """A tensor of the same shape without data; a small one of integers or flags as it is, copied."""
-    if not t.is_meta and t.layout == torch.strided and _exact(t) and _small(t):
+    if _exact(t) and not t.is_meta and t.layout == torch.strided and _small(t):
         return t.detach().clone()
     return _without_data(t)
 
 
 def _without_data(t: torch.Tensor) -> torch.Tensor:
-    return torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta")
+    return torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=META)
 
 
 def _moved(value: Any) -> Any:
@@ -102,7 +103,7 @@ def _moved(value: Any) -> Any:
 
 
 def _new(like: torch.Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) -> torch.Tensor:
-    return torch.empty(shape, dtype=dtype or like.dtype, device="meta")
+    return torch.empty(shape, dtype=dtype or like.dtype, device=META)
 
 
 def _broadcast(x: torch.Tensor, y: torch.Tensor) -> torch.Size:

@@ -273,6 +273,8 @@ class _Replacing:
 
     def members(self, members: dict[Any, Any], module: str, path: str, depth: int) -> None:
         for key, value in list(members.items()):
+            if type(value) is dict and not depth and key.startswith("_"):
+                continue  # a module's own tables
             if type(value) not in _NO_SIZES and isinstance(key, str):
                 new = self.value(value, module, path.format(key), depth)
                 if new is not value:

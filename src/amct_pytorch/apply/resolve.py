@@ -99,7 +99,9 @@ def _true(group: PruneGroup, cuts: _NodeCuts, removals: Mapping[Axis, Removal]) 
     def holds(node: Node, produces: bool) -> bool:
         planned = ((removals.get(axis), size) for axis, size in cuts.of(node, produces) if node.removed)
         return all(
-            removal is not None and removal.size == size and set(node.removed) <= set(removal.removed)
+            removal is not None
+            and removal.size == size
+            and (node.removed == removal.removed or set(node.removed) <= set(removal.removed))
             for removal, size in planned
         )
 
@@ -133,12 +135,17 @@ class _NodeCuts:
         self.first = first_names(tensors)
         self.before = {name: shapes.get(self.first[name], tuple(tensor.shape)) for name, tensor in tensors.items()}
         self.removals = removals
+        self._known: dict[tuple[int, bool], tuple[Node, list[tuple[Axis, int]]]] = {}
 
     def of(self, node: Node, produces: bool) -> list[tuple[Axis, int]]:
         """The axes that a node speaks of, tensors by their first name, and their lengths."""
-        layer = _layer(node, self.layers)
-        cuts = [] if layer is None else _cuts(node, layer, produces, self.before, self.removals)
-        return [(Axis(self.first[name], axis), size) for name, axis, size in cuts]
+        found = self._known.get((id(node), produces))
+        if found is None:
+            layer = _layer(node, self.layers)
+            cuts = [] if layer is None else _cuts(node, layer, produces, self.before, self.removals)
+            axes = [(Axis(self.first[name], axis), size) for name, axis, size in cuts]
+            found = self._known[id(node), produces] = node, axes
+        return found[1]
 
 
 def _node_removals(groups: Collection[PruneGroup], cuts: _NodeCuts) -> dict[Axis, Removal]:

@@ -56,11 +56,13 @@ def shrink(model: nn.Module, plan: ChannelPlan, without_values: Collection[str] 
 
 def _refresh(model: nn.Module) -> None:
     """Let classes with a `train` of their own drop what they cached of tensors that were cut; every mode stays."""
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(module, module.training) for _, module in named_modules(model)]
+    caching = [(module, mode) for module, mode in modes if type(module).train is not nn.Module.train]
+    if not caching:
+        return
     with torch.no_grad():
-        for module, mode in modes:
-            if type(module).train is not nn.Module.train:
-                module.train(mode)
+        for module, mode in caching:
+            module.train(mode)
     for module, mode in modes:
         module.training = mode
 

@@ -45,6 +45,7 @@ class Selector:
             group_of[np.concatenate(g.classes)] = i
         self.units = {axis: unit[labels] for axis, labels in self.axes.items()}
         self.groups = {axis: group_of[units] for axis, units in self.units.items()}
+        self.whole = {axis: int(of[0]) for axis, of in self.groups.items() if bool((of == of[0]).all())}
         self._norms: dict[Axis, Scores] = {}
         self.scored = True
         self._ordered: dict[int, list[list[int]]] = {}
@@ -147,7 +148,7 @@ class Choice:
         shapes = {a.tensor: tuple(s.tensors[a.tensor].shape) for a in removals}
         old = {a.setting: a.value for e in s.facts.equations for side in (e.left, e.right) for a in attributes(side)}
         settings = {k: Change(old[k], v) for k, v in self.values.items()}
-        groups = tuple(nodes(s.layers, self._axes_of(i, g)) for i, g in enumerate(s.facts.grouping.groups))
+        groups = tuple(nodes(s.layers, self._axes_of(i, g, removals)) for i, g in enumerate(s.facts.grouping.groups))
         named = tuple(g for g in groups if g.producers)
         return ChannelPlan(removals, shapes, settings, named, self._summary(), s.scored)
 
@@ -162,11 +163,18 @@ class Choice:
                     known[key] = Removal(key[0], _tiled(gone, len(labels), times))
                 yield axis, known[key]
 
-    def _axes_of(self, index: int, group: Group) -> list[tuple[Axis, bool, int, int, tuple[int, ...]]]:
+    def _axes_of(
+        self, index: int, group: Group, removals: Mapping[Axis, Removal]
+    ) -> list[tuple[Axis, bool, int, int, tuple[int, ...]]]:
         """Per axis of a group: whether its layer makes the channels, the range that is the group's, and what goes."""
         s = self.selector
         found, producers = [], set(group.producers)
         for axis in group.axes:
+            if s.whole.get(axis) == index:
+                size = len(s.axes[axis]) * s.repeats.get(axis, 1)
+                gone = removals[axis].removed if axis in removals else ()
+                found.append((axis, axis in producers, 0, size, gone))
+                continue
             at = (s.groups[axis] == index).nonzero()[0]
             times, size = s.repeats.get(axis, 1), len(s.axes[axis])
             gone = _tiled(at[~self.keep[s.axes[axis][at]]], size, times)

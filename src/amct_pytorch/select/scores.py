@@ -42,6 +42,7 @@ def unit_scores(classes: Sequence[Ids], producers: Sequence[tuple[Factor, Scores
     """
     units = np.concatenate(classes)
     class_of = _class_of(classes)
+    several = len(classes) > 1
     total = np.zeros(len(units))
     first = int(units.min())
     position = np.full(int(units.max()) - first + 3, -1)  # one more at each end, for the units of others
@@ -50,14 +51,19 @@ def unit_scores(classes: Sequence[Ids], producers: Sequence[tuple[Factor, Scores
         where = position[np.clip(unit[axis_labels] - first + 1, 0, len(position) - 1)]
         mine = where >= 0
         values, where = norms[mine], where[mine]
-        low, high = np.full(len(classes), np.inf), np.full(len(classes), -np.inf)
-        np.minimum.at(low, class_of[where], values)
-        np.maximum.at(high, class_of[where], values)
-        spread = (high - low)[class_of[where]]
-        values = (values - low[class_of[where]]) / np.where(spread > 0, spread, 1)
+        low, high = _bounds(values, class_of[where], len(classes)) if several else (values.min(), values.max())
+        values = (values - low) / np.where(high > low, high - low, 1)
         rows = np.bincount(where, minlength=len(units))
         total += np.bincount(where, values, minlength=len(units)) / np.maximum(rows, 1)
     return total
+
+
+def _bounds(values: Scores, class_of: Ids, count: int) -> tuple[Scores, Scores]:
+    """For each value the lowest and the highest of its class."""
+    low, high = np.full(count, np.inf), np.full(count, -np.inf)
+    np.minimum.at(low, class_of, values)
+    np.maximum.at(high, class_of, values)
+    return low[class_of], high[class_of]
 
 
 def ranked(classes: Sequence[Ids], scores: Scores) -> list[list[int]]:
