@@ -75,3 +75,22 @@ def test_what_eval_mode_uses_goes_where_train_mode_cannot_run() -> None:
 
     plan = amct.plan(Targets(conv(3, 16), nn.ReLU(), conv(16, 8)).eval(), torch.randn(2, 3, 8, 8), CONFIG)
     assert {axis.tensor for axis in plan.removals} == {"0.weight", "0.bias", "2.weight"}
+
+
+def test_a_forward_that_changes_its_layers_once(tmp_path: Path) -> None:
+    """It looks at values, so that both passes are on a copy of the real tensors: on the same one, as in the check."""
+
+    class Converted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(8, 16), nn.Linear(16, 8), nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.b = self.b.to(x.dtype)
+            y = self.b(torch.relu(self.a(x.float())).to(x.dtype))
+            return self.c(torch.relu(y).float()) * (1 if x.sum() > 0 else 2)  # type: ignore[no-any-return]
+
+    model, x = Converted().eval(), torch.randn(4, 8).double()
+    small = amct.create_prune_retrain_model(model, x, CONFIG, tmp_path / "record.txt")
+    assert small.get_parameter("a.weight").shape == (8, 8)
+    assert small.get_parameter("b.weight").shape == (4, 8)

@@ -176,7 +176,9 @@ def _train_pass(
         with contextlib.suppress(Exception):
             return Passes(model, own, own, options, Means.FAKE).trace(labels, first.entries, arguments, training=True)
         labels.forget(known)
-    return Passes(model, own, own, options, Means.REAL).trace(labels, first.entries, arguments, training=True)
+    if first.means is not Means.REAL:  # the check, too, runs both modes on one copy where both are of one kind
+        passes = Passes(model, own, own, options, Means.REAL)
+    return passes.trace(labels, first.entries, arguments, training=True)
 
 
 class Failed(Exception):
