@@ -88,7 +88,15 @@ def expected(model: nn.Module, shapes: Mapping[str, Shape] | None = None) -> Exp
         before=before,
         names=names,
         tied=tuple(tuple(keys) for keys in keys_of.values() if len(keys) > 1),
-        meta=tuple(name for name, tensor in named if tensor.is_meta and name_of[id(tensor)] not in keys_of),
+        meta=(
+            *(name for name, tensor in named if tensor.is_meta and name_of[id(tensor)] not in keys_of),
+            *(
+                f"{prefix}.{name}".lstrip(".")
+                for prefix, module in model.named_modules()
+                for name, value in vars(module).items()
+                if _is_tensor(value) and value.is_meta
+            ),
+        ),
     )
 
 
@@ -101,7 +109,7 @@ def fitting(state: StateDict, wanted: Expected, path: Path) -> StateDict:
     name = _name(path)
     if wanted.meta:
         raise ModelError(
-            f"the model has buffers on the meta device that are not in its state dict, so that no checkpoint has their "
+            f"the model has tensors on the meta device that are not in its state dict, so that no checkpoint has their "
             f"values: {_few(wanted.meta)}; make these on the CPU, with their values, before the model is restored"
         )
     strip_prefixes(state, wanted.shapes)
@@ -127,14 +135,15 @@ def fill(model: nn.Module, state: StateDict, path: Path) -> None:
     """Copy the values of a fitting state dict into a model's tensors."""
     try:
         model.load_state_dict(state)
-    except RuntimeError as cause:  # what the model itself has to say of it, in a hook
+    except Exception as cause:  # what the model itself has to say of it, in a hook
         raise CheckpointError(f"{_name(path)}: does not fit the model: {cause}") from cause
 
 
 def strip_prefixes(state: StateDict, keys: Iterable[str]) -> None:
-    """Take wrappers' prefixes off the keys, in place, where that may make them `keys`."""
+    """Take wrappers' prefixes off the keys, in place, where none of them are `keys`: a model's own part may be called
+    so."""
     wanted = set(keys)
-    while state and state.keys() != wanted:
+    while state and not state.keys() & wanted:
         prefix = next((prefix for prefix in _PREFIXES if all(key.startswith(prefix) for key in state)), None)
         if prefix is None:
             return
@@ -147,13 +156,25 @@ def _complete_ties(state: StateDict, wanted: Expected, name: str) -> None:
         present = [key for key in keys if _is_tensor(state.get(key))]
         for key in present[1:]:
             one, other = state[present[0]], state[key]
-            if one.data_ptr() != other.data_ptr() and not torch.equal(one, other):
+            if not _equal(one, other):
                 raise CheckpointError(
                     f"{name}: {present[0]!r} and {key!r} are one tensor in the model, and have different values in the "
                     "checkpoint: it was saved from a model where they were two"
                 )
         if present:
             state.update({key: state[present[0]] for key in keys if key not in state})
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors have the same values; NaN is one."""
+    if one.layout != other.layout or one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if one.layout != torch.strided:
+        one, other = one.to_dense(), other.to_dense()
+    if one.data_ptr() == other.data_ptr():
+        return True
+    both = (one == other) | ((one != one) & (other != other))
+    return bool(both.all())
 
 
 def _diagnosis(state: StateDict, wanted: Expected, missing: list[str], unexpected: list[str]) -> str:
@@ -230,6 +251,8 @@ def _refusal(cause: Exception) -> str:
 
 
 def _entry(content: Any, name: str, key: str) -> Any:
+    if not isinstance(key, str):
+        raise CheckpointKeyError(f"{name}: state_dict_name is a key of the file, or None, got a {type(key).__name__}")
     if isinstance(content, dict) and key in content and not _is_tensor(content[key]):
         return content[key]
     keys = list(content) if isinstance(content, dict) else []

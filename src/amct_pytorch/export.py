@@ -45,15 +45,21 @@ def export_onnx(
 
     Raises ModelError, and leaves existing files as they are, where the model cannot be copied, run or exported.
     """
+    path = _path(prefix)
+    given, outputs = _names("input_names", input_names), _names("output_names", output_names)
+    axes = _named_axes({} if dynamic_axes is None else dynamic_axes)
+    if type(opset) is not int:
+        raise ModelError(f"opset: expected a whole number, as 17, got {opset!r}")
     plain = _plain_copy(model).eval()
     _check_size(plain)
     call = _FlatCall(plain, input_data)
-    names = _input_names(call.names, input_names)
-    axes = _named_axes(dynamic_axes or {})
-    data = _exported(call, names, list(output_names or []), axes, opset)
+    names = _input_names(call.names, given)
+    if both := set(names) & set(outputs):
+        raise ModelError(f"inputs and outputs need different names; both have {', '.join(sorted(both))}")
+    data = _exported(call, names, outputs, axes, opset)
     _check_dynamic(onnx.load_from_string(data), axes)
     for suffix in SUFFIXES:
-        atomic_write(os.fspath(prefix) + suffix, data, 0o640)
+        atomic_write(path + suffix, data, 0o640)
 
 
 class _FlatCall(nn.Module):
@@ -72,6 +78,12 @@ class _FlatCall(nn.Module):
         named = named_leaves(_by_parameter(model, self.args, self.kwargs), "")
         inputs = {name[1:]: leaf for name, leaf in named if isinstance(leaf, torch.Tensor)}
         self.names, self.tensors = tuple(inputs), tuple(inputs.values())
+        self.buffers_before = [
+            (module._buffers, name, buffer, buffer.detach().clone())
+            for module in model.modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         remaining = iter(tensors)
@@ -83,11 +95,24 @@ class _FlatCall(nn.Module):
                 f"the forward pass of {type(self.target[0]).__qualname__} failed while it was traced for ONNX: "
                 f"{type(error).__name__}: {error}. Check that model.eval() runs on this input_data"
             ) from error
+        self._put_back()
         return tuple(_tensor(leaf, name) for name, leaf in named_leaves(outputs, "output") if leaf is not None)
+
+    def _put_back(self) -> None:
+        """What the forward wrote into buffers: the exporter reads their values after it. No operation of the graph."""
+        tracing = torch._C._get_tracing_state()
+        torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
+        try:
+            for buffers, name, buffer, value in self.buffers_before:
+                buffers[name] = buffer.copy_(value)
+        finally:
+            torch._C._set_tracing_state(tracing)  # type: ignore[attr-defined]
 
 
 def _plain_copy(model: nn.Module) -> nn.Module:
     """A private copy of the model, without wrappers, and with the zeros of 2:4 sparsity in ordinary layers."""
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"save_prune_retrain_model takes a torch.nn.Module, got a {type(model).__qualname__}")
     refuse_scripted(model, "save_prune_retrain_model")
     model = unwrap(model)
     # What a forward pass left behind with a gradient history (old-style weight_norm does it) refuses to be copied.
@@ -141,8 +166,23 @@ def _tensor(leaf: Any, name: str) -> torch.Tensor:
     )
 
 
-def _input_names(defaults: Sequence[str], given: Sequence[str] | None) -> list[str]:
-    given = list(given or [])
+def _path(prefix: Any) -> str:
+    path = os.fspath(prefix) if isinstance(prefix, (str, os.PathLike)) else prefix
+    if not isinstance(path, str):
+        raise ModelError(f"save_path: expected the beginning of a path, as 'out/net', got {prefix!r}")
+    return path
+
+
+def _names(argument: str, given: Any) -> list[str]:
+    names = [] if given is None else list(given) if isinstance(given, (list, tuple)) else [given]
+    if isinstance(given, str) or not all(isinstance(name, str) and name for name in names):
+        raise ModelError(f"{argument}: expected a list of names, as ['image'], got {given!r}")
+    if len(set(names)) < len(names):
+        raise ModelError(f"{argument}: every one needs a name of its own, got {given!r}")
+    return names
+
+
+def _input_names(defaults: Sequence[str], given: list[str]) -> list[str]:
     if len(given) > len(defaults):
         raise ModelError(
             f"input_names has {len(given)} names and input_data {len(defaults)} tensors ({', '.join(defaults)})"
@@ -156,11 +196,13 @@ def _input_names(defaults: Sequence[str], given: Sequence[str] | None) -> list[s
 def _named_axes(dynamic_axes: Mapping[str, Any]) -> dict[str, dict[int, str]]:
     """Both forms as `{name: {axis: axis name}}`; axes of a list are named as torch.onnx names them."""
     named: dict[str, dict[int, str]] = {}
+    if not isinstance(dynamic_axes, Mapping):
+        raise ModelError(f"dynamic_axes: expected names with their axes, as {{'image': [0]}}, got {dynamic_axes!r}")
     for name, axes in dynamic_axes.items():
-        if not isinstance(axes, Mapping):
+        if isinstance(axes, (list, tuple, set, range)):
             axes = {axis: f"{name}_dynamic_axes_{i}" for i, axis in enumerate(axes, 1)}
-        for axis, axis_name in axes.items():
-            if not isinstance(axis, int) or axis < 0 or not isinstance(axis_name, str):
+        for axis, axis_name in axes.items() if isinstance(axes, Mapping) else ((None, ""),):
+            if not isinstance(axis, int) or axis < 0 or not isinstance(axis_name, str) or not axis_name:
                 raise ModelError(
                     f"dynamic_axes[{name!r}] must be axes, counted from 0, as [0, 2] or {{0: 'batch'}}, "
                     f"got {dynamic_axes[name]!r}"

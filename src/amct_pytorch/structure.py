@@ -56,13 +56,17 @@ def _walk(module: nn.Module, name: str, found: list[tuple[str, nn.Module]], seen
 
 
 def set_mode(model: nn.Module, training: bool) -> None:
-    """What `model.train(training)` does."""
-    modules = [module for _, module in named_modules(model)]
-    if any(type(module).train is not nn.Module.train for module in modules):
+    """What `model.train(training)` does; parts with a `train` of their own in the place of the method keep their mode:
+    it keeps them in one, and of a copy it may speak of the original."""
+    if "train" in vars(model):
+        return
+    if type(model).train is not nn.Module.train:
         model.train(training)
         return
-    for module in modules:
-        vars(module)["training"] = training
+    vars(model)["training"] = training
+    for part in model._modules.values():
+        if part is not None:
+            set_mode(part, training)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,26 @@ class Slots:
 
     def __init__(self, tensor: torch.Tensor) -> None:
         self.tensor = tensor
+
+
+class Private:
+    __slots__ = ("__tensor",)
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.__tensor = tensor
+
+
+class Named(list[torch.Tensor]):
+    """A list with an attribute."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        super().__init__()
+        self.tensor = tensor
+
+
+class Called(Box):
+    def __call__(self) -> torch.Tensor:
+        return self.tensor
 
 
 @dataclass
@@ -55,6 +77,13 @@ GIVEN: dict[str, Callable[[torch.Tensor], Any]] = {
     "object in an object": lambda out: Box(Box(out)),  # type: ignore[arg-type]
     "objects in a list in an object": lambda out: SimpleNamespace(boxes=[Box(out)]),
     "slots": Slots,
+    "private slot": Private,
+    "attribute of a list": Named,
+    "object that can be called": Called,
+    "partial function": lambda out: functools.partial(torch.add, out),
+    "deque": lambda out: deque([out]),
+    "values of a dictionary": lambda out: {"out": out}.values(),
+    "frozen set": lambda out: frozenset([out]),
     "data class in a dictionary": lambda out: {"data": Data(out)},
     "generator": lambda out: (t for t in (out,)),
 }

@@ -336,3 +336,53 @@ def test_a_warning_made_an_error_writes_nothing(tmp_path: Path) -> None:
 def test_input_data_of_other_kinds(tmp_path: Path, data: object, says: str) -> None:
     with pytest.raises(errors.ModelError, match=says):
         save(nn.ReLU(), tmp_path / "net", data)
+
+
+@pytest.mark.filterwarnings("ignore:ONNX Preprocess - Removing mutation")  # a file has no state
+@pytest.mark.parametrize("in_place", [False, True])
+def test_buffers_that_the_forward_writes_keep_their_first_values(tmp_path: Path, in_place: bool) -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(8, 4)
+            self.register_buffer("h", torch.ones(3, 4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if in_place:
+                self.h.mul_(0.5).add_(self.a(x))
+                return self.h + 0
+            self.h = self.h * 0.5 + self.a(x)
+            return self.h
+
+    model, data = Recurrent().eval().requires_grad_(False), torch.randn(3, 8)
+    save(model, tmp_path / "m", data)
+    found = run(tmp_path / "m_deploy_model.onnx", {"x": data})[0]
+    assert torch.equal(model.h, torch.ones(3, 4))
+    assert np.abs(found - model(data).numpy()).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"save_path": None}, "save_path"),
+        ({"save_path": b"m"}, "save_path"),
+        ({"opset": "17"}, "opset"),
+        ({"input_names": [1]}, "input_names"),
+        ({"output_names": "out"}, "output_names"),
+        ({"output_names": ["y", "y"]}, "output_names"),
+        ({"input_names": ["x"], "output_names": ["x"]}, "different names"),
+        ({"dynamic_axes": {"input": 0}}, "dynamic_axes"),
+        ({"dynamic_axes": {"input": {0: ""}}}, "dynamic_axes"),
+        ({"dynamic_axes": [("input", [0])]}, "dynamic_axes"),
+    ],
+)
+def test_arguments_of_another_kind(tmp_path: Path, options: dict[str, object], says: str) -> None:
+    given = {"save_path": tmp_path / "m", "input_data": torch.randn(2, 8), **options}
+    with pytest.raises(errors.ModelError, match=says):
+        save(nn.Sequential(nn.Linear(8, 4)).eval(), **given)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(errors.ModelError, match="a str"):
+        save("model", tmp_path / "m", torch.randn(2, 8))  # type: ignore[arg-type]

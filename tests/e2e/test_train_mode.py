@@ -66,6 +66,41 @@ def test_what_train_mode_may_need_stays_where_it_cannot_run(tmp_path: Path) -> N
     assert small(x, torch.zeros(1))[1].shape == (2, 8, 8, 8)
 
 
+def test_what_train_mode_may_need_in_other_numbers_stays(tmp_path: Path) -> None:
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c, self.head = conv(3, 16), conv(3, 12), conv(28, 4), nn.Linear(14, 2)
+
+        def forward(self, x: torch.Tensor, target: torch.Tensor | None = None) -> torch.Tensor:
+            y = torch.cat([self.a(x), self.b(x)], 1)
+            if not self.training:
+                return self.c(y)  # type: ignore[no-any-return]
+            loss = nn.functional.cross_entropy(self.head(y.chunk(2, 1)[0].mean((2, 3))), target)  # type: ignore[arg-type]
+            return self.c(y) * loss  # type: ignore[no-any-return]
+
+    model, x = Joined().eval(), torch.randn(2, 3, 8, 8)
+    with pytest.warns(amct.AmctWarning, match="train mode"):
+        small = amct.create_prune_retrain_model(model, x, CONFIG, tmp_path / "record.txt").train()
+    small(x, torch.zeros(2, dtype=torch.long))
+    given = amct.create_prune_retrain_model(model, (x, torch.zeros(2, dtype=torch.long)), CONFIG, tmp_path / "r.txt")
+    assert given.get_parameter("b.weight").shape[0] == 6
+    given.train()(x, torch.zeros(2, dtype=torch.long))
+
+
+def test_a_part_with_a_train_of_its_own_keeps_its_mode(tmp_path: Path) -> None:
+    """A usual way to freeze statistics; what it is set to speaks of the original."""
+    model = nn.Sequential(conv(3, 16), nn.BatchNorm2d(16), nn.ReLU(), conv(16, 8)).eval()
+    frozen = model[1]
+    frozen.train = lambda mode=True: frozen  # type: ignore[method-assign]
+    model.train()
+    assert not frozen.training
+    small = amct.create_prune_retrain_model(model, torch.randn(2, 3, 8, 8), CONFIG, tmp_path / "record.txt")
+    assert [part.training for part in small] == [True, False, True, True]  # type: ignore[union-attr]
+    assert [part.training for part in model] == [True, False, True, True]
+    assert small.get_parameter("0.weight").shape[0] == 8
+
+
 def test_what_eval_mode_uses_goes_where_train_mode_cannot_run() -> None:
     class Targets(nn.Sequential):
         def forward(self, x: torch.Tensor, target: torch.Tensor | None = None) -> torch.Tensor:

@@ -240,7 +240,30 @@ def half_replaced(s: Any, x: torch.Tensor) -> torch.Tensor:
     return s.b(y)  # type: ignore[no-any-return]
 
 
+def normed(fn: Callable[..., Any]) -> Build:
+    """Conv a, a batch norm, which is another operation in train mode, and conv b of as many channels; o reads them."""
+    return net(
+        lambda s, x: s.o(fn(s, s.n(s.a(x)))),
+        "a b",
+        a=lambda: C(3, 16),
+        n=lambda: nn.BatchNorm2d(16),
+        b=lambda: C(16, 16),
+        o=lambda: C(16, 4),
+    )
+
+
+def row_replaced(s: Any, x: torch.Tensor) -> torch.Tensor:
+    y = s.a(x).clone()
+    y[0] = y[1:2]  # assignment drops leading dims of one element
+    y[:, :, 0] = s.c(x)[None][:, :, :, 0]
+    return s.b(y)  # type: ignore[no-any-return]
+
+
 PATTERNS: dict[str, Build] = {
+    "clone of normed channels": normed(lambda s, h: h.clone() + s.b(h)),
+    "detached normed channels": normed(lambda s, h: s.b(h) + h.detach()),
+    "contiguous normed channels": normed(lambda s, h: h.transpose(2, 3).contiguous() + s.b(h)),
+    "rows replaced": net(row_replaced, "a b c", a=lambda: C(3, 16), c=lambda: C(3, 16), b=lambda: C(16, 8)),
     "weight without its bias": net(weight_alone, "a b", tokens, a=lambda: L(8, 16), b=lambda: L(16, 4)),
     "bias of shuffled channels": net(bias_of_shuffled, "a b", a=lambda: C(3, 16), b=lambda: C(16, 8)),
     "first rows of a layer": lambda: (Slimmable(), (image(),), "a b"),

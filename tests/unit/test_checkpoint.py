@@ -288,3 +288,71 @@ def test_a_file_that_was_read_can_be_replaced(saved: dict, file: Path) -> None:
     temporary.write_bytes(buffer.getvalue())
     temporary.replace(file)
     assert all(torch.equal(state[key], saved[key]) for key in saved)
+
+
+class Shared(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2)
+        self.b.weight = self.a.weight
+
+
+def test_ties_below_a_part_called_as_a_prefix(file: Path) -> None:
+    model, source = (nn.ModuleDict({"module": Shared()}) for _ in range(2))
+    state = source.state_dict()
+    torch.save({key: value for key, value in state.items() if key != "module.b.weight"}, file)
+    load_checkpoint(model, file)
+    assert same(model, state)
+    torch.save({key: value for key, value in state.items() if key != "module.c.bias"}, file)
+    refused(lambda: load_checkpoint(model, file), "1 missing: module.c.bias")
+
+
+def test_tied_values_may_be_nan(file: Path) -> None:
+    source = Shared()
+    with torch.no_grad():
+        source.a.weight[0, 0] = torch.nan
+    torch.save({key: value.clone() for key, value in source.state_dict().items()}, file)
+    model = Shared()
+    load_checkpoint(model, file)
+    assert bool(model.b.weight[0, 0].isnan())
+
+
+def test_a_shared_sparse_buffer(file: Path) -> None:
+    class Graph(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = nn.Module()
+            self.register_buffer("edges", torch.eye(3).to_sparse())
+            self.part.register_buffer("edges", self.edges)
+
+    torch.save(Graph().state_dict(), file)
+    load_checkpoint(Graph(), file)
+    state = Graph().state_dict()
+    state["part.edges"] = (torch.eye(3) * 2).to_sparse()
+    torch.save(state, file)
+    refused(lambda: load_checkpoint(Graph(), file), "different values")
+
+
+def test_what_a_model_refuses_of_its_extra_state(file: Path) -> None:
+    class Versioned(nn.Linear):
+        def get_extra_state(self) -> dict[str, int]:
+            return {"version": 2}
+
+        def set_extra_state(self, state: dict[str, int]) -> None:
+            raise ValueError(f"version {state['version']}")
+
+    torch.save(Versioned(2, 2).state_dict(), file)
+    refused(lambda: load_checkpoint(Versioned(2, 2), file), "does not fit", "version 2")
+
+
+def test_a_tensor_of_an_attribute_on_meta() -> None:
+    with torch.device("meta"):
+        model = network()
+        model.table = torch.ones(3)
+    with pytest.raises(ModelError, match="'table'"):
+        fitting(network().state_dict(), expected(model), "file.pth")
+
+
+def test_the_name_of_a_state_dict_is_a_text(saved: dict, file: Path) -> None:
+    torch.save({"net": saved}, file)
+    refused(lambda: read_state_dict(file, ["net"]), "state_dict_name", "list")  # type: ignore[arg-type]

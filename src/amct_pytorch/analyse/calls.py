@@ -340,11 +340,13 @@ def setitem(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     x, key, value = args
     items = key if isinstance(key, tuple) else (key,)
     plain = all(k is None or k is Ellipsis or isinstance(k, slice) or type(k) in (int, Size) for k in items)
-    fits = value.ndim <= x.ndim if isinstance(value, torch.Tensor) else type(value) in (int, float, Size)
+    fits = isinstance(value, torch.Tensor) or type(value) in (int, float, Size)
     if not plain or not fits:
         return func(*args, **kwargs)
     part = getitem(mode, _T.__getitem__, (x, key), {})
     if isinstance(value, torch.Tensor):
+        while value.ndim > part.ndim and value.shape[0] == 1:
+            value = value.squeeze(0)
         part.copy_(value)
     else:
         part.fill_(value)

@@ -7,13 +7,15 @@ that runs.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import functools
 import hashlib
 import os
 import sys
 import types
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -465,12 +467,13 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         sizes = tuple([tuple(o.shape) for o in outs])
         scalars = self._scalars(call, leaves)
         labelled = any(info.factors for info in infos)
-        of = (key, scalars, sizes, call.shapes, tuple([i.like or i for i in infos]))
+        copies = call.name in COPIES  # of the very tensor: the check takes a copy for it
+        of = (key, scalars, sizes, call.shapes, tuple(infos if copies else [i.like or i for i in infos]))
         before = len(self.pieces)
         found = self.earlier.take(of, labelled) if self.earlier is not None and self.repeated is None else None
         given = self._labelled(call, infos, outs, labelled) if found is None else self._recalled(found, outs)
         logged = None
-        if call.name not in COPIES:
+        if not copies:
             logged = found.logged if found is not None else None  # one and the same, where it is on the very same
             if logged is None or logged.ins != tuple(infos):
                 logged = Logged(key, scalars, sizes, given, tuple(infos), call.shapes)
@@ -634,27 +637,31 @@ def _tensors_of(
     if id(value) in seen or value is None or isinstance(value, (str, bytes, int, float, type, nn.Module)):
         return
     seen.add(id(value))
-    held: Iterable[Any] = ()
+    if isinstance(value, functools.partial):
+        value = [value.func, value.args, value.keywords]
     if isinstance(value, Mapping):
-        held = value.values()
-    elif isinstance(value, (list, tuple, set)):
-        held = value
-    elif dataclasses.is_dataclass(value):
-        held = [getattr(value, field.name) for field in dataclasses.fields(value)]
-    elif not callable(value) and not isinstance(value, types.ModuleType):
-        held = _attributes(value)
-        within += 1
-    for v in held:
-        yield from _tensors_of(v, state, within, seen)
+        for v in value.values():
+            yield from _tensors_of(v, state, within, seen)
+    elif isinstance(value, _CONTAINERS):
+        for v in value:
+            yield from _tensors_of(v, state, within, seen)
+    if not isinstance(value, _CODE):
+        inside = within if dataclasses.is_dataclass(value) else within + 1
+        for v in _attributes(value):
+            yield from _tensors_of(v, state, inside, seen)
 
 
-def _attributes(value: Any) -> list[Any]:
-    slots = {name for kind in type(value).__mro__ for name in _names(vars(kind).get("__slots__", ()))}
-    return [*getattr(value, "__dict__", {}).values(), *(getattr(value, name) for name in slots if hasattr(value, name))]
+_CONTAINERS = (list, tuple, set, frozenset, collections.deque, KeysView, ValuesView, ItemsView)
+_CODE = (types.ModuleType, types.FunctionType, types.MethodType, types.BuiltinFunctionType, torch.Generator)
 
 
-def _names(slots: Any) -> Iterable[str]:
-    return (slots,) if isinstance(slots, str) else slots
+def _attributes(value: Any) -> Iterator[Any]:
+    yield from getattr(value, "__dict__", {}).values()
+    for kind in type(value).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            private = name.startswith("__") and not name.endswith("__")
+            yield getattr(value, f"_{kind.__name__.lstrip('_')}{name}" if private else name, None)
 
 
 # Whether a tensor is copied depends on its strides, not on what the network computes.

@@ -117,17 +117,12 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options) -> Facts:
 
 
 def _hold_for(first: Trace, labels: Labels) -> None:
-    """What the eval pass did not use, the train pass may: channels that are as many as it takes stay."""
-    unused = [entry for name, entry in first.entries.items() if name not in first.touched]
-    widths = {f.size for entry in unused for f in _axes(entry)}
+    """What the eval pass did not use, the train pass may: nothing says which channels it takes, and all stay."""
+    if all(name in first.touched for name in first.entries):
+        return
     for entry in first.entries.values():
-        for f in _axes(entry):
-            if any(n % f.size == 0 for n in widths):  # flattened, each channel is several of what a weight takes
-                labels.freeze(f, Reason("train mode, which could not be analysed, may need as many channels"))
-
-
-def _axes(entry: Entry) -> list[Factor]:
-    return [*entry.factors, *([] if entry.per_group is None else [entry.per_group])]
+        for f in (*entry.factors, *([] if entry.per_group is None else [entry.per_group])):
+            labels.freeze(f, Reason("train mode, which could not be analysed, uses more layers and may need it"))
 
 
 def _eval_pass(
