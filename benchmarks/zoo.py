@@ -7,7 +7,7 @@ has a process of its own with 12 GB of memory: where Torch-Pruning needs more, i
 it needs more than a minute, it counts as a minute. The zoo's images are small, 64x64 mostly; with --size the
 convolutional networks that take any size get such ones. --alone leaves Torch-Pruning out.
 
-    python benchmarks/zoo.py [--rounds 3] [--size 224] [--alone] [NAME ...]
+    python benchmarks/zoo.py [--rounds 1] [--size 224] [--alone] [NAME ...]
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def apart(member: Architecture, rounds: int, size: int | None, alone: bool) -> t
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--size", type=int)
     parser.add_argument("--alone", action="store_true")
     options = parser.parse_args()
