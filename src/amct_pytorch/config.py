@@ -70,7 +70,8 @@ class SparsityConfig:
     weights that are kept), "straight_through" (to all), "sr_ste" (to all, the others decay; Zhou et al. 2021).
     `residual_width`, for channels alone: whether channels go that additions of activations tie (the stages of a
     residual network, the hidden size of a transformer); where False, only widths inside of blocks do. `source` is the
-    file that the config was read from, for messages; it does not count in comparisons.
+    file that the config was read from, and `places` where in it layers are named, by name, both for messages; they do
+    not count in comparisons.
 
     Anything else is a `ConfigError` when the config is built.
     """
@@ -83,6 +84,7 @@ class SparsityConfig:
     gradients: str = "kept"
     residual_width: bool = True
     source: str = field(default="", compare=False)
+    places: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("skip_layers", "skip_types"):
@@ -136,7 +138,8 @@ class SparsityConfig:
         for where, names in (("skip_layers", self.skip_layers), ("override_layers", self.override_layers)):
             for name in names:
                 if name not in layers and not (where == "skip_layers" and _is_pattern(name)):
-                    raise ConfigError(self._prefix() + _no_layer(where, name, list(layers)))
+                    place = self.places.get(name, self._prefix() + where)
+                    raise ConfigError(f"{place}: {_no_layer(name, list(layers))}")
         empty = [
             name
             for name in (*self.skip_layers, *self.override_layers)
@@ -246,10 +249,10 @@ def _check_kinds(sparsities: Mapping[str, Sparsity]) -> None:
         )
 
 
-def _no_layer(where: str, name: str, layers: list[str]) -> str:
+def _no_layer(name: str, layers: list[str]) -> str:
     near = difflib.get_close_matches(name, layers, n=3, cutoff=0.5)
     remedy = f"the nearest that it has: {', '.join(near)}" if near else "names are those of model.named_modules()"
-    return f"{where}: the model has no layer {name!r}; {remedy}"
+    return f"the model has no layer {name!r}; {remedy}"
 
 
 def _few(names: list[str]) -> str:

@@ -104,6 +104,9 @@ def _fill(message: PruneConfig, sparsity: Sparsity) -> None:
         nm.n_out_of_m_type, nm.update_freq = M4N2, sparsity.update_freq
 
 
+_QUOTED = "[\"']{}[\"']"
+
+
 def _config(message: AMCTRetrainConfig, source: str, text: str) -> SparsityConfig:
     layers = ((entry.layer_name, entry) for entry in message.override_layer_configs)
     types = ((entry.layer_type, entry) for entry in message.override_layer_types)
@@ -122,7 +125,18 @@ def _config(message: AMCTRetrainConfig, source: str, text: str) -> SparsityConfi
             AMCTRetrainConfig.SparseGradients.Name(message.sparse_gradients).lower(),
             message.residual_width,
             source,
+            _places(message, source, text),
         )
+
+
+def _places(message: AMCTRetrainConfig, source: str, text: str) -> dict[str, str]:
+    """File, line and field of each layer that a config names."""
+    named = [
+        *((entry.layer_name, "override_layer_configs") for entry in message.override_layer_configs),
+        *((name, "skip_layers") for name in message.skip_layers),
+        *((name, "regular_prune_skip_layers") for name in message.regular_prune_skip_layers),
+    ]
+    return {name: f"{source}{_line(text, _QUOTED.format(re.escape(name)))}: {field}" for name, field in named}
 
 
 def _overrides(field: str, key: str, entries: Iterable[tuple[str, Any]], source: str, text: str) -> dict[str, Sparsity]:

@@ -4,6 +4,7 @@ import copy
 import pickle
 import struct
 import warnings
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from torch import nn
 
 from amct_pytorch.config import ChannelSparsity, NmSparsity, SparsityConfig
 from amct_pytorch.errors import AmctWarning, ConfigError
+from amct_pytorch.textio import read_config
 
 HALF, FIFTH, THIRD = ChannelSparsity(0.5), ChannelSparsity(0.2), ChannelSparsity(0.3)
 
@@ -123,6 +125,15 @@ def test_an_unknown_layer_name_is_an_error_with_the_nearest_names() -> None:
         SparsityConfig(HALF, ("conv3",), source="net.cfg").check_layers(Net())
     with pytest.raises(ConfigError, match=r"override_layers: the model has no layer 'zzz'; .*named_modules"):
         SparsityConfig(override_layers={"zzz": HALF}).check_layers(Net())
+
+
+@pytest.mark.parametrize("named", ['regular_prune_skip_layers: "conv3"', "skip_layers: ['fc', 'conv3']"])
+def test_an_unknown_layer_name_in_a_file_is_told_with_its_line_and_field(tmp_path: Path, named: str) -> None:
+    prune = "prune_config { filter_pruner { balanced_l2_norm_filter_prune { prune_ratio: 0.5 } } }"
+    file = tmp_path / "net.cfg"
+    file.write_text(f'# not "conv3" here\n{prune}\n{named}\n')
+    with pytest.raises(ConfigError, match=rf"net.cfg:3: {named.partition(':')[0]}: the model has no layer 'conv3'"):
+        read_config(file).check_layers(Net())
 
 
 def test_a_type_that_no_layer_has_is_a_warning() -> None:
