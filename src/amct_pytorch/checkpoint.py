@@ -140,14 +140,15 @@ def fill(model: nn.Module, state: StateDict, path: Path) -> None:
 
 
 def strip_prefixes(state: StateDict, keys: Iterable[str]) -> None:
-    """Take wrappers' prefixes off the keys, in place, where none of them are `keys`: a model's own part may be called
-    so."""
-    wanted = set(keys)
-    while state and not state.keys() & wanted:
-        prefix = next((prefix for prefix in _PREFIXES if all(key.startswith(prefix) for key in state)), None)
-        if prefix is None:
-            return
-        consume_prefix_in_state_dict_if_present(state, prefix)
+    """Take wrappers' prefixes off the keys, in place: as many as make the most of them `keys`, for a part of the model
+    may be called so."""
+    wanted, names, prefixes = set(keys), set(state), ""
+    most, taken = len(names & wanted), ""
+    while prefix := next((p for p in _PREFIXES if names and all(name.startswith(p) for name in names)), ""):
+        names, prefixes = {name.removeprefix(prefix) for name in names}, prefixes + prefix
+        if len(names & wanted) > most:
+            most, taken = len(names & wanted), prefixes
+    consume_prefix_in_state_dict_if_present(state, taken)
 
 
 def _complete_ties(state: StateDict, wanted: Expected, name: str) -> None:

@@ -104,9 +104,6 @@ def _fill(message: PruneConfig, sparsity: Sparsity) -> None:
         nm.n_out_of_m_type, nm.update_freq = M4N2, sparsity.update_freq
 
 
-_QUOTED = "[\"']{}[\"']"
-
-
 def _config(message: AMCTRetrainConfig, source: str, text: str) -> SparsityConfig:
     layers = ((entry.layer_name, entry) for entry in message.override_layer_configs)
     types = ((entry.layer_type, entry) for entry in message.override_layer_types)
@@ -136,7 +133,11 @@ def _places(message: AMCTRetrainConfig, source: str, text: str) -> dict[str, str
         *((name, "skip_layers") for name in message.skip_layers),
         *((name, "regular_prune_skip_layers") for name in message.regular_prune_skip_layers),
     ]
-    return {name: f"{source}{_line(text, _QUOTED.format(re.escape(name)))}: {field}" for name, field in named}
+    lines: dict[str, int] = {}
+    for number, line in enumerate(_plain(text).split("\n"), 1):
+        for quoted in re.finditer("\"([^\"]*)\"|'([^']*)'", line):
+            lines.setdefault(quoted[1] or quoted[2] or "", number)
+    return {name: f"{source}{f':{lines[name]}' if name in lines else ''}: {field}" for name, field in named}
 
 
 def _overrides(field: str, key: str, entries: Iterable[tuple[str, Any]], source: str, text: str) -> dict[str, Sparsity]:
@@ -513,9 +514,14 @@ def _field(line: str, column: int) -> str:
 
 def _line(text: str, pattern: str, which: int = 0, bad: Any = None) -> str:
     """`:<line>` of the which-th match outside of comments that is `bad`, or nothing."""
-    plain = _COMMENT.sub(lambda match: match[1] or "", text)
+    plain = _plain(text)
     found = [match for match in re.finditer(pattern, plain) if bad is None or bad(match[1])]
     return f":{plain.count(chr(10), 0, found[which].start()) + 1}" if which < len(found) else ""
+
+
+def _plain(text: str) -> str:
+    """A text without its comments; its lines stay."""
+    return _COMMENT.sub(lambda match: match[1] or "", text)
 
 
 def _is_bad_ratio(text: str) -> bool:

@@ -307,6 +307,17 @@ def test_ties_below_a_part_called_as_a_prefix(file: Path) -> None:
     refused(lambda: load_checkpoint(model, file), "1 missing: module.c.bias")
 
 
+def test_a_wrapped_model_with_a_part_called_as_a_prefix(file: Path) -> None:
+    """Wrapped, the names of some tensors are those of others."""
+    model, source = (
+        nn.ModuleDict({"a": nn.Linear(2, 2), "module": nn.ModuleDict({"a": nn.Linear(2, 2)})}) for _ in "12"
+    )
+    for prefix in ("", "module.", "_orig_mod.module."):
+        torch.save({prefix + key: value for key, value in source.state_dict().items()}, file)
+        load_checkpoint(model, file)
+        assert same(model, source.state_dict())
+
+
 def test_tied_values_may_be_nan(file: Path) -> None:
     source = Shared()
     with torch.no_grad():

@@ -340,8 +340,7 @@ def setitem(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     x, key, value = args
     items = key if isinstance(key, tuple) else (key,)
     plain = all(k is None or k is Ellipsis or isinstance(k, slice) or type(k) in (int, Size) for k in items)
-    fits = isinstance(value, torch.Tensor) or type(value) in (int, float, Size)
-    if not plain or not fits:
+    if not plain or isinstance(value, bool) or not isinstance(value, (torch.Tensor, int, float)):
         return func(*args, **kwargs)
     part = getitem(mode, _T.__getitem__, (x, key), {})
     if isinstance(value, torch.Tensor):

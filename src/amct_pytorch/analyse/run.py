@@ -100,11 +100,9 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options) -> Facts:
     labels, passes, first = _eval_pass(model, own, arguments, options)
     done = [first]
     notes = []
-    known = labels.marks()
     try:
         done.append(_train_pass(model, own, arguments, options, labels, passes, first))
     except Exception as e:  # noqa: BLE001 - the cause goes into the report, and what train mode may need stays
-        labels.forget(known)
         notes.append(
             f"train mode could not be analysed on this input ({line_of(e)}); what only train mode uses stays as it is"
         )
@@ -163,17 +161,19 @@ def _train_pass(
 ) -> Trace:
     """On what the eval pass ran on, on fake tensors, on a copy of the real ones where the forward looks at values."""
     known = labels.marks()
-    if first.means is not Means.REAL:
-        with contextlib.suppress(Exception):
-            return passes.trace(labels, first.entries, arguments, training=True, first=first)
-        labels.forget(known)
-    if first.means is not Means.FAKE:
-        with contextlib.suppress(Exception):
-            return Passes(model, own, own, options, Means.FAKE).trace(labels, first.entries, arguments, training=True)
-        labels.forget(known)
-    if first.means is not Means.REAL:  # the check, too, runs both modes on one copy where both are of one kind
-        passes = Passes(model, own, own, options, Means.REAL)
-    return passes.trace(labels, first.entries, arguments, training=True)
+    for means in Means:
+        if means is Means.SHAPES and first.means is not means:
+            continue
+        again = means is first.means  # the check, too, runs both modes on one copy where both are of one kind
+        found = first if again and means is not Means.REAL else None
+        try:
+            ran = passes if again else Passes(model, own, own, options, means)
+            return ran.trace(labels, first.entries, arguments, training=True, first=found)
+        except Exception:
+            labels.forget(known)
+            if means is Means.REAL:
+                raise
+    raise AssertionError("the real tensors are the last to try")
 
 
 class Failed(Exception):
