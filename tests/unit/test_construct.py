@@ -150,6 +150,35 @@ def test_a_module_that_instances_share_keeps_its_parameters() -> None:
     assert SHARED.weight is weight
 
 
+KEPT: dict[str, torch.Tensor] = {}
+
+
+class Parametrized(nn.Module):
+    """The class of such a layer is made for it, holds it, and lives as long as a copy."""
+
+    def __init__(self, n: int, keeps: bool = False) -> None:
+        super().__init__()
+        self.conv = nn.utils.parametrizations.weight_norm(nn.Conv1d(n, 4, 3))
+        if keeps:
+            KEPT["direction"] = self.conv.parametrizations.weight.original1
+
+
+def test_what_a_parametrized_layer_holds_is_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def search(*objects: Any) -> list[Any]:
+        raise AssertionError("all objects are searched")
+
+    like = Parametrized(3)
+    monkeypatch.setattr("gc.get_referrers", search)
+    built = build(like, {"n": size("n", 3)})
+    assert built.module.conv.parametrizations.weight.original1.shape == (4, 3, 3)
+
+
+def test_what_a_cache_holds_of_a_parametrized_layer_is_taken_out() -> None:
+    KEPT.clear()
+    build(Parametrized(3), {"n": size("n", 3), "keeps": True})
+    assert not KEPT
+
+
 def test_errors_say_what_was_wrong() -> None:
     class Fails(nn.Module):
         def __init__(self, n: int) -> None:
