@@ -121,13 +121,13 @@ def _sum(func: Any, name: str, args: Any, kwargs: Any) -> torch.Tensor:
     alive = (~x.isnan()).sum(over, keepdim=bool(dim) and keep)
     if name == "mean":
         out = out * ((x.numel() // max(out.numel(), 1)) / alive.clamp_min(1).double())
-    return out.masked_fill(alive == 0, NAN)
+    return out.masked_fill(alive == 0, NAN) if x.numel() else out
 
 
 def _normalization(func: Any, name: str, args: Any, kwargs: Any) -> Any:
     if name == "native_layer_norm":
         x, shape, w, b, eps = args
-        return _norm(x, tuple(range(x.ndim - len(shape), x.ndim)), w, b, eps)
+        return _norm(x.contiguous(), tuple(range(x.ndim - len(shape), x.ndim)), w, b, eps)
     if name == "native_group_norm":
         x, w, b, n, c, _, g, eps = args
         y, *rest = _norm(x.reshape(n, g, -1), (2,), None, None, eps)

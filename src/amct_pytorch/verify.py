@@ -248,7 +248,7 @@ def repeat(verifier: Verifier, call: Call, a: Logged) -> bool:
 def _moved(
     verifier: Verifier, call: Call, a: Logged, shapes: Sequence[list[int]], run: Callable[[Call, Any], Any]
 ) -> bool:
-    if not any(verifier.keys(info) for info in (*a.ins, *a.outs)):
+    if not any(verifier.keys(info) for info in (*a.ins, *a.outs)) or not any(o.numel() for o in _listed(call.out)):
         return True
     with _disable_current_modes() if _get_current_dispatch_mode() is not None else contextlib.nullcontext():
         if len(a.ins) == 1:

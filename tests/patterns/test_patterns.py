@@ -7,6 +7,7 @@ import hard
 import layers
 import more
 import networks
+import picking
 import pytest
 import reference
 import review
@@ -24,6 +25,7 @@ FAMILIES = {
     "network: ": networks.PATTERNS,
     "more: ": more.PATTERNS,
     "review: ": review.PATTERNS,
+    "picking: ": picking.PATTERNS,
 }
 PATTERNS = {prefix + label: build for prefix, family in FAMILIES.items() for label, build in family.items()}
 # What is known to fall short: the reason, beginning with what `judge` says.

@@ -120,6 +120,12 @@ def test_norms_and_attention() -> None:
     agree(aten.grid_sampler_2d.default, X, torch.rand(2, 3, 7, 2), 0, 0, False)
 
 
+def test_masks_that_have_values() -> None:
+    rows, places = torch.tensor([True, False]), torch.rand(4, 5) > 0.5
+    for indices in ([rows], [None, places], [None, None, places.any(0), torch.tensor([1])], [X > 0]):
+        agree(aten.index.Tensor, X, indices)
+
+
 @given(st.data())
 def test_convolutions(data: st.DataObject) -> None:
     rank = data.draw(st.integers(1, 3))
@@ -160,13 +166,14 @@ def test_convolutions(data: st.DataObject) -> None:
         (aten.grid_sampler_2d.default, (X, torch.rand(3, 3, 7, 2), 0, 0, False)),
         (aten.cat.default, ([X, X[:, :, 1:]], 1)),
         (aten.stack.default, ([X, X[:, :, 1:]], 1)),
+        (aten.index.Tensor, (X, [None, torch.tensor([True, False, True])])),
     ],
-    ids="convolution,layer norm,product,bias,mm,bmm,group norm,groups,samples,join,stack".split(","),
+    ids="convolution,layer norm,product,bias,mm,bmm,group norm,groups,samples,join,stack,mask".split(","),
 )
 def test_what_does_not_fit_is_an_error_as_with_data(func: Any, args: tuple[Any, ...]) -> None:
-    with pytest.raises(RuntimeError):
+    with pytest.raises((RuntimeError, IndexError)):
         func(*args)
-    with pytest.raises(RuntimeError):
+    with pytest.raises((RuntimeError, IndexError)):
         on_stand_ins(func, args, {})
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from tests.zoo.architecture import Architecture
 from tests.zoo.convnets import CONVNETS
 from tests.zoo.language import LANGUAGE
+from tests.zoo.multimodal import MULTIMODAL
 from tests.zoo.pretrained import PRETRAINED
 from tests.zoo.tasks import TASKS
 from tests.zoo.transformers_of_images import VISION
 
-ARCHITECTURES: tuple[Architecture, ...] = (*CONVNETS, *VISION, *TASKS, *LANGUAGE, *PRETRAINED)
+ARCHITECTURES: tuple[Architecture, ...] = (*CONVNETS, *VISION, *TASKS, *LANGUAGE, *MULTIMODAL, *PRETRAINED)

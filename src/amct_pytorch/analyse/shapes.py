@@ -310,6 +310,22 @@ def grouped_mm(x: torch.Tensor, w: torch.Tensor, offsets: Any = None, *rest: Any
     return _new(x, (x.shape[0], w.shape[2]))
 
 
+def index(x: torch.Tensor, indices: Sequence[Any]) -> Any:
+    """x[i, :, j] with masks that have values: as the places where they are true."""
+    masks = [i for i in indices if i is not None and i.dtype in (torch.bool, torch.uint8)]
+    if not masks or any(i.is_meta for i in masks):
+        return NotImplemented
+    places: list[torch.Tensor | None] = []
+    for i in indices:
+        if i is None or not any(i is mask for mask in masks):
+            places.append(i)
+        elif i.shape != x.shape[len(places) : len(places) + i.ndim]:
+            raise IndexError(f"a mask of {tuple(i.shape)} at dim {len(places)} of {tuple(x.shape)}")
+        else:
+            places += i.nonzero().unbind(1)
+    return torch.ops.aten.index.Tensor(x, _moved(places))
+
+
 def upsample(x: torch.Tensor, size: Sequence[int] | None, *rest: Any, **kwargs: Any) -> Any:
     """(N, C, ..) to (N, C, *size)"""
     return NotImplemented if size is None else _new(x, (*x.shape[:2], *size))
@@ -355,4 +371,5 @@ RULES: Mapping[str, Shape] = {
     "_grouped_mm": grouped_mm,
     "cat": cat,
     "stack": stack,
+    "index": index,
 }

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse.capture import Call, Capture, Rule
+from amct_pytorch.analyse.labels import Factor
+from amct_pytorch.analyse.rules.movement import put_joint
 
 INDEXED = "it is only looked up by index"
 
@@ -31,17 +36,20 @@ def embedding_bag(capture: Capture, call: Call) -> None:
 def index(capture: Capture, call: Call) -> None:
     """x[i, :, j]: the dims that tensors index are replaced by the dims of the indices."""
     x, indices = call.args[0], list(call.args[1])
+    if _is_mask(indices[0]) and all(i is None for i in indices[1:]):
+        picked(capture, call)
+        return
     at, stand_in, indexed = 0, [], []
     for i in indices:
         if i is None:
             stand_in.append(slice(None))
             at += 1
             continue
-        rank = i.ndim if i.dtype in (torch.bool, torch.uint8) else 1
+        rank = _covers(i)
         indexed += list(range(at, at + rank))
         stand_in += [i] * rank
         at += rank
-    width = max((1 if i.dtype in (torch.bool, torch.uint8) else i.ndim for i in indices if i is not None), default=0)
+    width = max((1 if _is_mask(i) else i.ndim for i in indices if i is not None), default=0)
     zero = np.zeros((1,) * width, np.int64)
     key = tuple(s if isinstance(s, slice) else zero for s in stand_in)
     out = []
@@ -52,6 +60,52 @@ def index(capture: Capture, call: Call) -> None:
         else:
             capture.freeze(f, INDEXED)
     capture.put(call.out, out)
+
+
+def picked(capture: Capture, call: Call) -> None:
+    """x[mask]: the dims of the mask become one, in which those last ones are whole along which it is constant."""
+    x, mask, out = call.args[0], call.args[1][0], call.out
+    whole = _constant_along(capture, mask, mask.ndim)
+    rank = x.ndim - mask.ndim + whole
+    mine = _last(capture, capture.factors(x), x.ndim, rank)
+    of_mask = _last(capture, capture.factors(mask), mask.ndim, whole)
+    merged = capture.merge(
+        [(_blank(x, rank), mine), (None, [f.reshape(*f.shape, *(1,) * (rank - whole)) for f in of_mask])], rank
+    )
+    inner = math.prod(x.shape[mask.ndim - whole : mask.ndim])
+    before = (out.shape[0] // max(inner, 1), *x.shape[x.ndim - rank :])
+    if out.shape[0]:
+        put_joint(capture, out, [lb.reshape(f[None], before, out.shape) for f in merged])
+    else:
+        capture.put(out, [f.reshape(1, *f.shape[whole:]) for f in merged if max(f.shape[:whole], default=1) == 1])
+
+
+def _is_mask(i: torch.Tensor | None) -> bool:
+    return i is not None and i.dtype in (torch.bool, torch.uint8)
+
+
+def _covers(i: torch.Tensor) -> int:
+    """How many dims an index speaks of."""
+    return i.ndim if _is_mask(i) else 1
+
+
+def _constant_along(capture: Capture, mask: torch.Tensor, ndim: int) -> int:
+    """Of the last of `ndim` dims, along how many together a mask, aligned at the last, is the same everywhere."""
+    for d in range(1, ndim + 1):
+        repeated = d > mask.ndim or mask.shape[-d] == 1 or mask.stride(-d) == 0
+        if not repeated and not any(f.shape[-d] > 1 and capture.labels.is_constant(f) for f in capture.factors(mask)):
+            return d - 1
+    return ndim
+
+
+def _last(capture: Capture, factors: Sequence[Factor], ndim: int, rank: int) -> list[Factor]:
+    """What is left of factors in the last dims, where the others are indexed."""
+    return [f.reshape(f.shape[ndim - rank :]) for f in capture.fixed(factors, range(ndim - rank), INDEXED)]
+
+
+def _blank(x: torch.Tensor, rank: int) -> torch.Tensor:
+    """In the place of a part of a tensor: its last dims."""
+    return torch.empty(x.shape[x.ndim - rank :], device="meta")
 
 
 def index_select(capture: Capture, call: Call) -> None:
@@ -85,16 +139,28 @@ def scatter(capture: Capture, call: Call) -> None:
 def index_put(capture: Capture, call: Call) -> None:
     """Rows are written into a tensor: what is written holds the channels that are there."""
     x, indices, values = call.args[:3]
-    if any(i is not None for i in indices[1:]) or indices[0] is None or indices[0].dtype is torch.bool:
+    given = [i for i in indices if i is not None]
+    if any(i is None for i in indices[: len(given)]):
         capture.unknown(call)
         return
-    rank = x.ndim - 1
-    mine = capture.fixed(capture.factors(x), [0], INDEXED)
-    theirs = capture.fixed(capture.factors(values), list(range(values.ndim - rank)), INDEXED)
-    rows = [f.reshape(f.shape[f.ndim - rank :] if f.ndim >= rank else f.shape) for f in theirs]
-    narrow = x.narrow(0, 0, 1).squeeze(0)
-    merged = capture.merge([(narrow, [f.squeeze(0) for f in mine]), (None, rows)], rank)
-    capture.put(call.out, [f[None] for f in merged])
+    rank = x.ndim - sum(map(_covers, given))
+    mine = _last(capture, capture.factors(x), x.ndim, rank)
+    theirs = _last(capture, capture.factors(values), values.ndim, min(rank, values.ndim))
+    merged = capture.merge([(_blank(x, rank), mine), (None, theirs)], rank)
+    capture.put(call.out, [f[(None,) * (x.ndim - rank)] for f in merged])
+
+
+def masked_scatter(capture: Capture, call: Call) -> None:
+    """masked_scatter(x, mask, source): the elements of the source one after the other, whole rows where the mask is
+    constant along them."""
+    x, mask, source = call.args[:3]
+    rank = _constant_along(capture, mask, x.ndim)
+    while rank and x.shape[x.ndim - rank :] != source.shape[max(source.ndim - rank, 0) :]:
+        rank -= 1
+    operands = [(_blank(t, rank), _last(capture, capture.factors(t), t.ndim, rank)) for t in (x, source)]
+    of_mask = _last(capture, capture.factors(mask), mask.ndim, min(rank, mask.ndim))
+    merged = capture.merge([*operands, (None, of_mask)], rank)
+    capture.put(call.out, [f[(None,) * (x.ndim - rank)] for f in merged])
 
 
 def index_add(capture: Capture, call: Call) -> None:
@@ -119,6 +185,8 @@ RULES: dict[str, Rule] = {
     "gather": gather,
     "index_put": index_put,
     "index_put_": index_put,
+    "masked_scatter": masked_scatter,
+    "masked_scatter_": masked_scatter,
     "index_add": index_add,
     "index_add_": index_add,
 }

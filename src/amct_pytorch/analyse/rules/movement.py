@@ -20,7 +20,14 @@ def reshape(capture: Capture, call: Call) -> None:
     if math.prod(before) != out.numel():  # the same bytes as elements of another size
         capture.put(out, capture.fixed(capture.factors(x), [x.ndim - 1], "its elements are taken as others"))
         return
-    put_joint(capture, out, _apart(capture, [lb.reshape(f, before, out.shape) for f in capture.factors(x)]))
+    after = tuple(out.shape)
+    if not out.numel():  # as if there were one element: of none, any sizes can be made
+        before, after = (tuple(n or 1 for n in shape) for shape in (before, after))
+        if math.prod(before) != math.prod(after):
+            for f in capture.factors(x):
+                capture.freeze(f, "nothing is given other sizes")
+            return
+    put_joint(capture, out, _apart(capture, [lb.reshape(f, before, after) for f in capture.factors(x)]))
 
 
 def _apart(capture: Capture, factors: list[Factor]) -> list[Factor]:

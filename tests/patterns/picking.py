@@ -1,0 +1,120 @@
+"""Networks that pick rows by masks, write into such rows, or meet tensors without elements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from judge import Build, net, tokens
+from torch import nn
+
+L = nn.Linear
+
+
+def rows(fn: Callable[..., Any], must: str = "a c b") -> Build:
+    """Linear a and c of 16 channels over (4, 5) tokens, b that reads 16; `here`: some of the tokens."""
+    return net(fn, must, tokens, a=lambda: L(8, 16), c=lambda: L(8, 16), b=lambda: L(16, 8))
+
+
+def here(x: torch.Tensor) -> torch.Tensor:
+    """(4, 5): five of the tokens."""
+    return (torch.arange(20) % 4 == 1).view(4, 5)
+
+
+def scattered(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """As features of images are put among those of words."""
+    words, features = s.a(x), s.c(x[:1])[0]
+    mask = here(x).unsqueeze(-1).expand_as(words)
+    if words[mask].numel() != features.numel():
+        raise ValueError("another number of places than features")
+    return s.b(words.masked_scatter(mask, features))  # type: ignore[no-any-return]
+
+
+def scattered_out_of_step(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """Rows of the source do not begin where rows of the mask do: channels come together that are not the same."""
+    words = s.a(x)
+    mask = here(x).unsqueeze(-1).expand_as(words).clone()
+    mask[:, :, 0] = False
+    return s.b(words.masked_scatter(mask, s.c(x)))  # type: ignore[no-any-return]
+
+
+def scattered_of_other_width(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """The source is rows of another length: three of them fill two of the tensor's."""
+    words = s.a(x)
+    source = s.c(x).reshape(-1, 32)
+    return s.b(words.masked_scatter(here(x)[..., None], source))  # type: ignore[no-any-return]
+
+
+def put(s: Any, x: torch.Tensor) -> torch.Tensor:
+    words = s.a(x).clone()
+    words[here(x)] = s.c(x[:1])[0]
+    return s.b(words)  # type: ignore[no-any-return]
+
+
+def put_row(s: Any, x: torch.Tensor) -> torch.Tensor:
+    words = s.a(x).clone()
+    words[here(x)] = s.c(x[0, 0])
+    return s.b(words)  # type: ignore[no-any-return]
+
+
+def put_by_two(s: Any, x: torch.Tensor) -> torch.Tensor:
+    words = s.a(x).clone()
+    words[torch.tensor([0, 1]), torch.tensor([2, 3])] = s.c(x[0, :2])
+    return s.b(words)  # type: ignore[no-any-return]
+
+
+def put_flat(s: Any, x: torch.Tensor) -> torch.Tensor:
+    words = s.a(x).flatten(0, 1)
+    words[here(x).flatten()] = s.c(x[:1]).reshape(-1, words.shape[-1])
+    return s.b(words.view(4, 5, -1))  # type: ignore[no-any-return]
+
+
+def picked(s: Any, x: torch.Tensor) -> torch.Tensor:
+    return s.b(s.a(x)[here(x)] + s.c(x)[here(x)])  # type: ignore[no-any-return]
+
+
+def picked_whole(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """By a mask that is expanded over the channels: they come one row after the other."""
+    words = s.a(x)
+    flat = words[here(x).unsqueeze(-1).expand_as(words)]
+    return s.b(flat.view(-1, words.shape[-1]) + s.c(x)[here(x)])  # type: ignore[no-any-return]
+
+
+def picked_by_value(s: Any, x: torch.Tensor) -> torch.Tensor:
+    words = s.a(x)
+    return s.b(s.c(x)) * words[words > 0].mean()  # type: ignore[no-any-return]
+
+
+def nothing_picked(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """No row is picked, and the rows go through heads all the same."""
+    words = s.a(x)[torch.zeros(4, 5, dtype=torch.bool)]
+    heads = words.reshape(words.shape[0], 4, words.shape[-1] // 4).transpose(0, 1)
+    return s.b(s.c(x)) + s.b(heads.transpose(0, 1).reshape(words.shape)).sum()  # type: ignore[no-any-return]
+
+
+def nothing_cut_out(s: Any, x: torch.Tensor) -> torch.Tensor:
+    words = s.a(x)
+    none = s.c(x)[:, :0].reshape(4, 0, 2, words.shape[-1] // 2).transpose(1, 2).transpose(1, 2)
+    return s.b(torch.cat([words, none.reshape(4, 0, words.shape[-1])], 1))  # type: ignore[no-any-return]
+
+
+def nothing_of_other_sizes(s: Any, x: torch.Tensor) -> torch.Tensor:
+    return s.b(s.a(x)) + s.c(x)[:, :0].reshape(3, 0, 7).sum()  # type: ignore[no-any-return]
+
+
+PATTERNS: dict[str, Build] = {
+    "features scattered among words": rows(scattered),
+    "elements scattered out of step": rows(scattered_out_of_step, ""),
+    "rows of other width scattered": rows(scattered_of_other_width, ""),
+    "rows put by a mask": rows(put),
+    "one row put by a mask": rows(put_row),
+    "rows put by two indices": rows(put_by_two),
+    "rows of a flat tensor put by a mask": rows(put_flat),
+    "rows picked by a mask": rows(picked),
+    "rows picked by an expanded mask": rows(picked_whole),
+    "elements picked by their values": rows(picked_by_value, "c b"),
+    "no row picked": rows(nothing_picked, "c b"),
+    "nothing joined": rows(nothing_cut_out, ""),
+    "nothing of other sizes": rows(nothing_of_other_sizes, "a b"),
+}
