@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from judge import Build, net, tokens
+from judge import Build, net, of, tokens
 from torch import nn
 
 L = nn.Linear
@@ -103,6 +103,32 @@ def nothing_of_other_sizes(s: Any, x: torch.Tensor) -> torch.Tensor:
     return s.b(s.a(x)) + s.c(x)[:, :0].reshape(3, 0, 7).sum()  # type: ignore[no-any-return]
 
 
+class Rotated(nn.Module):
+    """Heads of which a part is turned, here all: the rest is empty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.turned = 4, 8
+        self.q, self.k, self.v, self.o = L(8, 32), L(8, 32), L(8, 32), L(32, 8)
+
+    def turn(self, t: torch.Tensor) -> torch.Tensor:
+        t = t.view(*t.shape[:2], self.heads, -1).transpose(1, 2)
+        first, rest = t[..., : self.turned], t[..., self.turned :]
+        a, b = first.chunk(2, -1)
+        return torch.cat([torch.cat([-b, a], -1), rest], -1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.turn(self.q(x)), self.turn(self.k(x)), self.v(x)
+        v = v.view(*v.shape[:2], self.heads, -1).transpose(1, 2)
+        out = (q @ k.mT).softmax(-1) @ v
+        return self.o(out.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def nothing_split_off(s: Any, x: torch.Tensor) -> torch.Tensor:
+    words, none = s.a(x).split([s.a.out_features, 0], -1)
+    return s.b(torch.cat([words, none], -1) + s.c(x))  # type: ignore[no-any-return]
+
+
 PATTERNS: dict[str, Build] = {
     "features scattered among words": rows(scattered),
     "elements scattered out of step": rows(scattered_out_of_step, ""),
@@ -117,4 +143,6 @@ PATTERNS: dict[str, Build] = {
     "no row picked": rows(nothing_picked, "c b"),
     "nothing joined": rows(nothing_cut_out, ""),
     "nothing of other sizes": rows(nothing_of_other_sizes, "a b"),
+    "nothing left of a head": of(Rotated, "q k v o", tokens),
+    "nothing split off": rows(nothing_split_off),
 }

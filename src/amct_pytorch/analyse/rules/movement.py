@@ -92,10 +92,18 @@ def take(capture: Capture, call: Call) -> None:
                 row = capture.fix(f, [dim], "channels are taken in steps")
                 factors += [row] if row is not None else []
                 continue
-            capture.pieces.append(Piece(f, dim, start, stop, call.out))
-            f = index(f, dim, start, stop)
+            f = _part(capture, Piece(f, dim, start, stop, call.out))
         factors.append(f)
     capture.put(call.out, factors)
+
+
+def _part(capture: Capture, piece: Piece) -> Factor:
+    """The labels of a piece, which is noted; of nothing those of the other dims are left, and no size says it."""
+    f, dim, start, stop, _ = piece
+    if start >= stop:
+        return lb.narrow(f, [dim])
+    capture.pieces.append(piece)
+    return index(f, dim, start, stop)
 
 
 def _bound(value: int | None, n: int, default: int) -> int:
@@ -136,8 +144,7 @@ def split(capture: Capture, call: Call) -> None:
         factors = []
         for f in capture.factors(x):
             if f.shape[dim] > 1 and stop - at < x.shape[dim]:
-                capture.pieces.append(Piece(f, dim, at, stop, out))
-                f = index(f, dim, at, stop)
+                f = _part(capture, Piece(f, dim, at, stop, out))
             factors.append(f)
         capture.put(out, factors)
         at = stop
@@ -172,8 +179,9 @@ def repeat(capture: Capture, call: Call) -> None:
 
 
 def cat(capture: Capture, call: Call) -> None:
-    tensors = [t for t in call.args[0] if t.ndim == call.out.ndim]
-    _join(capture, call.out, tensors, [capture.factors(t) for t in tensors], call.arg(1, "dim", 0) % call.out.ndim)
+    dim = call.arg(1, "dim", 0) % call.out.ndim
+    tensors = [t for t in call.args[0] if t.ndim == call.out.ndim and t.shape[dim]]  # the others add nothing
+    _join(capture, call.out, tensors, [capture.factors(t) for t in tensors], dim)
 
 
 def stack(capture: Capture, call: Call) -> None:
