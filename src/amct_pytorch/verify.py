@@ -229,6 +229,10 @@ def reshape(verifier: Verifier, call: Call, a: Logged) -> bool:
     return _moved(verifier, call, a, [list(shape) for shape in call.shapes], _reshaped)
 
 
+def strided(verifier: Verifier, call: Call, a: Logged) -> bool:
+    return _moved(verifier, call, a, [list(shape) for shape in call.shapes], _strided)
+
+
 def move(verifier: Verifier, call: Call, a: Logged) -> bool:
     """The same for operations that copy: along dims where no operand varies one element is enough."""
     rank = max(len(shape) for shape in call.shapes)  # an empty tensor of one dim may be among those to join
@@ -317,6 +321,17 @@ def _holds(verifier: Verifier, info: Info, out: torch.Tensor) -> bool:
     return not varies_more and bool((got == want).all())
 
 
+def _strided(call: Call, args: Sequence[Any]) -> Any:
+    """On the same memory; what is beyond the tensor's own counts as other units."""
+    x, size, stride, offset = (*call.args, None)[:4]
+    own = 1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))
+    first = 0 if offset is None else offset - x.storage_offset()
+    reach = first + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+    memory = torch.full((max(own, reach + 1),), -1.0, dtype=torch.float64)
+    memory.as_strided(x.shape, x.stride()).copy_(args[0])
+    return memory.as_strided(size, stride, first) if first >= 0 else memory.new_full(size, -1.0)
+
+
 def _itself(call: Call, args: Sequence[Any]) -> Any:
     return call.func(*args, **call.kwargs)
 
@@ -348,7 +363,8 @@ _BY_NAME: dict[str, Kind] = {
     "var": variance,
     "convolution": convolution,
     **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm"), batch_norm),
-    **dict.fromkeys(("repeat", "expand", "expand_copy", "as_strided", "as_strided_"), spread),
+    **dict.fromkeys(("expand", "expand_copy", "as_strided_"), spread),
+    "as_strided": strided,
     "repeat": repeat,
     **dict.fromkeys(
         "view _unsafe_view _reshape_alias reshape squeeze unsqueeze squeeze_ unsqueeze_ view_copy".split(),

@@ -12,6 +12,7 @@ import pytest
 import reference
 import review
 import sizes
+import strided
 import wiring
 from judge import judge
 
@@ -26,6 +27,7 @@ FAMILIES = {
     "more: ": more.PATTERNS,
     "review: ": review.PATTERNS,
     "picking: ": picking.PATTERNS,
+    "strided: ": strided.PATTERNS,
 }
 PATTERNS = {prefix + label: build for prefix, family in FAMILIES.items() for label, build in family.items()}
 # What is known to fall short: the reason, beginning with what `judge` says.

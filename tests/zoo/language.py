@@ -50,6 +50,18 @@ def _pair(model: Any, config: Any, **settings: Any) -> Build:
     return build
 
 
+def _globally(build: Build) -> Build:
+    """The first token attends to all, by layers of its own."""
+
+    def attending() -> tuple[nn.Module, Any]:
+        model, inputs = build()
+        mask = torch.zeros_like(inputs["input_ids"])
+        mask[:, 0] = 1
+        return model, {**inputs, "global_attention_mask": mask}
+
+    return attending
+
+
 def _on(model: Callable[[], nn.Module], **inputs: Callable[[], Any]) -> Build:
     return lambda: (model(), {k: v() for k, v in inputs.items()})
 
@@ -179,7 +191,7 @@ _ENCODERS: dict[str, Build] = {
         input_ids=_tokens,
     ),
     "squeezebert": _encoder("SqueezeBert", embedding_size=64),
-    "longformer": _encoder("Longformer", attention_window=[4, 4]),
+    "longformer": _globally(_encoder("Longformer", attention_window=[4, 4])),
     "fnet": _on(
         lambda: hf.FNetForMaskedLM(hf.FNetConfig(**{**_IDS, **_WIDTHS, "hidden_dropout_prob": 0.0})),
         input_ids=_tokens,
@@ -201,15 +213,17 @@ _PAIRS: dict[str, Build] = {
     "bart": _pair(hf.BartForConditionalGeneration, hf.BartConfig, **_BART),
     "marian": _pair(hf.MarianMTModel, hf.MarianConfig, **_BART),
     "pegasus": _pair(hf.PegasusForConditionalGeneration, hf.PegasusConfig, **_BART),
-    "led": _on(
-        lambda: hf.LEDForConditionalGeneration(
-            hf.LEDConfig(
-                **{**_IDS, **_LAYERS}, d_model=64, encoder_ffn_dim=128, decoder_ffn_dim=128, attention_window=4,
-                max_encoder_position_embeddings=64, max_decoder_position_embeddings=64, decoder_start_token_id=1,
-                dropout=0.0,
-            )
-        ),
-        input_ids=_tokens, decoder_input_ids=lambda: _tokens(7), use_cache=lambda: False,
+    "led": _globally(
+        _on(
+            lambda: hf.LEDForConditionalGeneration(
+                hf.LEDConfig(
+                    **{**_IDS, **_LAYERS}, d_model=64, encoder_ffn_dim=128, decoder_ffn_dim=128, attention_window=4,
+                    max_encoder_position_embeddings=64, max_decoder_position_embeddings=64, decoder_start_token_id=1,
+                    dropout=0.0,
+                )
+            ),
+            input_ids=_tokens, decoder_input_ids=lambda: _tokens(7), use_cache=lambda: False,
+        )
     ),
 }  # fmt: skip
 _SPEECH_NETS: dict[str, Build] = {

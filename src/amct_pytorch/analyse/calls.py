@@ -73,8 +73,8 @@ class SizeMode(TorchFunctionMode):
     def spread(self, out: torch.Tensor, dim: int, size: Any, new: bool = False) -> None:
         """A dim of equal elements, made out of a size: it has the labels that the size counts.
 
-        Where an attribute gives the size of a `new` tensor, it gets labels of its own, which are tied to what they
-        meet.
+        Where an attribute, or what is computed of sizes, gives the size of a `new` tensor, it gets labels of its own,
+        which are tied to what they meet.
         """
         expression = origin(size) if isinstance(size, int) else -1
         if isinstance(expression, Dim) and self.capture.varying(out, dim) is None and out.shape[dim] > 1:
@@ -83,7 +83,7 @@ class SizeMode(TorchFunctionMode):
                 labels = self.capture.labels.constant_like(factor.ravel())
                 self._add(out, lb.place(labels, dim, out.ndim))
         elif isinstance(size, Size) and out.shape[dim] > 1:
-            if new and attributes(expression) and self.capture.varying(out, dim) is None:
+            if new and self.capture.varying(out, dim) is None:
                 labels = self.capture.labels.constant_like(self.capture.labels.fresh(out.shape[dim]))
                 self._add(out, lb.place(labels, dim, out.ndim))
             self.sized(out, dim, size)
@@ -180,6 +180,14 @@ def view(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     return out
 
 
+def strided(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """as_strided(x, size, stride)"""
+    out = func(*args, **kwargs)
+    for d, size in enumerate(args[1] if len(args) > 1 else kwargs["size"]):
+        mode.sized(out, d, size)
+    return out
+
+
 def unflatten(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     out = func(*args, **kwargs)
     dim = (args[1] if len(args) > 1 else kwargs["dim"]) % _input(args, kwargs).ndim
@@ -235,8 +243,8 @@ def factory(at: int) -> Handler:
 
     def handle(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         out = func(*args, **kwargs)
-        plain = [a for a in args[at:] if isinstance(a, (int, tuple, list, torch.Size))]
-        sizes = plain[0] if plain and not isinstance(plain[0], int) else kwargs.get("size", plain)
+        plain = [a for a in args[at:] if isinstance(a, (int, tuple, list, torch.Tensor))]
+        sizes = plain[0] if plain and isinstance(plain[0], (tuple, list)) else kwargs.get("size", plain)
         for d, size in enumerate(sizes if len(sizes) == out.ndim else ()):
             mode.spread(out, d, size, new=True)
         return out
@@ -553,6 +561,7 @@ HANDLERS: dict[Any, Handler] = {
     **dict.fromkeys((_T.isnan, torch.isnan, _T.isinf, torch.isinf), finite(False)),
     **dict.fromkeys((_T.view, _T.reshape, torch.reshape), view),
     **dict.fromkeys((_T.unflatten, torch.unflatten), unflatten),
+    **dict.fromkeys((_T.as_strided, torch.as_strided), strided),
     **dict.fromkeys((_T.expand, _T.broadcast_to, torch.broadcast_to), expand),
     _T.expand_as: expand_as,
     **dict.fromkeys((_T.repeat, _T.tile, torch.tile), repeat),

@@ -320,14 +320,64 @@ def col2im(capture: Capture, call: Call) -> None:
 
 
 def as_strided(capture: Capture, call: Call) -> None:
-    """Memory formats are set so: the same dims with other strides. Anything else is not followed."""
-    x = call.args[0]
-    offset = call.arg(3, "storage_offset")
-    same = tuple(call.args[1]) == call.shapes[0] and offset in (None, x.storage_offset())
-    if same and (call.name == "as_strided_" or tuple(call.args[2]) == tuple(x.stride())):
-        capture.put(call.out, capture.factors(x))
-    else:
+    """as_strided(x, size, stride, offset): windows that overlap are taken so, and memory formats are set.
+
+    Of a tensor that fills a block of memory, a dim stays that one dim of the result goes along, where no other changes
+    the place in it. Anything else is not followed.
+    """
+    x, size, offset = call.args[0], call.args[1], call.arg(3, "storage_offset")
+    if call.name == "as_strided_":  # x has its new strides by now
+        if tuple(size) == call.shapes[0] and offset in (None, x.storage_offset()):
+            capture.put(call.out, capture.factors(x))
+        else:
+            capture.unknown(call)
+        return
+    stride, first = call.arg(2, "stride"), 0 if offset is None else offset - x.storage_offset()
+    last = first + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+    if not _is_dense(x) or not 0 <= first <= last < x.numel():
         capture.unknown(call)
+        return
+    factors = []
+    for f in capture.factors(x):
+        along = [_goes_along(x.stride(d), x.shape[d], size, stride, first) for d in lb.dims(f)]
+        if None in along:
+            capture.freeze(f, "its memory is seen in another way")
+        else:
+            factors.append(_moved_to([d for d in along if d is not None], f, len(size)))
+    put_joint(capture, call.out, factors)
+
+
+def _is_dense(x: torch.Tensor) -> bool:
+    """Whether a tensor has every element of a block of memory, each once."""
+    block = 1
+    for stride, n in sorted((s, n) for s, n in zip(x.stride(), x.shape, strict=True) if n != 1):
+        if stride != block:
+            return False
+        block *= n
+    return True
+
+
+def _goes_along(step: int, n: int, size: Sequence[int], stride: Sequence[int], first: int) -> int | None:
+    """The dim of a view of a block of memory that goes along `n` places, `step` elements apart; None where others
+    change the place, too."""
+    within = first % (step * n)
+    found = []
+    for d, (m, s) in enumerate(zip(size, stride, strict=True)):
+        if (m, s) == (n, step):
+            found.append(d)
+        elif m > 1 and s % (step * n):
+            within += (m - 1) * s
+    return found[0] if len(found) == 1 and within < step else None
+
+
+def _moved_to(along: Sequence[int], factor: Factor, ndim: int) -> Factor:
+    """The dims along which a factor varies, in their order, put at others of a tensor."""
+    order = sorted(range(len(along)), key=lambda i: along[i])
+    placed = factor.squeeze().transpose(order)
+    shape = [1] * ndim
+    for i, n in zip(order, placed.shape, strict=True):
+        shape[along[i]] = n
+    return placed.reshape(shape)
 
 
 def view_as_complex(capture: Capture, call: Call) -> None:
