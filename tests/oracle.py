@@ -31,11 +31,19 @@ def _norm(x: torch.Tensor, over: Shaped, w: torch.Tensor | None, b: torch.Tensor
 
 
 class Kept(TorchDispatchMode):
-    """Computes with what is kept only: NaN marks what went."""
+    """Computes with what is kept only: NaN marks what went. `whole`: what parameters held before, by identity."""
+
+    def __init__(self, whole: dict[int, torch.Tensor]) -> None:
+        super().__init__()
+        self.whole = whole
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func._schema.name.split("::")[1]
+        if name == "_weight_norm_interface":  # by the norm that the original has
+            v, g, *rest = args
+            weight, norm = func(*(self.whole.get(id(t), t) for t in (v, g)), *rest)
+            return weight.masked_fill(v.isnan(), NAN), norm
         if name in CONTRACT:
             return _contraction(func, name, args, kwargs)
         if name == "_trilinear":
@@ -152,11 +160,12 @@ def _normalization(func: Any, name: str, args: Any, kwargs: Any) -> Any:
 def kept_twin(original: nn.Module, pruned: nn.Module) -> nn.Module:
     """The original, computing with those parameter elements only that the pruned model has.
 
-    Needs parameters whose elements are all different (`distinct`), and cannot judge parameters whose kept values change
-    at the cut (a rescaled weight-norm g).
+    Needs parameters whose elements are all different (`distinct`). Of a normalized weight it takes what is left of the
+    original's, so that the magnitudes of the pruned one have to make up for the norm.
     """
     twin = copy.deepcopy(original)
     kept = dict(pruned.named_parameters())
+    whole = {id(p): p.detach().clone() for p in twin.parameters()}
     with torch.no_grad():
         for name, p in twin.named_parameters():
             if name in kept and kept[name].shape != p.shape:
@@ -164,7 +173,7 @@ def kept_twin(original: nn.Module, pruned: nn.Module) -> nn.Module:
     forward = twin.forward
 
     def only_kept(*args: Any, **kwargs: Any) -> Any:
-        with torch.enable_grad(), Kept():  # enabled: fused inference paths would hide their operations
+        with torch.enable_grad(), Kept(whole):  # enabled: fused inference paths would hide their operations
             return forward(*args, **kwargs)
 
     twin.forward = only_kept  # type: ignore[method-assign]

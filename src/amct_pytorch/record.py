@@ -51,6 +51,13 @@ class Setting(NamedTuple):
     path: str
 
 
+class Norm(NamedTuple):
+    """What a stored magnitude is multiplied with: `direction`, divided by its norm over all axes but `axis`."""
+
+    direction: str
+    axis: int
+
+
 class Change(NamedTuple):
     """The value of a `Setting` before the cut and after it."""
 
@@ -107,9 +114,10 @@ class ChannelPlan:
     groups: tuple[PruneGroup, ...] = ()
     summary: Summary = field(default_factory=Summary, compare=False)
     scored: bool = True  # False: of a model without weights; the counts are right, which channels go is not chosen
+    magnitudes: Mapping[str, Norm] = field(default_factory=dict)  # the cut makes up in them for what norms lose
 
     def __post_init__(self) -> None:
-        for name in ("removals", "shapes", "settings"):
+        for name in ("removals", "shapes", "settings", "magnitudes"):
             object.__setattr__(self, name, MappingProxyType(dict(sorted(getattr(self, name).items()))))
         for axis in self.removals:
             if axis.tensor not in self.shapes:
@@ -126,7 +134,7 @@ class ChannelPlan:
 
     def __reduce__(self) -> tuple[object, ...]:  # a mapping proxy cannot be pickled or copied
         mappings = (dict(self.removals), dict(self.shapes), dict(self.settings))
-        return ChannelPlan, (*mappings, self.groups, self.summary, self.scored)
+        return ChannelPlan, (*mappings, self.groups, self.summary, self.scored, dict(self.magnitudes))
 
 
 @dataclass(frozen=True)

@@ -207,6 +207,12 @@ def batch_norm(verifier: Verifier, call: Call, a: Logged) -> bool:
     return same and verifier.keys(a.outs[0]) == verifier.keys(x)
 
 
+def weight_norm(verifier: Verifier, call: Call, a: Logged) -> bool:
+    """A direction and its magnitude, which has the units of one dim."""
+    direction, magnitude = map(verifier.keys, a.ins)
+    return magnitude <= direction == verifier.keys(a.outs[0])
+
+
 def variance(verifier: Verifier, call: Call, a: Logged) -> bool:
     """var(x, dims, correction=1) divides by the number of elements less the correction."""
     correction = call.kwargs.get("correction")
@@ -361,6 +367,7 @@ _BY_NAME: dict[str, Kind] = {
     **dict.fromkeys(("mm", "bmm", "addmm", "baddbmm"), matmul),
     "linear": linear,
     "var": variance,
+    "_weight_norm_interface": weight_norm,
     "convolution": convolution,
     **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm"), batch_norm),
     **dict.fromkeys(("expand", "expand_copy", "as_strided_"), spread),

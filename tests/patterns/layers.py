@@ -25,6 +25,21 @@ class RMSNorm(nn.Module):
         return y.type_as(x) * self.weight
 
 
+class Normed(nn.Module):
+    """A convolution whose weight is a direction and a magnitude; `twice`: two of one magnitude."""
+
+    def __init__(self, twice: bool = False, computed: bool = False) -> None:
+        super().__init__()
+        self.v, self.g = nn.Parameter(torch.randn(16, 16, 3, 3)), nn.Parameter(torch.rand(16, 1, 1, 1) + 0.5)
+        self.other = nn.Parameter(torch.randn(16, 16, 3, 3)) if twice else None
+        self.computed = computed
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        g = self.g.exp() if self.computed else self.g
+        y = F.conv2d(x, torch._weight_norm(self.v, g, 0), padding=1)
+        return y if self.other is None else F.conv2d(y, torch._weight_norm(self.other, g, 0), padding=1)
+
+
 class LayerNorm2d(nn.LayerNorm):
     """Channels first, by permuting."""
 
@@ -458,7 +473,48 @@ PATTERNS: dict[str, Build] = {
     "one scale for all": module_between(lambda: LayerScale(1, (1,)), "a b"),
     "weight standardization": module_between(lambda: StdConv(16, 16, 3), "a b"),
     "weight standardization, written out": module_between(lambda: StdConvMean(16, 16, 3), "a b"),
-    "weight norm": module_between(lambda: parametrizations.weight_norm(conv(16, 16)), "b"),
+    "weight norm": module_between(lambda: parametrizations.weight_norm(conv(16, 16)), "a m b"),
+    "weight norm of each position in a kernel": module_between(
+        lambda: parametrizations.weight_norm(conv(16, 16), dim=3), "a m b"
+    ),
+    "weight norm of each input": module_between(lambda: parametrizations.weight_norm(conv(16, 16), dim=1), ""),
+    "weight norm of all together": module_between(lambda: parametrizations.weight_norm(conv(16, 16), dim=None), ""),
+    "weight norm, in groups": module_between(lambda: parametrizations.weight_norm(conv(16, 16, groups=4)), "a m b"),
+    "weight norm, depthwise": module_between(lambda: parametrizations.weight_norm(conv(16, 16, groups=16)), "a m b"),
+    "weight norm, transposed": module_between(
+        lambda: parametrizations.weight_norm(nn.ConvTranspose2d(16, 16, 2, 2)), "a m b"
+    ),
+    "weight norm, linear": net(
+        lambda s, x: s.b(F.relu(s.a(x))),
+        "a b",
+        tokens,
+        a=lambda: parametrizations.weight_norm(L(8, 16)),
+        b=lambda: parametrizations.weight_norm(L(16, 4)),
+    ),
+    "weight norm, columns": net(
+        lambda s, x: s.b(F.relu(s.a(x))),
+        "a b",
+        tokens,
+        a=lambda: parametrizations.weight_norm(L(8, 16), dim=1),
+        b=lambda: parametrizations.weight_norm(L(16, 4), dim=1),
+    ),
+    "weight norm, called": module_between(lambda: Normed(), "a m.v b"),
+    "weight norm, one magnitude of two directions": module_between(lambda: Normed(twice=True), ""),
+    "weight norm, its magnitude used elsewhere": net(
+        lambda s, x: (s.b(s.m(s.a(x))), s.m.g.detach().sum()),
+        "",
+        a=lambda: conv(3, 16),
+        m=lambda: Normed(),
+        b=lambda: conv(16, 8),
+    ),
+    "weight norm, its magnitude computed": module_between(lambda: Normed(computed=True), ""),
+    "weight norm, its direction used again": net(
+        lambda s, x: s.b(s.m(s.a(x))) + F.conv2d(s.a(x), s.m.v, padding=1).mean(1, keepdim=True),
+        "a",
+        a=lambda: conv(3, 16),
+        m=lambda: Normed(),
+        b=lambda: conv(16, 8),
+    ),
     "spectral norm": module_between(lambda: parametrizations.spectral_norm(conv(16, 16)), ""),
     "parametrization of one's own": net(
         lambda s, x: s.b(F.relu(s.a(x))),

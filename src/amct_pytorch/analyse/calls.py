@@ -423,6 +423,15 @@ def normalized(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[st
     return out
 
 
+def weight_norm(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """_weight_norm(v, g, dim): by several operations where the dim is neither the first nor the last; what the norm is
+    over stays then."""
+    v, dim = args[0], args[2] if len(args) > 2 else kwargs.get("dim", 0)
+    if dim not in (0, v.ndim - 1):
+        mode.capture.normalized(v, dim)
+    return func(*args, **kwargs)
+
+
 def grouped(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Convolutions: the groups of a depthwise one count its channels, those of others stay."""
     out = func(*args, **kwargs)
@@ -585,6 +594,7 @@ HANDLERS: dict[Any, Handler] = {
     **dict.fromkeys(
         (F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), grouped
     ),
+    torch._weight_norm: weight_norm,
     F.batch_norm: batch_normalized,
     F.multi_head_attention_forward: multi_head,
     **dict.fromkeys(

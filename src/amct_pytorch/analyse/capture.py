@@ -31,6 +31,7 @@ from amct_pytorch.analyse.leaks import Made
 from amct_pytorch.analyse.residual import Held, Makers, follow, handed_on, united
 from amct_pytorch.analyse.sizes import Dim, Equation, Expression, Size
 from amct_pytorch.errors import ModelError
+from amct_pytorch.record import Norm
 
 _TORCH = os.path.join(os.path.dirname(torch.__file__), "")
 _HERE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
@@ -215,6 +216,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.earlier = earlier
         self.found: list[Finding] = []
         self.per_group: dict[int, Factor] = {}
+        self.magnitudes: dict[str, Norm] = {}  # by name, those that the cut may rescale
         self.repeated: Factor | None = None  # what a dim of one element that is expanded to this many is repeated for
         self.inside = False  # a call of torch: what it compares is not the user's
         self._marked: list[torch.Tensor] = []
@@ -309,6 +311,19 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         info = self.info(tensor)
         if info is not None:
             info.factors[:] = self.fixed(info.factors, [dim], text)
+
+    def rescales(self, magnitude: torch.Tensor, direction: torch.Tensor, dim: int) -> bool:
+        """Whether the cut can make up in a magnitude for what the norm of a direction over the other dims loses."""
+        one, two = self.info(magnitude), self.info(direction)
+        if one is None or two is None or one.name not in self.entered or two.name not in self.entered:
+            return False
+        norm = Norm(two.name, dim)
+        return one.static and self.magnitudes.setdefault(one.name, norm) == norm
+
+    def normalized(self, direction: torch.Tensor, dim: int) -> list[Factor]:
+        """The labels of a direction of which all dims but one stay: its norm is over them."""
+        others = [d for d in range(direction.ndim) if d != dim]
+        return self.fixed(self.factors(direction), others, "a weight is normalized over it, with a stored norm")
 
     def taken(self) -> list[Piece]:
         """The parts of labelled dims that were taken out since this was asked last."""

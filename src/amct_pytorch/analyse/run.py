@@ -7,6 +7,7 @@ import contextlib
 import logging
 import random
 import types
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -28,7 +29,7 @@ from amct_pytorch.analyse.shapes import stand_in
 from amct_pytorch.analyse.sizes import Equation, Expression, couple, mark
 from amct_pytorch.errors import ModelError
 from amct_pytorch.inputs import map_tensors
-from amct_pytorch.record import Axis
+from amct_pytorch.record import Axis, Norm
 from amct_pytorch.structure import copy_structure, named_modules, set_mode
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -66,11 +67,13 @@ class Trace:
     touched: frozenset[str]
     decisions: Decisions
     found: Sequence[Finding]
+    magnitudes: Mapping[str, Norm]
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the analysis found; `tensors`: the model's parameters and buffers, by name."""
+    """What the analysis found; `tensors`: the model's parameters and buffers, by name; `magnitudes`: those of
+    directions, that the cut rescales where the norms of these change."""
 
     tensors: Mapping[str, torch.Tensor]
     labels: Labels
@@ -79,6 +82,7 @@ class Facts:
     equations: tuple[Equation, ...]
     traces: tuple[Trace, ...]
     notes: tuple[str, ...]
+    magnitudes: Mapping[str, Norm]
 
 
 @dataclass(frozen=True)
@@ -108,10 +112,34 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options) -> Facts:
         )
         _hold_for(first, labels)
     touched = set().union(*(p.touched for p in done))
+    magnitudes = _magnitudes(own, done, labels)
     couple([e for p in done for e in p.equations], labels)
     grouping = group(labels, [name for name in first.entries if name not in touched], _buffers(own))
     equations = tuple(e for p in done for e in p.equations)
-    return Facts(own, labels, grouping, first.entries, equations, tuple(done), tuple(notes))
+    return Facts(own, labels, grouping, first.entries, equations, tuple(done), tuple(notes), magnitudes)
+
+
+def _magnitudes(own: Mapping[str, torch.Tensor], done: Sequence[Trace], labels: Labels) -> dict[str, Norm]:
+    """The magnitudes that the cut may rescale: parameters that serve nothing else. The directions of others stay as
+    they are along what their norms are over."""
+    found = {name: norm for trace in done for name, norm in trace.magnitudes.items()}
+    if not found:
+        return {}
+    memory = Counter(t.data_ptr() for t in own.values() if not t.is_meta)
+    others = {name for name in found if not own[name].is_meta and memory[own[name].data_ptr()] > 1}
+    for trace in done:
+        for op in trace.log:
+            for name in {info.source().name for info in op.ins} & found.keys():
+                norm = found[name]
+                used = [info.source().name for info in op.ins] == [norm.direction, name]
+                if not used or "_weight_norm" not in op.name or trace.magnitudes.get(name, norm) != norm:
+                    others.add(name)
+    for name in others:
+        direction, axis = found.pop(name)
+        for f in done[0].entries[direction].factors:
+            if f.shape[axis] == 1:
+                labels.freeze(f, Reason("a weight is normalized over it, with a norm that is used elsewhere"))
+    return found
 
 
 def _hold_for(first: Trace, labels: Labels) -> None:
@@ -336,6 +364,7 @@ class Passes:
             frozenset(capture.touched),
             tuple(capture.decisions or ()),
             capture.found,
+            capture.magnitudes,
         )
 
     def run(self, capture: Capture, arguments: Arguments, training: bool) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from amct_pytorch.apply.compose import compose
 from amct_pytorch.apply.cut import Known, cut_shape, cut_tensor, empty_cut
 from amct_pytorch.apply.names import named_tensors
+from amct_pytorch.apply.rescale import rescale
 from amct_pytorch.apply.sizes import LayerSizes, apply_sizes, check_sizes, layer_sizes
 from amct_pytorch.errors import ModelError, RecordError
 from amct_pytorch.record import ChannelPlan, Removal
@@ -44,6 +45,7 @@ def shrink(model: nn.Module, plan: ChannelPlan, without_values: Collection[str] 
     _check_tensors(tensors)
     with torch.inference_mode(False), torch.no_grad():
         memo = _new_tensors(tensors, plan, set(without_values))
+        rescale({name: t for name, t in tensors.items() if name not in without_values}, memo, plan)
         small = copy_structure(model, memo)
     _check_copy(small, tensors, memo)
     apply_sizes(small, plan, own, model)

@@ -14,7 +14,7 @@ from amct_pytorch.analyse.labels import Factor, Mask, dims
 from amct_pytorch.analyse.run import Facts
 from amct_pytorch.analyse.sizes import Dim, Equation, attributes, leaves, solve
 from amct_pytorch.config import ChannelSparsity, SparsityConfig
-from amct_pytorch.record import Axis, Change, ChannelPlan, Removal, Setting
+from amct_pytorch.record import Axis, Change, ChannelPlan, Norm, Removal, Setting
 from amct_pytorch.report import GroupSummary, Left, Summary
 from amct_pytorch.select.counts import kept_units
 from amct_pytorch.select.nodes import nodes
@@ -150,7 +150,8 @@ class Choice:
         settings = {k: Change(old[k], v) for k, v in self.values.items()}
         groups = tuple(nodes(s.layers, self._axes_of(i, g, removals)) for i, g in enumerate(s.facts.grouping.groups))
         named = tuple(g for g in groups if g.producers)
-        return ChannelPlan(removals, shapes, settings, named, self._summary(), s.scored)
+        magnitudes = {g: n for g, n in s.facts.magnitudes.items() if _loses_beside(removals, n)}
+        return ChannelPlan(removals, shapes, settings, named, self._summary(), s.scored, magnitudes)
 
     def _removals(self) -> Iterator[tuple[Axis, Removal]]:
         known: dict[tuple[int, bytes], Removal] = {}  # many axes lose the same
@@ -206,6 +207,11 @@ class Choice:
             return "the ratio is too small, or alignment leaves no room"
         for_some = ", or the config says nothing of it" if self.selector.config.sparsity is None else ""
         return f"a layer of the group is skipped{for_some}"
+
+
+def _loses_beside(removals: Mapping[Axis, Removal], norm: Norm) -> bool:
+    """Whether a direction loses something along an axis that its norm is over."""
+    return any(axis.tensor == norm.direction and axis.axis != norm.axis for axis in removals)
 
 
 def owner(layers: Mapping[str, nn.Module], tensor: str) -> tuple[str, nn.Module]:

@@ -76,11 +76,11 @@ def group_norm(capture: Capture, call: Call) -> None:
 
 
 def weight_norm(capture: Capture, call: Call) -> None:
-    """v * g / norm(v): the norm is over the other axes, which stay."""
+    """v * g / norm(v), the norm over the other dims: where both are parameters, the cut makes up in g for what it
+    loses; else those dims stay."""
     v, g = call.args[:2]
     dim = call.arg(2, "dim", 0) % v.ndim
-    others = [d for d in range(v.ndim) if d != dim]
-    fv = capture.fixed(capture.factors(v), others, "a weight is normalized over it, with a stored norm")
+    fv = capture.factors(v) if capture.rescales(g, v, dim) else capture.normalized(v, dim)
     made = capture.merge([(v, fv), (g, capture.factors(g))], v.ndim)
     capture.put(_first(call.out), made, static=True)
     capture.put(call.out[1], [f for f in made if f.shape[dim] > 1])  # the norms
