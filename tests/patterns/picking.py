@@ -86,6 +86,12 @@ def picked_by_value(s: Any, x: torch.Tensor) -> torch.Tensor:
     return s.b(s.c(x)) * words[words > 0].mean()  # type: ignore[no-any-return]
 
 
+def picked_by_a_triangle(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """A mask that begins as one value for all channels, and does not stay so."""
+    words = s.a(x)
+    return s.b(s.c(x)) * words[torch.ones(words.shape, dtype=torch.bool).tril()].mean()  # type: ignore[no-any-return]
+
+
 def nothing_picked(s: Any, x: torch.Tensor) -> torch.Tensor:
     """No row is picked, and the rows go through heads all the same."""
     words = s.a(x)[torch.zeros(4, 5, dtype=torch.bool)]
@@ -140,6 +146,7 @@ PATTERNS: dict[str, Build] = {
     "rows picked by a mask": rows(picked),
     "rows picked by an expanded mask": rows(picked_whole),
     "elements picked by their values": rows(picked_by_value, "c b"),
+    "elements picked by a triangle": rows(picked_by_a_triangle, "c b"),
     "no row picked": rows(nothing_picked, "c b"),
     "nothing joined": rows(nothing_cut_out, ""),
     "nothing of other sizes": rows(nothing_of_other_sizes, "a b"),

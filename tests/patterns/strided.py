@@ -62,6 +62,12 @@ def of_memory_in_another_order(t: torch.Tensor) -> torch.Tensor:
     return windows(t)
 
 
+def as_if_in_order(t: torch.Tensor) -> torch.Tensor:
+    """By the strides that a tensor of these sizes has mostly; this one lies in memory in another order."""
+    t = t.permute(2, 0, 1).contiguous().permute(1, 2, 0) * 2
+    return t.as_strided(t.shape, (t.shape[1] * t.shape[2], t.shape[2], 1))
+
+
 def as_if_wider(t: torch.Tensor) -> torch.Tensor:
     """Every second row, by a number that was the width."""
     return t.as_strided((t.shape[0], 3, t.shape[2]), (t.stride(0), 32, 1))
@@ -97,6 +103,7 @@ PATTERNS: dict[str, Build] = {
     "from the second channel on": between(second_channel_on, ""),
     "channels first": between(channels_first),
     "memory in another order": between(lambda t: of_memory_in_another_order(t).sum(2)),
+    "memory in another order, seen as if not": between(as_if_in_order, ""),
     "a stride that is a number": between(as_if_wider, ""),
     "attention over windows": of(Sliding, "q k v o", lambda: tokens(4, 6, 8)),
 }

@@ -63,9 +63,9 @@ def index(capture: Capture, call: Call) -> None:
 
 
 def picked(capture: Capture, call: Call) -> None:
-    """x[mask]: the dims of the mask become one, in which those last ones are whole along which it is constant."""
+    """x[mask]: the dims of the mask become one, in which those last ones are whole along which it is expanded."""
     x, mask, out = call.args[0], call.args[1][0], call.out
-    whole = _constant_along(capture, mask, mask.ndim)
+    whole = _repeated_along(mask, mask.ndim)
     rank = x.ndim - mask.ndim + whole
     mine = _last(capture, capture.factors(x), x.ndim, rank)
     of_mask = _last(capture, capture.factors(mask), mask.ndim, whole)
@@ -89,11 +89,10 @@ def _covers(i: torch.Tensor) -> int:
     return i.ndim if _is_mask(i) else 1
 
 
-def _constant_along(capture: Capture, mask: torch.Tensor, ndim: int) -> int:
-    """Of the last of `ndim` dims, along how many together a mask, aligned at the last, is the same everywhere."""
+def _repeated_along(mask: torch.Tensor, ndim: int) -> int:
+    """Of the last of `ndim` dims, along how many together a mask, aligned at the last, is one value repeated."""
     for d in range(1, ndim + 1):
-        repeated = d > mask.ndim or mask.shape[-d] == 1 or mask.stride(-d) == 0
-        if not repeated and not any(f.shape[-d] > 1 and capture.labels.is_constant(f) for f in capture.factors(mask)):
+        if d <= mask.ndim and mask.shape[-d] != 1 and mask.stride(-d) != 0:
             return d - 1
     return ndim
 
@@ -152,9 +151,9 @@ def index_put(capture: Capture, call: Call) -> None:
 
 def masked_scatter(capture: Capture, call: Call) -> None:
     """masked_scatter(x, mask, source): the elements of the source one after the other, whole rows where the mask is
-    constant along them."""
+    expanded along them."""
     x, mask, source = call.args[:3]
-    rank = _constant_along(capture, mask, x.ndim)
+    rank = _repeated_along(mask, x.ndim)
     while rank and x.shape[x.ndim - rank :] != source.shape[max(source.ndim - rank, 0) :]:
         rank -= 1
     operands = [(_blank(t, rank), _last(capture, capture.factors(t), t.ndim, rank)) for t in (x, source)]
