@@ -7,10 +7,13 @@ from typing import Any
 
 import torch
 
-from amct_pytorch.analyse.capture import COPIES, MARK, Call, Capture, Info, Logged, tensors_of
+from amct_pytorch.analyse.capture import Capture
+from amct_pytorch.analyse.known import MARK, Call, Info, Logged
 from amct_pytorch.analyse.labels import Factor, Labels
+from amct_pytorch.analyse.operations import COPIES
 from amct_pytorch.analyse.run import Trace
 from amct_pytorch.analyse.sizes import Expression
+from amct_pytorch.analyse.values import tensors_of
 from amct_pytorch.verify import Verifier
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from amct_pytorch.analyse.capture import Call, Capture, Rule, operation_name
+from amct_pytorch.analyse.capture import Capture, Rule
+from amct_pytorch.analyse.known import Call
+from amct_pytorch.analyse.operations import operation_name
 from amct_pytorch.analyse.run import Options
 from amct_pytorch.errors import AmctWarning, ConfigError, ModelError
 

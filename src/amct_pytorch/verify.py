@@ -19,7 +19,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode
 
 from amct_pytorch.analyse import labels as lb
-from amct_pytorch.analyse.capture import Call, Info, Logged, identical
+from amct_pytorch.analyse.known import Call, Info, Logged, identical
 from amct_pytorch.analyse.labels import Factor, Mask
 
 Codes = npt.NDArray[np.float64]

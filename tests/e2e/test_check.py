@@ -15,7 +15,8 @@ from oracle import distance, doubled, kept_twin, ready, run
 from torch import nn
 
 import amct_pytorch as amct
-from amct_pytorch.analyse.capture import Call, Capture
+from amct_pytorch.analyse.capture import Capture
+from amct_pytorch.analyse.known import Call
 from amct_pytorch.analyse.run import Options, analyse
 from amct_pytorch.apply.shrink import shrink
 from amct_pytorch.check import check

@@ -14,7 +14,8 @@ from oracle import distance, kept_twin, ready, run
 from torch import nn
 
 import amct_pytorch as amct
-from amct_pytorch.analyse.capture import Call, Capture
+from amct_pytorch.analyse.capture import Capture
+from amct_pytorch.analyse.known import Call
 from amct_pytorch.analyse.rules.contraction import linear
 from amct_pytorch.analyse.rules.pointwise import unary
 from amct_pytorch.textio import write_config

@@ -10,7 +10,7 @@ from torch import nn
 
 import amct_pytorch as amct
 from amct_pytorch.analyse import shapes
-from amct_pytorch.analyse.capture import flatten
+from amct_pytorch.analyse.values import flatten
 from amct_pytorch.inputs import map_tensors
 
 aten = torch.ops.aten

@@ -14,8 +14,11 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from amct_pytorch.analyse import labels as lb
-from amct_pytorch.analyse.capture import Capture, Piece, digest, flatten, index
+from amct_pytorch.analyse.capture import Capture
+from amct_pytorch.analyse.known import Piece, digest
+from amct_pytorch.analyse.labels import index
 from amct_pytorch.analyse.sizes import Dim, Expression, Size, attributes, origin
+from amct_pytorch.analyse.values import flatten
 
 LITERAL = "a size in user code without an origin"
 VALUE = "its size becomes the value of a tensor"

@@ -7,180 +7,33 @@ that runs.
 
 from __future__ import annotations
 
-import collections
-import dataclasses
-import functools
-import hashlib
 import os
 import sys
-import types
 import weakref
-from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse import shapes
+from amct_pytorch.analyse.earlier import Earlier, Finding
+from amct_pytorch.analyse.known import COPIED, MARK, Call, Info, Logged, Piece, alike, digest_of
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.leaks import Made
-from amct_pytorch.analyse.residual import Held, Makers, follow, handed_on, united
+from amct_pytorch.analyse.operations import COPIES, OPERATIONS, SIZED, STRIDED, operation
+from amct_pytorch.analyse.residual import Held, follow, handed_on, united
 from amct_pytorch.analyse.sizes import Dim, Equation, Expression, Size
-from amct_pytorch.errors import ModelError
+from amct_pytorch.analyse.values import flatten, tensors_of
 from amct_pytorch.record import Norm
 
 _TORCH = os.path.join(os.path.dirname(torch.__file__), "")
 _HERE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
-MARK = "_channel_labels"
-# On a view of a plain copy, which may be a view of the tensor itself where there are fewer channels: what is written
-# into it reaches that one then.
-COPIED = "_copied"
-
-
-class Info:
-    """What is known of one tensor.
-
-    `factors`: its labels. `static`: whether it comes from parameters alone. `indices`: labels that its values count.
-    `name`: of a parameter, a buffer or an input, or what is known of the values of a tensor from `outside` of the
-    pass. `copied`: what this is a plain copy of. `makers`: see `residual`. `like`: another tensor of which the same is
-    known, as far as rules go.
-    """
-
-    __slots__ = ("copied", "factors", "indices", "like", "makers", "name", "outside", "static")
-
-    def __init__(
-        self,
-        factors: list[Factor],
-        static: bool = False,
-        indices: tuple[Factor, ...] = (),
-        name: str = "",
-        outside: bool = False,
-    ) -> None:
-        self.factors = factors
-        self.static = static
-        self.indices = indices
-        self.name = name
-        self.outside = outside
-        self.copied: Info | None = None
-        self.makers: Makers = None
-        self.like: Info | None = None  # itself, but for the reference to itself
-
-    def source(self) -> Info:
-        """The same, or what it is a copy of."""
-        return self if self.copied is None else self.copied
-
-
-class Call(NamedTuple):
-    """One operation: the function, its arguments and what it returned."""
-
-    func: Any
-    name: str
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    out: Any
-    shapes: tuple[tuple[int, ...], ...] = ()  # of the tensors among the arguments, before the call
-
-    def arg(self, index: int, name: str, default: Any = None) -> Any:
-        return self.args[index] if len(self.args) > index else self.kwargs.get(name, default)
-
-
-class Logged(NamedTuple):
-    """An operation as the trace check compares it: by its name, its scalars, and what it gives."""
-
-    name: str
-    scalars: tuple[Any, ...]
-    shapes: tuple[tuple[int, ...], ...]
-    outs: tuple[Info, ...]
-    ins: tuple[Info, ...]
-    shapes_in: tuple[tuple[int, ...], ...]
-
-
-class Piece(NamedTuple):
-    """A part of a labelled dim that an operation took out: it has to be said by what size."""
-
-    factor: Factor
-    dim: int
-    start: int
-    stop: int
-    out: torch.Tensor
-
-
-class Finding(NamedTuple):
-    """What was found of an operation: its results, and which of them are pieces and of what.
-
-    `of`: all that this depends on, its name first. `logged`: how the log has it, if it does.
-    """
-
-    of: tuple[Any, ...]
-    given: tuple[Info, ...]
-    pieces: list[tuple[int, Factor, int, int, int]]
-    logged: Logged | None
-
-
-class Earlier:
-    """An earlier pass over the same model: what it found is taken over where the same operation runs again.
-
-    `operations`: how many it logged.
-    """
-
-    def __init__(self, entered: Mapping[str, Info], found: Sequence[Finding], operations: int) -> None:
-        self.entered, self.found, self.operations = entered, found, operations
-        self._next = 0  # most passes run the same operations in the same order
-        self._taken = [False] * len(found)
-        self._places: dict[tuple[Any, ...], list[int]] | None = None
-
-    def take(self, of: tuple[Any, ...], labelled: bool) -> Finding | None:
-        """What was found of an operation, once for each time it ran; looked for out of turn where labels ride on it."""
-        while self._next < len(self.found) and self._taken[self._next]:
-            self._next += 1
-        found = self.found[self._next] if self._next < len(self.found) else None
-        at: int | None = self._next
-        if found is None or found.of != of:
-            if found is not None and found.of[0] == of[0]:  # this one runs in its place
-                self._next += 1
-                return None
-            at = self._out_of_turn(of) if labelled else None
-        if at is None:
-            return None
-        self._taken[at] = True
-        self._next = at + 1
-        return self.found[at]
-
-    def _out_of_turn(self, of: tuple[Any, ...]) -> int | None:
-        if self._places is None:
-            self._places = {}
-            for i, found in enumerate(self.found):
-                self._places.setdefault(found.of, []).append(i)
-        return next((i for i in self._places.get(of, ()) if not self._taken[i]), None)
 
 
 Rule = Callable[["Capture", Call], None]
-
-
-def flatten(value: Any) -> list[Any]:
-    """What is in tuples, lists and dictionaries, in order."""
-    found: list[Any] = []
-    _flatten((value,), found)
-    return found
-
-
-def _flatten(values: Iterable[Any], found: list[Any]) -> None:
-    for value in values:
-        if type(value) in _SINGLE:
-            found.append(value)
-        elif isinstance(value, (tuple, list)):
-            _flatten(value, found)
-        elif isinstance(value, dict):
-            _flatten(value.values(), found)
-        else:
-            found.append(value)
-
-
-_SINGLE = frozenset((torch.Tensor, nn.Parameter, int, float, bool, type(None), str, torch.dtype, torch.device))
 
 
 class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -435,15 +288,15 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        operation = _OPERATIONS.get(func) or _operation(func)
-        name, key = operation.name, operation.key
+        kind = OPERATIONS.get(func) or operation(func)
+        name, key = kind.name, kind.key
         leaves = flatten((args, kwargs)) if kwargs else flatten(args)
         tensors = [t for t in leaves if isinstance(t, torch.Tensor)]
         before = tuple([tuple(t.shape) for t in tensors])  # an operation in place may change them
         out = shapes.run(func, name, args, kwargs, tensors, self.info) if self.shapes_only else func(*args, **kwargs)
         if name.startswith("prim::"):  # those ask for a property and compute nothing
             return out
-        if operation.copies or (operation.copies is False and hasattr(args[0], COPIED)):
+        if kind.copies or (kind.copies is False and hasattr(args[0], COPIED)):
             for o in flatten(out):
                 setattr(o, COPIED, True)
         aliases = self.decisions is not None and any(r.alias_info is not None for r in func._schema.returns)
@@ -493,7 +346,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if logged is None or logged.ins != tuple(infos):
                 logged = Logged(key, scalars, sizes, given, tuple(infos), call.shapes)
             self.log.append(logged)
-        if self.earlier is None and self.repeated is None and call.name not in _STRIDED:
+        if self.earlier is None and self.repeated is None and call.name not in STRIDED:
             pieces = [(_position(p.out, outs), *p[:4]) for p in self.pieces[before:]]
             self.found.append(Finding(of, given, pieces, logged))
 
@@ -522,7 +375,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for info in given:
                 if info.factors and not any(info is i for i in infos):
                     near = [i for i in infos if i.factors and i.factors[0] is info.factors[0]]
-                    info.like = next((i.like or i for i in near if _alike(i, info)), None)
+                    info.like = next((i.like or i for i in near if alike(i, info)), None)
         return given
 
     def _hand_on(
@@ -547,7 +400,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if info is None:  # made outside of the pass: it is not ours to mark
             found = self._outside.get(id(tensor))
             if found is None:
-                found = self._outside[id(tensor)] = tensor, Info([], name=_digest(tensor), outside=True)
+                found = self._outside[id(tensor)] = tensor, Info([], name=digest_of(tensor), outside=True)
             info = found[1]
         return info
 
@@ -568,13 +421,13 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _scalars(self, call: Call, leaves: list[Any]) -> tuple[Any, ...]:
         """The scalars of an operation that are no sizes: those are compared as shapes and labels."""
         if call.name == "lift_fresh":  # torch.tensor(...): its values
-            return (_digest(call.args[0]),)
+            return (digest_of(call.args[0]),)
         elif call.name in SIZED:
             leaves = leaves[SIZED[call.name] :] if SIZED[call.name] else []
         elif call.name == "convolution":
             leaves = leaves[:-1]  # the groups of a depthwise one are a size
         scalars = tuple([int(v) if type(v) is Size else v for v in leaves if not isinstance(v, torch.Tensor)])
-        written = _OPERATIONS[call.func].written
+        written = OPERATIONS[call.func].written
         return scalars if not written else (*scalars, *[hasattr(call.arg(*w), COPIED) for w in written])
 
     def numbers(self, out: torch.Tensor, values: tuple[Any, ...]) -> None:
@@ -602,147 +455,5 @@ def _position(tensor: torch.Tensor, among: list[torch.Tensor]) -> int:
     return next(i for i, t in enumerate(among) if t is tensor)
 
 
-def identical(one: Sequence[Factor], two: Sequence[Factor]) -> bool:
-    """Whether two tensors have the very same factors."""
-    return len(one) == len(two) and all(f is g for f, g in zip(one, two, strict=True))
-
-
-def _alike(one: Info, two: Info) -> bool:
-    """Whether rules cannot tell two tensors of one shape from each other, neither of them a view."""
-    return (
-        identical(one.factors, two.factors)
-        and one.static == two.static
-        and not one.indices
-        and not two.indices
-        and one.makers == two.makers
-    )
-
-
-def operation_name(operation: Any) -> str:
-    """The name under which the table has an operation: `mine::op` of `torch.ops.mine.op`."""
-    name = operation if isinstance(operation, str) else getattr(operation, "_qualified_op_name", None)
-    if name is None and hasattr(operation, "_schema"):
-        name = operation._schema.name
-    if not isinstance(name, str):
-        raise ModelError(f"rules: expected an operation such as torch.ops.mine.op, got {operation!r}")
-    return name.removeprefix("aten::")
-
-
 def unknown(capture: Capture, call: Call) -> None:
     capture.unknown(call)
-
-
-def tensors_of(value: Any, state: Callable[[torch.Tensor], bool]) -> Iterator[torch.Tensor]:
-    """All tensors in lists, tuples, mappings, dataclasses and other objects.
-
-    `state`: whether the forward went on to use a tensor. What objects hold in objects of their own is then the
-    network's: a cache of layers, for instance.
-    """
-    yield from _tensors_of(value, state, within=0, seen=set())
-
-
-def _tensors_of(
-    value: Any, state: Callable[[torch.Tensor], bool], within: int, seen: set[int]
-) -> Iterator[torch.Tensor]:
-    """`within`: how many objects it is in."""
-    if isinstance(value, torch.Tensor):
-        if within < 2 or not state(value):
-            yield value
-        return
-    if id(value) in seen or value is None or isinstance(value, (str, bytes, int, float, type, nn.Module)):
-        return
-    seen.add(id(value))
-    if isinstance(value, functools.partial):
-        value = [value.func, value.args, value.keywords]
-    if isinstance(value, Mapping):
-        for v in value.values():
-            yield from _tensors_of(v, state, within, seen)
-    elif isinstance(value, _CONTAINERS):
-        for v in value:
-            yield from _tensors_of(v, state, within, seen)
-    if not isinstance(value, _CODE):
-        inside = within if dataclasses.is_dataclass(value) else within + 1
-        for v in _attributes(value):
-            yield from _tensors_of(v, state, inside, seen)
-
-
-_CONTAINERS = (list, tuple, set, frozenset, collections.deque, KeysView, ValuesView, ItemsView)
-_CODE = (types.ModuleType, types.FunctionType, types.MethodType, types.BuiltinFunctionType, torch.Generator)
-
-
-def _attributes(value: Any) -> Iterator[Any]:
-    yield from getattr(value, "__dict__", {}).values()
-    for kind in type(value).__mro__:
-        slots = vars(kind).get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            private = name.startswith("__") and not name.endswith("__")
-            yield getattr(value, f"_{kind.__name__.lstrip('_')}{name}" if private else name, None)
-
-
-# Whether a tensor is copied depends on its strides, not on what the network computes.
-COPIES = frozenset("clone contiguous alias detach".split())
-_STRIDED = frozenset(("as_strided", "as_strided_"))  # their strides are no scalars of the log
-RESHAPES = frozenset("view _unsafe_view reshape _reshape_alias".split())
-# Operations whose scalars are sizes, and how many of the last are not (negative: from there on).
-SIZED = {
-    **dict.fromkeys(
-        "view _unsafe_view reshape _reshape_alias expand split split_with_sizes unsafe_split chunk repeat as_strided "
-        "as_strided_ zeros ones full empty rand randn randint new_zeros new_ones new_full new_empty new_empty_strided "
-        "empty_strided empty_permuted".split(),
-        0,
-    ),
-    "affine_grid_generator": -1,  # align_corners
-    "native_group_norm": -2,  # groups, eps
-    "native_layer_norm": -1,  # eps
-    "_fused_rms_norm": -1,
-}
-
-
-def _digest(tensor: torch.Tensor) -> str:
-    """A name for a tensor that is made outside of the pass: what it holds, where it has data."""
-    if type(tensor) is not torch.Tensor or tensor.is_meta or tensor.layout != torch.strided:
-        return ""
-    with _disable_current_modes():
-        data = tensor.detach().cpu().resolve_conj().resolve_neg().reshape(-1).view(torch.uint8)
-        return f"{tuple(tensor.shape)} {tensor.dtype} {digest(data.numpy())}"
-
-
-def digest(data: npt.NDArray[Any]) -> str:
-    return hashlib.sha1(data.tobytes()).hexdigest()
-
-
-class Operation(NamedTuple):
-    """What an operation is: its name for the table of rules, its name for the log, which arguments it writes, and
-    whether it `copies` its first argument (False: it is a view of it, None: neither)."""
-
-    name: str
-    key: str
-    written: tuple[tuple[int, str], ...]
-    copies: bool | None
-
-
-_OPERATIONS: dict[Any, Operation] = {}
-
-
-def _operation(func: Any) -> Operation:
-    name = func._schema.name.removeprefix("aten::")
-    written = [
-        (i, a.name) for i, a in enumerate(func._schema.arguments) if a.alias_info is not None and a.alias_info.is_write
-    ]
-    views = func.is_view or name in RESHAPES or name in COPIES
-    copies = True if name in ("clone", "_reshape_copy") else False if views else None
-    key = "reshape" if name in RESHAPES else str(func)
-    _OPERATIONS[func] = Operation(name, key, tuple(written), copies)
-    return _OPERATIONS[func]
-
-
-def index(factor: Factor, dim: int, start: int, stop: int) -> Factor:
-    """The labels of a range of a dim."""
-    return factor[tuple(slice(start, stop) if d == dim else slice(None) for d in range(factor.ndim))]
-
-
-def unlabelled(labels: Labels, size: int, reason: Reason) -> Factor:
-    """Labels for channels that none has: they stay."""
-    fresh = labels.fresh(size)
-    labels.freeze(fresh, reason)
-    return np.asarray(fresh)

@@ -303,3 +303,15 @@ def compact(keep: Mask, factor: Factor) -> Factor:
     for d in dims(factor):
         factor = factor.compress(kept.any(axis=tuple(e for e in range(factor.ndim) if e != d)), axis=d)
     return factor
+
+
+def index(factor: Factor, dim: int, start: int, stop: int) -> Factor:
+    """The labels of a range of a dim."""
+    return factor[tuple(slice(start, stop) if d == dim else slice(None) for d in range(factor.ndim))]
+
+
+def unlabelled(labels: Labels, size: int, reason: Reason) -> Factor:
+    """Labels for channels that none has: they stay."""
+    fresh = labels.fresh(size)
+    labels.freeze(fresh, reason)
+    return np.asarray(fresh)

@@ -21,12 +21,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse import leaks
 from amct_pytorch.analyse.calls import SizeMode
-from amct_pytorch.analyse.capture import Capture, Earlier, Finding, Info, Logged, Rule, flatten
+from amct_pytorch.analyse.capture import Capture, Rule
+from amct_pytorch.analyse.earlier import Earlier, Finding
 from amct_pytorch.analyse.groups import Grouping, group
+from amct_pytorch.analyse.known import Info, Logged
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.rules import TABLE
 from amct_pytorch.analyse.shapes import stand_in
 from amct_pytorch.analyse.sizes import Equation, Expression, couple, mark
+from amct_pytorch.analyse.values import flatten
 from amct_pytorch.errors import ModelError
 from amct_pytorch.inputs import map_tensors
 from amct_pytorch.record import Axis, Norm

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from amct_pytorch.analyse.capture import Logged
+from amct_pytorch.analyse.known import Logged
 
 
 def macs(log: Iterable[Logged]) -> int:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from amct_pytorch.analyse import labels as lb
-from amct_pytorch.analyse.capture import Call, Capture, Rule
+from amct_pytorch.analyse.capture import Capture, Rule
+from amct_pytorch.analyse.known import Call
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
 
 KERNEL = Reason("it is the size of a kernel")

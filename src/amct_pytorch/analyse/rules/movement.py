@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from amct_pytorch.analyse import labels as lb
-from amct_pytorch.analyse.capture import Call, Capture, Piece, Rule, index, unlabelled
-from amct_pytorch.analyse.labels import Factor
+from amct_pytorch.analyse.capture import Capture, Rule
+from amct_pytorch.analyse.known import Call, Piece
+from amct_pytorch.analyse.labels import Factor, index, unlabelled
 
 PICKED = "single channels are picked by their index"
 

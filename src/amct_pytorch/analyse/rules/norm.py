@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from amct_pytorch.analyse import labels as lb
-from amct_pytorch.analyse.capture import Call, Capture, Rule
+from amct_pytorch.analyse.capture import Capture, Rule
+from amct_pytorch.analyse.known import Call
 from amct_pytorch.analyse.labels import Factor
 
 PLAIN = "it is normalized by a tensor that does not depend on it"

@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 
 from amct_pytorch.analyse import labels as lb
-from amct_pytorch.analyse.capture import Call, Capture, Rule, flatten, index
+from amct_pytorch.analyse.capture import Capture, Rule
+from amct_pytorch.analyse.known import Call
+from amct_pytorch.analyse.labels import index
+from amct_pytorch.analyse.values import flatten
 
 
 def unary(capture: Capture, call: Call) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from amct_pytorch.analyse import labels as lb
-from amct_pytorch.analyse.capture import Call, Capture, Rule
+from amct_pytorch.analyse.capture import Capture, Rule
+from amct_pytorch.analyse.known import Call
 from amct_pytorch.analyse.labels import Factor
 from amct_pytorch.analyse.rules.pointwise import pointwise
 

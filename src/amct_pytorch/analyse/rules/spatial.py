@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from amct_pytorch.analyse.capture import Call, Capture, Rule
+from amct_pytorch.analyse.capture import Capture, Rule
+from amct_pytorch.analyse.known import Call
 
 
 def windows(rank: int) -> Rule:

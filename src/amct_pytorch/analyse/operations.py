@@ -1,0 +1,60 @@
+"""What kinds of operations there are, for the log of a pass."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from amct_pytorch.errors import ModelError
+
+# Whether a tensor is copied depends on its strides, not on what the network computes.
+COPIES = frozenset("clone contiguous alias detach".split())
+STRIDED = frozenset(("as_strided", "as_strided_"))  # their strides are no scalars of the log
+RESHAPES = frozenset("view _unsafe_view reshape _reshape_alias".split())
+# Operations whose scalars are sizes, and how many of the last are not (negative: from there on).
+SIZED = {
+    **dict.fromkeys(
+        "view _unsafe_view reshape _reshape_alias expand split split_with_sizes unsafe_split chunk repeat as_strided "
+        "as_strided_ zeros ones full empty rand randn randint new_zeros new_ones new_full new_empty new_empty_strided "
+        "empty_strided empty_permuted".split(),
+        0,
+    ),
+    "affine_grid_generator": -1,  # align_corners
+    "native_group_norm": -2,  # groups, eps
+    "native_layer_norm": -1,  # eps
+    "_fused_rms_norm": -1,
+}
+
+
+class Operation(NamedTuple):
+    """What an operation is: its name for the table of rules, its name for the log, which arguments it writes, and
+    whether it `copies` its first argument (False: it is a view of it, None: neither)."""
+
+    name: str
+    key: str
+    written: tuple[tuple[int, str], ...]
+    copies: bool | None
+
+
+OPERATIONS: dict[Any, Operation] = {}
+
+
+def operation(func: Any) -> Operation:
+    name = func._schema.name.removeprefix("aten::")
+    written = [
+        (i, a.name) for i, a in enumerate(func._schema.arguments) if a.alias_info is not None and a.alias_info.is_write
+    ]
+    views = func.is_view or name in RESHAPES or name in COPIES
+    copies = True if name in ("clone", "_reshape_copy") else False if views else None
+    key = "reshape" if name in RESHAPES else str(func)
+    OPERATIONS[func] = Operation(name, key, tuple(written), copies)
+    return OPERATIONS[func]
+
+
+def operation_name(operation: Any) -> str:
+    """The name under which the table has an operation: `mine::op` of `torch.ops.mine.op`."""
+    name = operation if isinstance(operation, str) else getattr(operation, "_qualified_op_name", None)
+    if name is None and hasattr(operation, "_schema"):
+        name = operation._schema.name
+    if not isinstance(name, str):
+        raise ModelError(f"rules: expected an operation such as torch.ops.mine.op, got {operation!r}")
+    return name.removeprefix("aten::")
