@@ -35,6 +35,7 @@ from amct_pytorch.analyse.sizes import (
 from amct_pytorch.apply.names import named_tensors
 from amct_pytorch.apply.shrink import cut_shapes
 from amct_pytorch.apply.sizes import apply_sizes, layer_sizes
+from amct_pytorch.errors import RecordError
 from amct_pytorch.record import Change, ChannelPlan, Setting
 from amct_pytorch.report import Summary
 from amct_pytorch.structure import copy_structure, named_modules
@@ -116,9 +117,13 @@ class Configurations:
         solved = [_solved(family, shapes, known) for family in touched]
         tried = {**plan.settings, **{s: c for solution in solved for s, c in solution.values.items()}}
         held = self._held(lambda setting, value: tried[setting].after if setting in tried else value)
-        pruned = self._cut(plan, shapes, tried)
         settings = dict(plan.settings)
         self._notes, self._following = list(self._unlike), []
+        try:
+            pruned = self._cut(plan, shapes, tried)
+        except RecordError as why:  # an object of someone else's that does not let itself be set
+            self._notes += [_note(solution.family.called(), str(why)) for solution in solved]
+            return replace(plan, summary=_noted(plan.summary, self._notes))
         for solution in solved:
             name = solution.family.called()
             try:

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "analyse": {"errors", "report", "inputs", "wrappers", "record", "structure"},
     "select": {"errors", "report", "inputs", "config", "record", "structure", "analyse"},
     "apply": {"errors", "report", "wrappers", "config", "record", "structure"},
-    "configuration": {"report", "record", "structure", "analyse", "apply"},
+    "configuration": {"errors", "report", "record", "structure", "analyse", "apply"},
     "verify": {"analyse"},
     "replay": {"analyse", "verify"},
     "check": {"errors", "record", "analyse", "select", "apply", "config", "configuration", "verify", "replay"},

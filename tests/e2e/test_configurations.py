@@ -505,3 +505,45 @@ def test_no_configuration_no_constructor(tmp_path: Path, monkeypatch: pytest.Mon
     assert small.a.out_features == 8
     assert not built
     assert not notes(small)
+
+
+class Reluctant:
+    """A configuration that some attributes cannot be read from, or set."""
+
+    def __init__(self, unread: str = "", unset: str = "") -> None:
+        vars(self).update(width=16, hidden=32, unread=unread, unset=unset)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == object.__getattribute__(self, "__dict__").get("unread"):
+            raise RuntimeError(f"{name} differs from layer to layer")
+        return object.__getattribute__(self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == vars(self)["unset"]:
+            raise RuntimeError(f"{name} cannot be set")
+        vars(self)[name] = value
+
+
+class OfReluctant(nn.Module):
+    def __init__(self, options: Any) -> None:
+        super().__init__()
+        self.options = options
+        self.embed, self.up = nn.Linear(6, options.width), nn.Linear(options.width, vars(options)["hidden"])
+        self.down = nn.Linear(vars(options)["hidden"], 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(torch.relu(self.up(self.embed(x))))
+
+
+def test_attributes_that_cannot_be_read_follow(tmp_path: Path) -> None:
+    small = create(OfReluctant(Reluctant(unread="hidden")), tmp_path)
+    assert {k: v for k, v in vars(small.options).items() if k in ("width", "hidden")} == {"width": 8, "hidden": 16}
+    require_built_again(small, OfReluctant(small.options))
+
+
+def test_attributes_that_cannot_be_set_are_told(tmp_path: Path) -> None:
+    options = Reluctant(unset="hidden")
+    small = create(OfReluctant(options), tmp_path)
+    assert small.up.out_features == 16
+    assert vars(options)["hidden"] == vars(small.options)["hidden"] == 32
+    assert "Reluctant refuses access to 'hidden' (RuntimeError: hidden cannot be set)" in notes(small)

@@ -67,13 +67,13 @@ def _set(
     item = _get(owner, step, setting)
     if not rest:
         _check_value(item, setting, change)
-        return _put(owner, step, change.after)
+        return _put(owner, step, change.after, setting)
     shared = None if original is None else _get(original, step, setting)
     if _is_of_class(owner, step):
         item = copy.copy(item)
     elif item is shared:
         item = copies.setdefault(id(item), (item, copy.copy(item)))[1]
-    return _put(owner, step, _set(item, shared, rest, setting, change, copies))
+    return _put(owner, step, _set(item, shared, rest, setting, change, copies), setting)
 
 
 def _is_of_class(owner: Any, step: Step) -> bool:
@@ -89,14 +89,17 @@ def _get(owner: Any, step: Step, setting: Setting) -> Any:
     try:
         if isinstance(step, (_Item, int)):
             return owner[_key(owner, step)]
-        return getattr(owner, step)
+        own = getattr(owner, "__dict__", {})  # of objects that guard their attributes, too
+        return own[step] if step in own else getattr(owner, step)
     except (AttributeError, LookupError, TypeError) as cause:
         raise RecordError(
             f"{_name(setting)}: {type(owner).__qualname__} has no {step!r}; the record is of another model"
         ) from cause
+    except Exception as cause:
+        raise RecordError(_refusal(owner, step, setting, cause)) from cause
 
 
-def _put(owner: Any, step: Step, value: Any) -> Any:
+def _put(owner: Any, step: Step, value: Any, setting: Setting) -> Any:
     if isinstance(owner, tuple):
         items = dict(enumerate(owner))
         items[owner._fields.index(step) if isinstance(step, str) else step] = value  # type: ignore[attr-defined]
@@ -105,9 +108,17 @@ def _put(owner: Any, step: Step, value: Any) -> Any:
         owner[_key(owner, step)] = value
     elif dataclasses.is_dataclass(owner):
         object.__setattr__(owner, step, value)  # it may be frozen
-    elif getattr(owner, step) is not value:
-        setattr(owner, step, value)
+    elif _get(owner, step, setting) is not value:
+        try:
+            setattr(owner, step, value)
+        except Exception as cause:
+            raise RecordError(_refusal(owner, step, setting, cause)) from cause
     return owner
+
+
+def _refusal(owner: Any, step: Step, setting: Setting, cause: Exception) -> str:
+    kind = type(owner).__qualname__
+    return f"{_name(setting)}: {kind} refuses access to {step!r} ({type(cause).__name__}: {str(cause)[:120]})"
 
 
 def _key(owner: Any, step: _Item | int) -> Any:
