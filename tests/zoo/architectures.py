@@ -9,5 +9,6 @@ from tests.zoo.multimodal import MULTIMODAL
 from tests.zoo.pretrained import PRETRAINED
 from tests.zoo.tasks import TASKS
 from tests.zoo.transformers_of_images import VISION
+from tests.zoo.yolo import YOLO
 
-ARCHITECTURES: tuple[Architecture, ...] = (*CONVNETS, *VISION, *TASKS, *LANGUAGE, *MULTIMODAL, *PRETRAINED)
+ARCHITECTURES: tuple[Architecture, ...] = (*CONVNETS, *VISION, *TASKS, *YOLO, *LANGUAGE, *MULTIMODAL, *PRETRAINED)
