@@ -1,4 +1,4 @@
-"""docs/yolo.md: its steps run as they stand, with a small model, small images and one epoch of the package's trainer."""
+"""docs/yolo.md: its steps run as they stand, with a small model, small images and one epoch of their trainer."""
 
 import os
 import re
