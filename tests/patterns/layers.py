@@ -40,6 +40,11 @@ class Normed(nn.Module):
         return y if self.other is None else F.conv2d(y, torch._weight_norm(self.other, g, 0), padding=1)
 
 
+def _normed_twice(x: torch.Tensor, v: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    weight, norm = torch._weight_norm_interface(v, g, 0)
+    return F.conv2d(x, weight, padding=1) * norm.flatten()[:, None, None]
+
+
 class LayerNorm2d(nn.LayerNorm):
     """Channels first, by permuting."""
 
@@ -502,6 +507,20 @@ PATTERNS: dict[str, Build] = {
     "weight norm, one magnitude of two directions": module_between(lambda: Normed(twice=True), ""),
     "weight norm, its magnitude used elsewhere": net(
         lambda s, x: (s.b(s.m(s.a(x))), s.m.g.detach().sum()),
+        "",
+        a=lambda: conv(3, 16),
+        m=lambda: Normed(),
+        b=lambda: conv(16, 8),
+    ),
+    "weight norm, named arguments": net(
+        lambda s, x: s.b(F.conv2d(s.a(x), torch._weight_norm(v=s.m.v, g=s.m.g, dim=0), padding=1)),
+        "a m.v b",
+        a=lambda: conv(3, 16),
+        m=lambda: Normed(),
+        b=lambda: conv(16, 8),
+    ),
+    "weight norm, the norm used": net(
+        lambda s, x: s.b(_normed_twice(s.a(x), s.m.v, s.m.g)),
         "",
         a=lambda: conv(3, 16),
         m=lambda: Normed(),

@@ -135,6 +135,68 @@ def nothing_split_off(s: Any, x: torch.Tensor) -> torch.Tensor:
     return s.b(torch.cat([words, none], -1) + s.c(x))  # type: ignore[no-any-return]
 
 
+class Experts(nn.Module):
+    """Only those run that have tokens; of two tokens some have none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.i, self.g, self.o = L(8, 16), L(16, 3), L(16, 8)
+        self.e = nn.ModuleList(L(16, 16) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.i(x)
+        chosen, out = self.g(x).argmax(-1), torch.zeros_like(x)
+        for i, expert in enumerate(self.e):
+            mine = chosen == i
+            if mine.any():
+                out[mine] = expert(x[mine])
+        return self.o(x + out)  # type: ignore[no-any-return]
+
+
+class AllExperts(Experts):
+    """All run, some on no token."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.i(x)
+        chosen, out = self.g(x).argmax(-1).flatten(), torch.zeros_like(x).view(-1, x.shape[-1])
+        for i, expert in enumerate(self.e):
+            rows = (chosen == i).nonzero().flatten()
+            out.index_add_(0, rows, expert(x.view(-1, x.shape[-1])[rows]))
+        return self.o(x + out.view(x.shape))  # type: ignore[no-any-return]
+
+
+class Cached(nn.Module):
+    """Keys and values after those of earlier steps, of which there are none."""
+
+    def __init__(self, literal: bool) -> None:
+        super().__init__()
+        self.heads, self.size, self.literal = 4, 4, literal
+        self.q, self.k, self.v, self.o = L(8, 16), L(8, 16), L(8, 16), L(16, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (m(x).view(*x.shape[:2], self.heads, self.size).transpose(1, 2) for m in (self.q, self.k, self.v))
+        past = x.new_zeros(x.shape[0], 4 if self.literal else self.heads, 0, self.size)
+        k, v = torch.cat([past, k], 2), torch.cat([past, v], 2)
+        return self.o(((q @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def set_where_negative(s: Any, x: torch.Tensor) -> torch.Tensor:
+    words = s.a(x) + s.c(x)
+    words[words < 0] = 0.0
+    return s.b(words)  # type: ignore[no-any-return]
+
+
+def nothing_through_a_layer(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """A linear layer makes (4, 0, 16) into (0, 16) and back."""
+    return s.b(torch.cat([s.d(s.a(x)[:, :0]), s.c(x)], 1))  # type: ignore[no-any-return]
+
+
+def prompted(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """A learned prompt of no token before the tokens."""
+    words = s.a(x) + s.c(x)
+    return s.b(torch.cat([s.p.expand(words.shape[0], -1, -1), words], 1))  # type: ignore[no-any-return]
+
+
 PATTERNS: dict[str, Build] = {
     "features scattered among words": rows(scattered),
     "elements scattered out of step": rows(scattered_out_of_step, ""),
@@ -150,6 +212,29 @@ PATTERNS: dict[str, Build] = {
     "no row picked": rows(nothing_picked, "c b"),
     "nothing joined": rows(nothing_cut_out, ""),
     "nothing of other sizes": rows(nothing_of_other_sizes, "a b"),
+    "experts of which some are idle": of(Experts, "", lambda: tokens(1, 2, 8)),
+    "experts of which some have no token": of(AllExperts, "i e.0 e.1 e.2 o", lambda: tokens(1, 2, 8)),
+    "an empty cache": of(lambda: Cached(literal=False), "q k v o", tokens),
+    "an empty cache of heads that are a number": of(lambda: Cached(literal=True), "", tokens),
+    "set where negative": rows(set_where_negative),
+    "nothing through a layer": net(
+        nothing_through_a_layer,
+        "c b",
+        tokens,
+        a=lambda: L(8, 16),
+        c=lambda: L(8, 16),
+        d=lambda: L(16, 16),
+        b=lambda: L(16, 8),
+    ),
+    "a prompt of no token": net(
+        prompted,
+        "a c b",
+        tokens,
+        a=lambda: L(8, 16),
+        c=lambda: L(8, 16),
+        b=lambda: L(16, 8),
+        p=lambda: nn.Parameter(torch.randn(0, 16)),
+    ),
     "nothing left of a head": of(Rotated, "q k v o", tokens),
     "nothing split off": rows(nothing_split_off),
 }

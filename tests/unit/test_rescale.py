@@ -66,15 +66,29 @@ def test_a_row_that_is_zero_stays_zero() -> None:
     assert torch.equal(small[2].parametrizations.weight.original0[1], model[2].parametrizations.weight.original0[1])
 
 
-def test_a_row_of_which_zeros_would_stay_is_an_error() -> None:
+def test_a_row_of_which_zeros_would_stay_keeps_its_inputs() -> None:
     model = network()
-    small = amct.apply(model, amct.plan(model, X, CONFIG))
+    plan = amct.plan(model, X, CONFIG)
+    small = amct.apply(model, plan)
     with torch.no_grad():
         model[2].parametrizations.weight.original1[1, torch.isin(model[0].bias, small[0].bias)] = 0
+    again = amct.plan(model, X, CONFIG)
+    assert not again.removals
+    assert "8 channels stay: of a row of a normalized weight, nothing but zeros would stay" in again.report()
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(amct.ModelError, match=r"2\.parametrizations\.weight\.original1.*nothing but zeros"):
-        amct.apply(model, amct.plan(model, X, CONFIG))
+        amct.apply(model, plan)  # made when it held other weights
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_directions_that_are_mostly_zeros() -> None:
+    torch.manual_seed(0)
+    middle = parametrizations.weight_norm(nn.Conv1d(16, 16, 3, padding=1))
+    nn.init.dirac_(middle.parametrizations.weight.original1)
+    model = nn.Sequential(nn.Conv1d(8, 16, 1), middle, nn.ReLU(), nn.Conv1d(16, 4, 1)).double()
+    small = amct.apply(model, amct.plan(model, torch.rand(2, 8, 5, dtype=torch.float64), CONFIG))
+    assert small[3].in_channels == 8
+    assert all(p.isfinite().all() for p in (small[1].weight, *small.parameters()))
 
 
 def test_one_memory_under_two_names_is_not_rescaled() -> None:

@@ -429,7 +429,7 @@ def normalized(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[st
 def weight_norm(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """_weight_norm(v, g, dim): by several operations where the dim is neither the first nor the last; what the norm is
     over stays then."""
-    v, dim = args[0], args[2] if len(args) > 2 else kwargs.get("dim", 0)
+    v, dim = args[0] if args else kwargs["v"], args[2] if len(args) > 2 else kwargs.get("dim", 0)
     if dim not in (0, v.ndim - 1):
         mode.capture.normalized(v, dim)
     return func(*args, **kwargs)

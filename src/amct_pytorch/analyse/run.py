@@ -116,6 +116,8 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options) -> Facts:
         _hold_for(first, labels)
     touched = set().union(*(p.touched for p in done))
     magnitudes = _magnitudes(own, done, labels)
+    if any(trace.means is Means.REAL for trace in done):
+        _hold_alike(own, first.entries, touched, labels)
     couple([e for p in done for e in p.equations], labels)
     grouping = group(labels, [name for name in first.entries if name not in touched], _buffers(own))
     equations = tuple(e for p in done for e in p.equations)
@@ -131,11 +133,13 @@ def _magnitudes(own: Mapping[str, torch.Tensor], done: Sequence[Trace], labels: 
     memory = Counter(t.data_ptr() for t in own.values() if not t.is_meta)
     others = {name for name in found if not own[name].is_meta and memory[own[name].data_ptr()] > 1}
     for trace in done:
+        taken = {id(info.source()) for op in trace.log for info in op.ins}
         for op in trace.log:
-            for name in {info.source().name for info in op.ins} & found.keys():
+            names = [info.source().name for info in op.ins]
+            for name in found.keys() & names:
                 norm = found[name]
-                used = [info.source().name for info in op.ins] == [norm.direction, name]
-                if not used or "_weight_norm" not in op.name or trace.magnitudes.get(name, norm) != norm:
+                alone = "_weight_norm" in op.name and names == [norm.direction, name] and id(op.outs[1]) not in taken
+                if not alone or trace.magnitudes.get(name, norm) != norm:
                     others.add(name)
     for name in others:
         direction, axis = found.pop(name)
@@ -143,6 +147,23 @@ def _magnitudes(own: Mapping[str, torch.Tensor], done: Sequence[Trace], labels: 
             if f.shape[axis] == 1:
                 labels.freeze(f, Reason("a weight is normalized over it, with a norm that is used elsewhere"))
     return found
+
+
+def _hold_alike(
+    own: Mapping[str, torch.Tensor], entries: Mapping[str, Entry], touched: Collection[str], labels: Labels
+) -> None:
+    """Where values decide what runs, layers that did not run may at other values, or in the pruned model: those of
+    their kind that ran (the same names but for numbers, the same shapes: experts) stay, with what they take and give.
+    """
+    idle = {(_kind(name), own[name].shape) for name in entries if name not in touched}
+    for name, entry in entries.items():
+        if name in touched and (_kind(name), own[name].shape) in idle:
+            for f in (*entry.factors, *([] if entry.per_group is None else [entry.per_group])):
+                labels.freeze(f, Reason("values decide which layers of its kind run, and not all of them did"))
+
+
+def _kind(name: str) -> tuple[str, ...]:
+    return tuple("" if part.isdigit() else part for part in name.split("."))
 
 
 def _hold_for(first: Trace, labels: Labels) -> None:

@@ -17,10 +17,12 @@ from amct_pytorch.config import ChannelSparsity, SparsityConfig
 from amct_pytorch.record import Axis, Change, ChannelPlan, Norm, Removal, Setting
 from amct_pytorch.report import GroupSummary, Left, Summary
 from amct_pytorch.select.counts import kept_units
+from amct_pytorch.select.directions import vanishes
 from amct_pytorch.select.nodes import nodes
 from amct_pytorch.select.scores import Scores, filter_norms, ranked, unit_scores
 from amct_pytorch.structure import named_modules
 
+VANISHED = "of a row of a normalized weight, nothing but zeros would stay"
 RESIDUAL = "it is a residual width, and the config leaves those (residual_width: false)"
 
 
@@ -60,9 +62,26 @@ class Selector:
             gone = [u for units in removed.values() for u in units]
             keep = kept_labels(self.facts.grouping.unit, gone)
             values, wrong = solve(list(self.facts.equations), keep)
-            if not wrong:
+            vanished = self._vanished(keep) if not wrong else {}
+            if not (wrong or vanished):
                 return Choice(self, {i: us for i, us in removed.items() if us}, keep, values)
+            self.held |= vanished
+            if vanished:
+                continue
             self._hold(wrong, keep, {u: i for i, us in removed.items() for u in us})
+
+    def _vanished(self, keep: Mask) -> dict[int, str]:
+        """The groups by which a normalized weight would keep nothing but zeros in a row."""
+        found: dict[int, str] = {}
+        for direction, axis in self.facts.magnitudes.values():
+            axes = {a.axis: a for a in self.axes if a.tensor == direction}
+            kept = {d: keep[self.axes[a]] for d, a in axes.items()}
+            beside = [d for d in axes if d != axis and not kept[d].all()]
+            t = self.tensors[direction]
+            if beside and not t.is_meta and vanishes(t, axis, kept):
+                lost = np.unique(np.concatenate([self.groups[axes[d]][~kept[d]] for d in beside]))
+                found.update(dict.fromkeys(lost.tolist(), VANISHED))
+        return found
 
     def _hold(self, wrong: list[Equation], keep: Mask, group_of: Mapping[int, int]) -> None:
         """The groups that an equation without a solution speaks of stay whole."""

@@ -143,6 +143,10 @@ def index_put(capture: Capture, call: Call) -> None:
     if any(i is None for i in indices[: len(given)]):
         capture.unknown(call)
         return
+    if values.ndim == 0 and len(given) == 1 and _is_mask(given[0]) and given[0].ndim == x.ndim:  # each by itself
+        mask = given[0]
+        capture.put(call.out, capture.merge([(x, capture.factors(x)), (mask, capture.factors(mask))], x.ndim))
+        return
     rank = x.ndim - sum(map(_covers, given))
     mine = _last(capture, capture.factors(x), x.ndim, rank)
     theirs = _last(capture, capture.factors(values), values.ndim, min(rank, values.ndim))
@@ -167,7 +171,7 @@ def index_add(capture: Capture, call: Call) -> None:
     """index_add(x, dim, index, source)"""
     x, dim, source = call.args[0], call.args[1] % max(call.args[0].ndim, 1), call.args[3]
     mine, theirs = (capture.fixed(capture.factors(t), [dim], INDEXED) for t in (x, source))
-    narrow = x.narrow(dim, 0, 1), source.narrow(dim, 0, 1)
+    narrow = [t.narrow(dim, 0, min(1, t.shape[dim])) for t in (x, source)]
     capture.put(call.out, capture.merge([(narrow[0], mine), (narrow[1], theirs)], x.ndim))
 
 

@@ -23,12 +23,22 @@ def reshape(capture: Capture, call: Call) -> None:
         return
     after = tuple(out.shape)
     if not out.numel():  # as if there were one element: of none, any sizes can be made
-        before, after = (tuple(n or 1 for n in shape) for shape in (before, after))
-        if math.prod(before) != math.prod(after):
-            for f in capture.factors(x):
-                capture.freeze(f, "nothing is given other sizes")
+        one, two = (tuple(n or 1 for n in shape) for shape in (before, after))
+        if math.prod(one) != math.prod(two):
+            capture.put(out, _of_nothing(capture, x, before, after))
             return
+        before, after = one, two
     put_joint(capture, out, _apart(capture, [lb.reshape(f, before, after) for f in capture.factors(x)]))
+
+
+def _of_nothing(capture: Capture, x: torch.Tensor, before: Sequence[int], after: Sequence[int]) -> list[Factor]:
+    """The labels of the last dims, which both shapes of a tensor without elements have; others stay."""
+    same = 0
+    while same < min(len(before), len(after)) and before[-1 - same] == after[-1 - same]:
+        same += 1
+    lag = len(before) - same
+    kept = capture.fixed(capture.factors(x), range(lag), "nothing is given other sizes")
+    return [f.reshape((1,) * (len(after) - same) + f.shape[lag:]) for f in kept]
 
 
 def _apart(capture: Capture, factors: list[Factor]) -> list[Factor]:
@@ -181,8 +191,15 @@ def repeat(capture: Capture, call: Call) -> None:
 
 def cat(capture: Capture, call: Call) -> None:
     dim = call.arg(1, "dim", 0) % call.out.ndim
-    tensors = [t for t in call.args[0] if t.ndim == call.out.ndim and t.shape[dim]]  # the others add nothing
+    tensors = [t for t in call.args[0] if t.ndim == call.out.ndim]
+    there = [f for t in tensors if t.shape[dim] for f in capture.factors(t)]
+    tensors = [t for t in tensors if t.shape[dim] or not _known(capture.factors(t), there)]
     _join(capture, call.out, tensors, [capture.factors(t) for t in tensors], dim)
+
+
+def _known(factors: Sequence[Factor], there: Sequence[Factor]) -> bool:
+    """Whether all labels of a tensor without elements are those of others, which need not be tied to it then."""
+    return all(any(np.isin(f, other).all() for other in there) for f in factors)
 
 
 def stack(capture: Capture, call: Call) -> None:
