@@ -49,6 +49,7 @@ class Net(nn.Module):
         self.register_buffer("buffer", torch.rand(16, 1, 1))
         self.first, self.rest, self.narrow = nn.Conv2d(3, 1, 1), nn.Conv2d(3, 15, 1), nn.Conv2d(8, 4, 1)
         self.fc, self.stays, self.tokens = nn.Linear(16 * 16, 4), nn.Conv2d(16, 6, 1), nn.Embedding(9, 8)
+        self.experts = nn.ModuleList(nn.Conv2d(16, 16, 1) for _ in range(2))
         self.user_code = forward
 
     def forward(self, x: torch.Tensor) -> object:
@@ -67,6 +68,12 @@ def shuffled(x: torch.Tensor) -> torch.Tensor:
 def attention(net: Net, x: torch.Tensor, **scale: float) -> torch.Tensor:
     q, k, v = (y.flatten(2).mT.contiguous()[:, None] for y in (net.a(x), net.b(torch.relu(net.a(x))), net.a(x)))
     return net.fc(nn.functional.scaled_dot_product_attention(q, k, v, **scale).flatten(1))
+
+
+def experts(net: Net, x: torch.Tensor, least: float) -> torch.Tensor:
+    """Two layers of one kind; the second runs where the values are large enough."""
+    x = net.experts[0](x)
+    return net.experts[1](x) if float(x.abs().sum()) > least else x
 
 
 CASES = [
@@ -103,6 +110,11 @@ CASES = [
         "it is only looked up by index",
         lambda n, x: n.c(n.a(x)[:, torch.arange(16).view(2, 8).t().flatten()]),
         lambda n, x: n.c(shuffled(n.a(x))),
+    ),
+    (
+        "values decide which layers of its kind run, and not all of them did",
+        lambda n, x: n.c(experts(n, n.a(x), 1e9)),
+        lambda n, x: n.c(experts(n, n.a(x), 0.0)),
     ),
     pytest.param(
         "no operation of the forward pass uses it",
