@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse import leaks
-from amct_pytorch.analyse.calls import SizeMode
+from amct_pytorch.analyse.calls import HANDLERS
 from amct_pytorch.analyse.capture import Capture, Rule
 from amct_pytorch.analyse.earlier import Earlier, Finding
 from amct_pytorch.analyse.groups import Grouping, group
@@ -28,6 +28,7 @@ from amct_pytorch.analyse.known import Info, Logged
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.rules import TABLE
 from amct_pytorch.analyse.shapes import stand_in
+from amct_pytorch.analyse.size_mode import SizeMode
 from amct_pytorch.analyse.sizes import Equation, Expression, couple, mark
 from amct_pytorch.analyse.values import flatten
 from amct_pytorch.errors import ModelError
@@ -401,7 +402,7 @@ class Passes:
         args, kwargs = self._inputs(arguments)
         for i, t in enumerate(t for t in flatten((args, kwargs)) if isinstance(t, torch.Tensor)):
             capture.enter(f"input {i}", t, (), static=False)
-        sizes = SizeMode(capture)
+        sizes = SizeMode(capture, HANDLERS)
         before = leaks.namespaces(self.model)
         try:
             failure = self._forward(capture, sizes, args, kwargs, training)

@@ -1,0 +1,10 @@
+"""Calls of user code that take or give sizes: one function per kind of call, one table of all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amct_pytorch.analyse.calls import contents, layers, parts, shaping
+from amct_pytorch.analyse.size_mode import Handler
+
+HANDLERS: dict[Any, Handler] = {**shaping.HANDLERS, **parts.HANDLERS, **layers.HANDLERS, **contents.HANDLERS}

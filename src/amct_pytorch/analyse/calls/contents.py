@@ -1,0 +1,113 @@
+"""What user code asks of a tensor beside its sizes, and what becomes of values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from amct_pytorch.analyse.calls.shaping import factory, input_of, shape
+from amct_pytorch.analyse.size_mode import Handler, SizeMode
+
+
+def device(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """x.device: where the tensor would be, so that user code takes the way that it takes with data."""
+    found = func(*args, **kwargs)
+    place = mode.capture.device
+    return found if place is None or (found.type != "meta" and mode.capture.info(args[0]) is None) else place
+
+
+def on_device(kind: str) -> Handler:
+    """x.is_cuda, x.is_cpu, x.is_meta"""
+
+    def handle(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        place = mode.capture.device
+        return func(*args, **kwargs) if place is None else place.type == kind
+
+    return handle
+
+
+def finite(answer: bool) -> Handler:
+    """isfinite(x) and its opposites: tensors without data count as finite."""
+
+    def handle(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        x = input_of(args, kwargs)
+        if not (mode.capture.shapes_only and x.is_floating_point() and x.is_meta):
+            return func(*args, **kwargs)
+        out = torch.full([int(n) for n in x.shape], answer)
+        for f in mode.capture.factors(x):
+            mode._add(out, mode.capture.labels.constant_like(f))
+        return out
+
+    return handle
+
+
+def values(at: int, name: str) -> Handler:
+    """tensor(data), full_like(x, value): what is given as the values"""
+
+    def handle(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        out = func(*args, **kwargs)
+        mode.valued(out, args[at] if len(args) > at else kwargs.get(name))
+        return out
+
+    return handle
+
+
+def numbered(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """_shape_as_tensor(x): its shape becomes the values"""
+    out = func(*args, **kwargs)
+    mode.valued(out, shape(mode, _T.size, (input_of(args, kwargs),), {}))
+    return out
+
+
+def full(at: int) -> Handler:
+    """full(size, value); of a tensor: x.new_full(size, value)"""
+    sized = factory(at)
+
+    def handle(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        out = sized(mode, func, args, kwargs)
+        mode.valued(out, args[at + 1] if len(args) > at + 1 else kwargs.get("fill_value"))
+        return out
+
+    return handle
+
+
+def leaving(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """x.numpy(), x.tolist(): what becomes of the values cannot be followed."""
+    for f in mode.capture.factors(args[0]):
+        mode.capture.freeze(f, "its values leave the pass")
+    return func(*args, **kwargs)
+
+
+def assigned(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """x.data = value: from here on x holds what the value holds; it has to hold the channels that it held."""
+    x, value = args
+    operands = [(t, mode.capture.factors(t)) for t in (x, value)]
+    if x.shape == value.shape:
+        factors = mode.capture.merge(operands, x.ndim)
+        if len(factors) != len(operands[0][1]):
+            mode.capture.put(x, factors)
+    else:
+        for f in (*operands[0][1], *operands[1][1]):
+            mode.capture.freeze(f, "data of another shape are assigned")
+    return func(*args, **kwargs)
+
+
+_T = torch.Tensor
+HANDLERS: dict[Any, Handler] = {
+    _T.device.__get__: device,
+    _T.is_cuda.__get__: on_device("cuda"),  # type: ignore[attr-defined]
+    _T.is_cpu.__get__: on_device("cpu"),  # type: ignore[attr-defined]
+    _T.is_meta.__get__: on_device("meta"),  # type: ignore[attr-defined]
+    **dict.fromkeys((_T.isfinite, torch.isfinite), finite(True)),
+    **dict.fromkeys((_T.isnan, torch.isnan, _T.isinf, torch.isinf), finite(False)),
+    torch.full: full(0),
+    _T.new_full: full(1),
+    **dict.fromkeys((torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor), values(0, "data")),
+    torch.from_numpy: values(0, "ndarray"),
+    **dict.fromkeys((_T.new_tensor, _T.new), values(1, "data")),
+    torch._shape_as_tensor: numbered,
+    torch.full_like: values(1, "fill_value"),
+    **dict.fromkeys((_T.numpy, _T.__array__, _T.tolist), leaving),
+    _T.data.__set__: assigned,  # type: ignore[attr-defined]
+}

@@ -1,0 +1,167 @@
+"""Layers: the sizes that they take; some are done another way, by operations that can be followed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from amct_pytorch.analyse.calls.shaping import input_of
+from amct_pytorch.analyse.size_mode import LITERAL, Handler, SizeMode
+from amct_pytorch.analyse.sizes import Dim, Size
+
+
+def normalized(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """layer_norm(x, shape) and rms_norm"""
+    out = func(*args, **kwargs)
+    sizes = args[1] if len(args) > 1 else kwargs["normalized_shape"]
+    sizes = sizes if isinstance(sizes, (tuple, list)) else (sizes,)
+    for i, size in enumerate(reversed(sizes)):
+        mode.sized(input_of(args, kwargs), -1 - i, size)
+    return out
+
+
+def weight_norm(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """_weight_norm(v, g, dim): by several operations where the dim is neither the first nor the last; what the norm is
+    over stays then."""
+    v, dim = args[0] if args else kwargs["v"], args[2] if len(args) > 2 else kwargs.get("dim", 0)
+    if dim not in (0, v.ndim - 1):
+        mode.capture.normalized(v, dim)
+    return func(*args, **kwargs)
+
+
+def grouped(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Convolutions: the groups of a depthwise one count its channels, those of others stay."""
+    out = func(*args, **kwargs)
+    groups = args[6] if len(args) > 6 else kwargs.get("groups", 1)
+    if type(groups) is int and groups == 1:
+        return out
+    x, weight = (args[i] if len(args) > i else kwargs[name] for i, name in enumerate(("input", "weight")))
+    channels = 1 if x.ndim == weight.ndim else 0
+    if x.shape[channels] == int(groups):
+        mode.sized(x, channels, groups)
+    elif isinstance(groups, Size):
+        mode.capture.equate(groups.origin, int(groups))
+    return out
+
+
+def group_normalized(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    out = func(*args, **kwargs)
+    groups = args[1] if len(args) > 1 else kwargs["num_groups"]
+    if isinstance(groups, Size):
+        mode.capture.equate(groups.origin, int(groups))
+    return out
+
+
+def batch_normalized(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """batch_norm(input, ...): one operation, whatever kernels there are."""
+    x, rest = (args[0], args[1:]) if args else (kwargs["input"], ())
+    out = _batch_norm(x, *rest, **{k: v for k, v in kwargs.items() if k != "input"})
+    return func(*args, **kwargs) if out is None else out  # it says what is wrong
+
+
+def _batch_norm(
+    x: torch.Tensor,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> torch.Tensor | None:
+    if eps <= 0 or (training and x.numel() <= x.shape[1]):
+        return None
+    return torch.native_batch_norm(x, weight, bias, running_mean, running_var, training, momentum, eps)[0]
+
+
+def dropout(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """dropout(x, p, training, inplace), of elements or channels: they go or stay by chance, each by itself: as far as
+    labels go, nothing happens."""
+    x = input_of(args, kwargs)
+    training = args[2] if len(args) > 2 else kwargs.get("training", kwargs.get("train", True))
+    if not training or not x.is_floating_point():
+        return func(*args, **kwargs)
+    in_place = func in _DROPOUT_IN_PLACE or (args[3] if len(args) > 3 else kwargs.get("inplace", False))
+    return x if in_place else x.clone()
+
+
+def padded(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """pad(x, amounts, mode): circular padding puts what is at one end of a dim before the other."""
+    x, amounts = (args[i] if len(args) > i else kwargs[name] for i, name in enumerate(("input", "pad")))
+    if (args[2] if len(args) > 2 else kwargs.get("mode", "constant")) != "circular" or min(amounts, default=0) < 0:
+        return func(*args, **kwargs)
+    for i in range(0, len(amounts), 2):
+        dim, before, after = x.ndim - 1 - i // 2, int(amounts[i]), int(amounts[i + 1])
+        n = x.shape[dim]
+        x = torch.cat([x.narrow(dim, n - before, before), x, x.narrow(dim, 0, after)], dim)
+    mode.settle_pieces()
+    return x
+
+
+def multi_head(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """multi_head_attention_forward: heads, head size and the width of the query belong together.
+
+    (query, key, value, embed_dim, heads, in_proj_weight, in_proj_bias, ...): embed_dim is the query's width and the
+    rows of each projection; its heads keep their size.
+    """
+    capture = mode.capture
+    query, embed, heads = args[0], args[3], args[4]
+    stated = (capture.factors(t) for t in (args[5], kwargs.get("q_proj_weight")))
+    rows = next((f.ravel() for fs in stated for f in fs if f.shape[0] > 1), None)
+    if rows is not None:
+        capture.repeated = rows[: int(embed)].reshape(int(heads), -1)[:, 0]  # masks are expanded to the heads
+    out = func(*args, **kwargs)
+    capture.repeated = None
+    capture.pieces.clear()
+    width = capture.varying(query, query.ndim - 1)
+    mode.sized(query, query.ndim - 1, embed)
+    if rows is None:
+        if width is not None:
+            capture.fix(width, [query.ndim - 1], "the projections of its attention stay whole")
+        return out
+    projections = rows.reshape(-1, int(embed)) if args[5] is not None else rows.reshape(1, -1)
+    by_head = projections.reshape(len(projections), int(heads), -1)
+    if width is None or width.size != int(embed):
+        capture.freeze(rows, "the width of its attention's query stays")
+        return out
+    capture.labels.tie(by_head, by_head[:, :, :1])  # whole heads
+    capture.labels.balance(np.concatenate([width.reshape(1, -1), projections]))
+    if isinstance(heads, Size):
+        capture.equate(heads.origin, Dim(by_head[:1, :, 0], 1))
+    elif int(heads) > 1:
+        capture.freeze(rows, LITERAL)
+    return out
+
+
+_T = torch.Tensor
+_DROPOUT_IN_PLACE = (torch.dropout_, torch.alpha_dropout_, torch.feature_dropout_, torch.feature_alpha_dropout_)
+HANDLERS: dict[Any, Handler] = {
+    **dict.fromkeys((F.layer_norm, torch.layer_norm, F.rms_norm, torch.rms_norm), normalized),
+    **dict.fromkeys((F.group_norm, torch.group_norm), group_normalized),
+    **dict.fromkeys(
+        (F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), grouped
+    ),
+    torch._weight_norm: weight_norm,
+    F.batch_norm: batch_normalized,
+    F.multi_head_attention_forward: multi_head,
+    **dict.fromkeys(
+        (
+            F.dropout,
+            F.dropout1d,
+            F.dropout2d,
+            F.dropout3d,
+            F.alpha_dropout,
+            F.feature_alpha_dropout,
+            torch.dropout,
+            torch.alpha_dropout,
+            torch.feature_dropout,
+            torch.feature_alpha_dropout,
+            *_DROPOUT_IN_PLACE,
+        ),
+        dropout,
+    ),
+    F.pad: padded,
+}

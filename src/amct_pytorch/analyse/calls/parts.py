@@ -1,0 +1,156 @@
+"""Parts of tensors: the sizes and bounds that say them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from amct_pytorch.analyse import labels as lb
+from amct_pytorch.analyse.known import Piece
+from amct_pytorch.analyse.labels import index
+from amct_pytorch.analyse.size_mode import LITERAL, Handler, SizeMode
+from amct_pytorch.analyse.sizes import Dim, Expression, Size, attributes, origin
+
+
+def pieces(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """split(x, size or sizes, dim): parts of one size lose equally many."""
+    out = func(*args, **kwargs)
+    taken = mode.capture.taken()
+    sizes = args[1] if len(args) > 1 else next(v for k, v in kwargs.items() if k.startswith("split"))
+    stated = list(sizes) if isinstance(sizes, (tuple, list)) else [sizes] * len(out)
+    same: dict[int, list[lb.Factor]] = {}
+    for p in taken:
+        i = next(i for i, o in enumerate(out) if o is p.out)
+        part = _part(p)
+        expression = origin(stated[i])
+        if isinstance(expression, int) or part.shape[p.dim] != int(stated[i]):
+            mode.drop(p, LITERAL)
+            continue
+        mode.capture.equate(expression, Dim(part, p.dim))
+        same.setdefault(int(stated[i]), []).append(part)
+    for parts in same.values():
+        _balance(mode, parts)
+    return out
+
+
+def chunk(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Equal parts stay equal."""
+    out = func(*args, **kwargs)
+    taken = mode.capture.taken()
+    asked = args[1] if len(args) > 1 else kwargs["chunks"]
+    even = len({tuple(o.shape) for o in out}) == 1 and len(out) == int(asked)
+    if isinstance(asked, Size) and attributes(asked.origin):
+        mode.capture.equate(asked.origin, int(asked))
+    if even:
+        _balance(mode, [_part(p) for p in taken])
+    else:
+        for p in taken:
+            mode.drop(p, "unequal parts are taken of it")
+    return out
+
+
+def _part(piece: Piece) -> lb.Factor:
+    return index(piece.factor, piece.dim, piece.start, piece.stop)
+
+
+def _balance(mode: SizeMode, parts: Sequence[lb.Factor]) -> None:
+    if parts and len({p.shape for p in parts}) == 1 and parts[0].size == max(parts[0].shape):
+        mode.capture.labels.balance(np.stack([p.ravel() for p in parts]))
+
+
+def getitem(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """x[..., a:b]: the bounds count the channels before them."""
+    x, key = args
+    out = func(*args, **kwargs)
+    if mode.capture.pieces:
+        taken = mode.capture.taken()
+        bounds = _bounds(key, x.ndim)
+        for p in taken:
+            if p.dim in bounds:
+                _bounded(mode, p, *bounds[p.dim], p.factor.shape[p.dim])
+            else:
+                mode.drop(p, LITERAL)
+    return out
+
+
+def setitem(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """x[..., a:b] = value: filling a part or copying into it, which says the part's size by its bounds."""
+    x, key, value = args
+    items = key if isinstance(key, tuple) else (key,)
+    plain = all(k is None or k is Ellipsis or isinstance(k, slice) or type(k) in (int, Size) for k in items)
+    if not plain or isinstance(value, bool) or not isinstance(value, (torch.Tensor, int, float)):
+        return func(*args, **kwargs)
+    part = getitem(mode, _T.__getitem__, (x, key), {})
+    if isinstance(value, torch.Tensor):
+        while value.ndim > part.ndim and value.shape[0] == 1:
+            value = value.squeeze(0)
+        part.copy_(value)
+    else:
+        part.fill_(value)
+    return None
+
+
+def _bounds(key: Any, ndim: int) -> dict[int, tuple[Any, Any]]:
+    """The bounds of the slices of an index, by the dim of what they are applied to (indices by number take dims
+    away)."""
+    items = key if isinstance(key, tuple) else (key,)
+    used = sum(1 for k in items if k is not None and k is not Ellipsis)
+    bounds: dict[int, tuple[Any, Any]] = {}
+    at = 0
+    for k in items:
+        if k is Ellipsis:
+            at += ndim - used
+        elif isinstance(k, slice):
+            bounds[at] = (k.start, k.stop)
+            at += 1
+        elif k is None or not isinstance(k, int) or isinstance(k, bool):
+            at += 1
+    return bounds
+
+
+def _bounded(mode: SizeMode, piece: Piece, low: Any, high: Any, whole: int) -> None:
+    expressions: list[tuple[Expression, int]] = []
+    for bound in (low, high):
+        if bound is None or (isinstance(bound, int) and int(bound) in (0, whole) and not isinstance(bound, Size)):
+            continue
+        if not isinstance(bound, Size):
+            mode.drop(piece, LITERAL)
+            return
+        at = int(bound)
+        expressions.append((origin(bound), at if at >= 0 else whole + at))
+        if at < 0:
+            mode.drop(piece, "a part is counted from the end")
+            return
+    f = piece.factor
+    for expression, at in expressions:
+        mode.capture.equate(expression, Dim(index(f, piece.dim, 0, at), piece.dim) if at > 1 else at)
+    length = piece.stop - piece.start
+    if f.size == whole and length and whole % length == 0 and piece.start % length == 0:
+        mode.capture.labels.balance(f.reshape(-1, length))
+
+
+def narrow(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """x.narrow(dim, start, length)"""
+    out = func(*args, **kwargs)
+    taken = mode.capture.taken()
+    start = args[2] if len(args) > 2 else kwargs["start"]
+    length = args[3] if len(args) > 3 else kwargs["length"]
+    for p in taken:
+        if isinstance(start, int) and isinstance(length, int):
+            _bounded(mode, p, start, start + length, p.factor.shape[p.dim])
+        else:
+            mode.drop(p, LITERAL)
+    return out
+
+
+_T = torch.Tensor
+HANDLERS: dict[Any, Handler] = {
+    **dict.fromkeys((_T.split, torch.split, _T.split_with_sizes, torch.split_with_sizes), pieces),
+    **dict.fromkeys((_T.chunk, torch.chunk), chunk),
+    _T.__getitem__: getitem,
+    _T.__setitem__: setitem,
+    **dict.fromkeys((_T.narrow, torch.narrow), narrow),
+}

@@ -1,0 +1,142 @@
+"""Views, expansions and new tensors: what their sizes count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from amct_pytorch.analyse import labels as lb
+from amct_pytorch.analyse.size_mode import Handler, SizeMode
+from amct_pytorch.analyse.sizes import Dim, Size
+
+
+def shape(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """x.shape, x.size(), x.size(dim)"""
+    found = func(*args, **kwargs)
+    factors = mode.capture.factors(args[0])
+    if not factors:
+        return found
+    if isinstance(found, int):
+        dim = (args[1] if len(args) > 1 else kwargs["dim"]) % args[0].ndim
+        return _size(mode, factors, dim, found)
+    return torch.Size([_size(mode, factors, d, n) for d, n in enumerate(found)])
+
+
+def _size(mode: SizeMode, factors: Sequence[lb.Factor], dim: int, value: int) -> int:
+    for f in factors:
+        if f.shape[dim] > 1:
+            return Size(value, Dim(f, dim), mode.capture.compared)
+    return value
+
+
+def _sizes(args: tuple[Any, ...], kwargs: dict[str, Any], name: str, at: int = 1) -> Sequence[Any]:
+    if name in kwargs:
+        value: Any = kwargs[name]
+    else:
+        value = args[at:] if not (len(args) == at + 1 and isinstance(args[at], (tuple, list))) else args[at]
+    return value if isinstance(value, (tuple, list)) else (value,)
+
+
+def view(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    out = func(*args, **kwargs)
+    sizes = _sizes(args, kwargs, "shape" if "shape" in kwargs else "size")
+    if len(sizes) == out.ndim:
+        for d, size in enumerate(sizes):
+            mode.sized(out, d, size)
+    return out
+
+
+def strided(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """as_strided(x, size, stride)"""
+    out = func(*args, **kwargs)
+    for d, size in enumerate(args[1] if len(args) > 1 else kwargs["size"]):
+        mode.sized(out, d, size)
+    return out
+
+
+def unflatten(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    out = func(*args, **kwargs)
+    dim = (args[1] if len(args) > 1 else kwargs["dim"]) % input_of(args, kwargs).ndim
+    for i, size in enumerate(args[2] if len(args) > 2 else kwargs["sizes"]):
+        mode.sized(out, dim + i, size)
+    return out
+
+
+def expand(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    out, x = func(*args, **kwargs), input_of(args, kwargs)
+    sizes = _sizes(args, kwargs, "size")
+    if len(sizes) == out.ndim:
+        for d, size in enumerate(sizes):
+            at = d - out.ndim + x.ndim
+            if at >= 0 and x.shape[at] == out.shape[d]:
+                mode.sized(out, d, size)
+            else:
+                mode.spread(out, d, size, new=True)
+    return out
+
+
+def expand_as(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    out = func(*args, **kwargs)
+    like = args[1] if len(args) > 1 else kwargs["other"]
+    for d, size in enumerate(shape(mode, torch.Tensor.size, (like,), {})):
+        mode.spread(out, d, size)
+    return out
+
+
+def normalize(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """normalize(x, p, dim, eps): by its definition, so that the norm has the labels of what it is expanded to."""
+    x: Any
+    x, p, dim, eps = (
+        args[i] if len(args) > i else kwargs.get(name, default)
+        for i, (name, default) in enumerate((("input", None), ("p", 2.0), ("dim", 1), ("eps", 1e-12)))
+    )
+    norm = x.norm(p, dim, keepdim=True).clamp_min(eps)
+    return torch.div(x, expand_as(mode, _T.expand_as, (norm, x), {}), out=kwargs.get("out"))
+
+
+def repeat(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    out, x = func(*args, **kwargs), input_of(args, kwargs)
+    times = _sizes(args, kwargs, "repeats" if "repeats" in kwargs else "dims")
+    lag = out.ndim - x.ndim
+    for d, n in enumerate(times):
+        if d < lag or x.shape[d - lag] == 1:
+            mode.spread(out, d, n)
+    return out
+
+
+def factory(at: int) -> Handler:
+    """zeros, ones, full, empty: (sizes...); of a tensor: x.new_zeros(sizes...)"""
+
+    def handle(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        out = func(*args, **kwargs)
+        plain = [a for a in args[at:] if isinstance(a, (int, tuple, list, torch.Tensor))]
+        sizes = plain[0] if plain and isinstance(plain[0], (tuple, list)) else kwargs.get("size", plain)
+        for d, size in enumerate(sizes if len(sizes) == out.ndim else ()):
+            mode.spread(out, d, size, new=True)
+        return out
+
+    return handle
+
+
+def input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+    x: torch.Tensor = args[0] if args else kwargs["input"]
+    return x
+
+
+_T = torch.Tensor
+HANDLERS: dict[Any, Handler] = {
+    _T.shape.__get__: shape,  # type: ignore[attr-defined]
+    _T.size: shape,
+    **dict.fromkeys((_T.view, _T.reshape, torch.reshape), view),
+    **dict.fromkeys((_T.unflatten, torch.unflatten), unflatten),
+    **dict.fromkeys((_T.as_strided, torch.as_strided), strided),
+    **dict.fromkeys((_T.expand, _T.broadcast_to, torch.broadcast_to), expand),
+    _T.expand_as: expand_as,
+    **dict.fromkeys((_T.repeat, _T.tile, torch.tile), repeat),
+    **dict.fromkeys((torch.ones, torch.zeros, torch.empty), factory(0)),
+    **dict.fromkeys((_T.new_ones, _T.new_zeros, _T.new_empty), factory(1)),
+    F.normalize: normalize,
+}

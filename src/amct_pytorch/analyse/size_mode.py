@@ -1,0 +1,109 @@
+"""The mode that sees the calls of user code that take or give sizes.
+
+A size with an origin gives an equation; a literal on a labelled dim means that the dim keeps its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.overrides import TorchFunctionMode
+
+from amct_pytorch.analyse import labels as lb
+from amct_pytorch.analyse.capture import Capture
+from amct_pytorch.analyse.known import Piece, digest
+from amct_pytorch.analyse.sizes import Dim, Size, attributes, origin
+from amct_pytorch.analyse.values import flatten
+
+LITERAL = "a size in user code without an origin"
+VALUE = "its size becomes the value of a tensor"
+Handler = Callable[["SizeMode", Any, tuple[Any, ...], dict[str, Any]], Any]
+
+
+class SizeMode(TorchFunctionMode):
+    """Gives sizes to those who ask for shapes, and sees them arrive. `handlers`: what to do about each call."""
+
+    def __init__(self, capture: Capture, handlers: Mapping[Any, Handler]) -> None:
+        super().__init__()
+        self.capture = capture
+        self.handlers = handlers
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        handler = self.handlers.get(func)
+        self.capture.inside = True
+        try:
+            if handler is not None:
+                return handler(self, func, args, kwargs or {})
+            out = func(*args, **(kwargs or {}))
+        finally:
+            self.capture.inside = False
+        if self.capture.pieces:
+            self.settle_pieces()
+        return out
+
+    def settle_pieces(self) -> None:
+        """Parts that no size of the user's says: their dims keep their size."""
+        for p in self.capture.taken():
+            self.drop(p, "a part is taken by a number")
+
+    def drop(self, piece: Piece, text: str) -> None:
+        self.capture.fix(piece.factor, [piece.dim], text)
+        self.capture.fix_dim(piece.out, piece.dim, text)
+
+    # what handlers use
+
+    def sized(self, tensor: torch.Tensor, dim: int, size: Any) -> None:
+        """`size` says how long a dim of `tensor` is."""
+        dim %= max(tensor.ndim, 1)
+        factor = self.capture.varying(tensor, dim)
+        if not isinstance(size, int) or size == -1:
+            return
+        expression = origin(size)
+        if factor is None:
+            if isinstance(size, Size) and attributes(expression):
+                self.capture.equate(expression, int(size))
+        elif isinstance(expression, int):
+            self.capture.fix_dim(tensor, dim, LITERAL)
+        else:
+            self.capture.equate(expression, Dim(factor, dim))
+
+    def spread(self, out: torch.Tensor, dim: int, size: Any, new: bool = False) -> None:
+        """A dim of equal elements, made out of a size: it has the labels that the size counts.
+
+        Where an attribute, or what is computed of sizes, gives the size of a `new` tensor, it gets labels of its own,
+        which are tied to what they meet.
+        """
+        expression = origin(size) if isinstance(size, int) else -1
+        if isinstance(expression, Dim) and self.capture.varying(out, dim) is None and out.shape[dim] > 1:
+            factor = expression.factor
+            if factor.size == factor.shape[expression.dim]:
+                labels = self.capture.labels.constant_like(factor.ravel())
+                self._add(out, lb.place(labels, dim, out.ndim))
+        elif isinstance(size, Size) and out.shape[dim] > 1:
+            if new and self.capture.varying(out, dim) is None:
+                labels = self.capture.labels.constant_like(self.capture.labels.fresh(out.shape[dim]))
+                self._add(out, lb.place(labels, dim, out.ndim))
+            self.sized(out, dim, size)
+
+    def valued(self, out: torch.Tensor, data: Any) -> None:
+        """`data` became the values of a tensor: sizes among it stay, and the trace check has to see all of it."""
+        if isinstance(data, np.ndarray):
+            self.capture.numbers(out, (digest(data),))
+            return
+        numbers = [v for v in flatten(data) if isinstance(v, (int, float)) and not isinstance(v, bool)]
+        for v in numbers:
+            if isinstance(v, Size) and isinstance(v.origin, Dim):
+                self.capture.fix(v.origin.factor, [v.origin.dim], VALUE)
+            elif isinstance(v, Size):
+                self.capture.equate(v.origin, int(v), VALUE)
+        self.capture.numbers(out, tuple(float(v) for v in numbers))
+
+    def _add(self, out: torch.Tensor, factor: lb.Factor) -> None:
+        info = self.capture.info(out)
+        if info is not None:
+            info.factors.append(factor)
