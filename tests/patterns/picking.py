@@ -180,6 +180,38 @@ class Cached(nn.Module):
         return self.o(((q @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
+def put_in_columns(s: Any, x: torch.Tensor) -> torch.Tensor:
+    words = s.a(x).clone()
+    words[:, here(x)[0]] = s.c(x)[:, :1]
+    return s.b(words)  # type: ignore[no-any-return]
+
+
+def put_in_columns_of_channels(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """Dims before the index and after it; the channels are before."""
+    words = s.a(x).mT.clone()
+    words[:, :, torch.tensor([0, 3])] = s.c(x).mT[:, :, :2]
+    return s.b(words.mT)  # type: ignore[no-any-return]
+
+
+def put_apart(s: Any, x: torch.Tensor) -> torch.Tensor:
+    words = s.a(x).view(4, 5, 4, -1).clone()
+    words[torch.tensor([0, 1]), :, torch.tensor([2, 3])] = 1.0
+    return s.b(words.flatten(2))  # type: ignore[no-any-return]
+
+
+def selected(s: Any, x: torch.Tensor) -> torch.Tensor:
+    words = s.a(x)
+    return s.b(words.masked_select(here(x)[..., None]).view(-1, words.shape[-1]) + s.c(x)[here(x)])  # type: ignore[no-any-return]
+
+
+def padded_again(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """Rows that are no padding go through a layer, and back to their places."""
+    words = s.a(x).flatten(0, 1)
+    rows = here(x).flatten().nonzero().flatten()
+    out = torch.zeros_like(words).index_copy(0, rows, s.c(x).flatten(0, 1)[rows])
+    return s.b(out + words).view(4, 5, -1)  # type: ignore[no-any-return]
+
+
 def set_where_negative(s: Any, x: torch.Tensor) -> torch.Tensor:
     words = s.a(x) + s.c(x)
     words[words < 0] = 0.0
@@ -216,6 +248,11 @@ PATTERNS: dict[str, Build] = {
     "experts of which some have no token": of(AllExperts, "i e.0 e.1 e.2 o", lambda: tokens(1, 2, 8)),
     "an empty cache": of(lambda: Cached(literal=False), "q k v o", tokens),
     "an empty cache of heads that are a number": of(lambda: Cached(literal=True), "", tokens),
+    "rows put in columns by a mask": rows(put_in_columns),
+    "rows put behind the channels": rows(put_in_columns_of_channels),
+    "numbers put by indices apart": rows(put_apart, ""),
+    "rows selected by a mask": rows(selected),
+    "rows put back in their places": rows(padded_again),
     "set where negative": rows(set_where_negative),
     "nothing through a layer": net(
         nothing_through_a_layer,

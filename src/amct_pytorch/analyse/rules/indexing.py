@@ -38,7 +38,7 @@ def index(capture: Capture, call: Call) -> None:
     """x[i, :, j]: the dims that tensors index are replaced by the dims of the indices."""
     x, indices = call.args[0], list(call.args[1])
     if _is_mask(indices[0]) and all(i is None for i in indices[1:]):
-        picked(capture, call)
+        picked(capture, x, indices[0], indices[0].ndim, call.out)
         return
     at, stand_in, indexed = 0, [], []
     for i in indices:
@@ -63,17 +63,27 @@ def index(capture: Capture, call: Call) -> None:
     capture.put(call.out, out)
 
 
-def picked(capture: Capture, call: Call) -> None:
-    """x[mask]: the dims of the mask become one, in which those last ones are whole along which it is expanded."""
-    x, mask, out = call.args[0], call.args[1][0], call.out
-    whole = _repeated_along(mask, mask.ndim)
-    rank = x.ndim - mask.ndim + whole
+def masked_select(capture: Capture, call: Call) -> None:
+    """x[mask] with a mask that is broadcast to x, if not the other way round."""
+    x, mask = call.args[:2]
+    lag = x.ndim - mask.ndim
+    if lag >= 0 and all(n in (1, x.shape[lag + d]) for d, n in enumerate(mask.shape)):
+        picked(capture, x, mask, x.ndim, call.out)
+    else:
+        capture.unknown(call)
+
+
+def picked(capture: Capture, x: torch.Tensor, mask: torch.Tensor, covered: int, out: torch.Tensor) -> None:
+    """The first dims of x, which a mask covers, become one, in which those last ones are whole along which the mask is
+    expanded."""
+    whole = _repeated_along(mask, covered)
+    rank = x.ndim - covered + whole
     mine = _last(capture, capture.factors(x), x.ndim, rank)
-    of_mask = _last(capture, capture.factors(mask), mask.ndim, whole)
+    of_mask = _last(capture, capture.factors(mask), mask.ndim, min(whole, mask.ndim))
     merged = capture.merge(
         [(_blank(x, rank), mine), (None, [f.reshape(*f.shape, *(1,) * (rank - whole)) for f in of_mask])], rank
     )
-    inner = math.prod(x.shape[mask.ndim - whole : mask.ndim])
+    inner = math.prod(x.shape[covered - whole : covered])
     before = (out.shape[0] // max(inner, 1), *x.shape[x.ndim - rank :])
     if out.shape[0]:
         put_joint(capture, out, [lb.reshape(f[None], before, out.shape) for f in merged])
@@ -137,21 +147,33 @@ def scatter(capture: Capture, call: Call) -> None:
 
 
 def index_put(capture: Capture, call: Call) -> None:
-    """Rows are written into a tensor: what is written holds the channels that are there."""
+    """x[:, i] = values: what is written holds the channels that are there, along the dims that are not indexed."""
     x, indices, values = call.args[:3]
-    given = [i for i in indices if i is not None]
-    if any(i is None for i in indices[: len(given)]):
+    given = [d for d, i in enumerate(indices) if i is not None]
+    tensors = [indices[d] for d in given]
+    if values.ndim == 0 and len(given) == 1 and _is_mask(tensors[0]) and tensors[0].ndim == x.ndim:  # each by itself
+        operands = [(t, capture.factors(t)) for t in (x, tensors[0])]
+        capture.put(call.out, capture.merge(operands, x.ndim))
+        return
+    first, covered = given[0], sum(map(_covers, tensors))
+    rank = x.ndim - covered
+    width = max(1 if _is_mask(i) else i.ndim for i in tensors)  # of the dims that stand for them
+    lag = width + rank - values.ndim
+    if given != list(range(first, first + len(given))) or lag < 0:
         capture.unknown(call)
         return
-    if values.ndim == 0 and len(given) == 1 and _is_mask(given[0]) and given[0].ndim == x.ndim:  # each by itself
-        mask = given[0]
-        capture.put(call.out, capture.merge([(x, capture.factors(x)), (mask, capture.factors(mask))], x.ndim))
-        return
-    rank = x.ndim - sum(map(_covers, given))
-    mine = _last(capture, capture.factors(x), x.ndim, rank)
-    theirs = _last(capture, capture.factors(values), values.ndim, min(rank, values.ndim))
-    merged = capture.merge([(_blank(x, rank), mine), (None, theirs)], rank)
-    capture.put(call.out, [f[(None,) * (x.ndim - rank)] for f in merged])
+    wide = [f.reshape((1,) * lag + f.shape) for f in capture.factors(values)]
+    mine = _without(capture, capture.factors(x), first, covered)
+    theirs = _without(capture, wide, first, width)
+    blank = torch.empty([n for d, n in enumerate(x.shape) if not first <= d < first + covered], device="meta")
+    merged = capture.merge([(blank, mine), (None, theirs)], rank)
+    capture.put(call.out, [f.reshape(*f.shape[:first], *(1,) * covered, *f.shape[first:]) for f in merged])
+
+
+def _without(capture: Capture, factors: Sequence[Factor], first: int, count: int) -> list[Factor]:
+    """Factors without some dims, which are indexed."""
+    kept = capture.fixed(factors, range(first, first + count), INDEXED)
+    return [f.reshape(*f.shape[:first], *f.shape[first + count :]) for f in kept]
 
 
 def masked_scatter(capture: Capture, call: Call) -> None:
@@ -168,7 +190,7 @@ def masked_scatter(capture: Capture, call: Call) -> None:
 
 
 def index_add(capture: Capture, call: Call) -> None:
-    """index_add(x, dim, index, source)"""
+    """index_add(x, dim, index, source) and index_copy"""
     x, dim, source = call.args[0], call.args[1] % max(call.args[0].ndim, 1), call.args[3]
     mine, theirs = (capture.fixed(capture.factors(t), [dim], INDEXED) for t in (x, source))
     narrow = [t.narrow(dim, 0, min(1, t.shape[dim])) for t in (x, source)]
@@ -191,6 +213,9 @@ RULES: dict[str, Rule] = {
     "index_put_": index_put,
     "masked_scatter": masked_scatter,
     "masked_scatter_": masked_scatter,
+    "masked_select": masked_select,
+    "index_copy": index_add,
+    "index_copy_": index_add,
     "index_add": index_add,
     "index_add_": index_add,
 }
