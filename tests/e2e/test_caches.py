@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import warnings
 from typing import Any
 
@@ -114,3 +115,26 @@ def test_a_pass_that_ends_early_is_no_cache() -> None:
         plan = amct.plan(Looking(), (X, torch.ones(2) > 0), CONFIG)
     assert [g.after for g in plan.summary.groups] == [4]
     assert not [w.message for w in said if issubclass(w.category, amct.AmctWarning)]
+
+
+class Keeping(nn.Module):
+    """Keeps its last results, in train mode with all that they were computed from; one is a view of another tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+        self.last = self.mean = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.last = self.a(x).relu()
+        self.mean = self.last.detach().mean(0)[:, None]
+        return self.b(self.last)
+
+
+def test_what_the_copy_keeps_is_not_searched_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gc, "get_objects", lambda: pytest.fail("all objects are looked through"))
+    monkeypatch.setattr(gc, "get_referrers", lambda *targets: pytest.fail("all objects are looked through"))
+    model = Keeping()
+    plan = amct.plan(model, X, CONFIG)
+    assert [g.after for g in plan.summary.groups] == [4]
+    assert model.last is model.mean is None

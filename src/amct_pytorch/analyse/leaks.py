@@ -39,10 +39,13 @@ def empty(made: Made, copy: nn.Module, before: Namespaces) -> None:
 
     `before`: the namespaces as they were before the pass. A warning where something holds a tensor all the same.
     """
-    alive = _alive(made)
-    if not alive:
+    if not _alive(made):
         return
     own = _owned(copy)
+    for t in own.values():  # what the copy keeps would keep all that it was computed from
+        if isinstance(t, torch.Tensor) and t.grad_fn is not None and not t._is_view():
+            t.detach_()
+    alive = _alive(made)
     kept = {id(t) for t in alive} - own.keys()
     _restore(before, kept)
     del alive
@@ -113,6 +116,8 @@ def _owned(copy: nn.Module) -> dict[int, Any]:
     for _ in range(2 * _DEPTH):  # an object and its table of attributes are two steps
         level = [v for value in level for v in _held(value) if id(v) not in found]
         found.update((id(v), v) for v in level)
+    bases = [v._base for v in found.values() if isinstance(v, torch.Tensor)]
+    found.update((id(base), base) for base in bases if base is not None)  # what a view is of lives as long
     return found
 
 
