@@ -1,6 +1,5 @@
 """docs/yolo.md: its steps run as they stand, with a small model, small images and one epoch of their trainer."""
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
+
+from tests.zoo.yolo import QUIET
 
 PAGE = Path(__file__).parents[2] / "docs" / "yolo.md"
 
@@ -30,9 +31,8 @@ def data(folder: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # the package's own
 def test_the_steps_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("YOLO_CONFIG_DIR", "YOLO_OFFLINE", "YOLO_AUTOINSTALL"):
-        monkeypatch.setitem(os.environ, name, {"YOLO_CONFIG_DIR": str(tmp_path)}.get(name, "true"))
-    monkeypatch.setenv("YOLO_AUTOINSTALL", "false")
+    for name, value in {**QUIET, "YOLO_CONFIG_DIR": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     data(tmp_path)
     steps = [

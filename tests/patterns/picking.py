@@ -12,9 +12,9 @@ from torch import nn
 L = nn.Linear
 
 
-def rows(fn: Callable[..., Any], must: str = "a c b") -> Build:
-    """Linear a and c of 16 channels over (4, 5) tokens, b that reads 16; `here`: some of the tokens."""
-    return net(fn, must, tokens, a=lambda: L(8, 16), c=lambda: L(8, 16), b=lambda: L(16, 8))
+def rows(fn: Callable[..., Any], must: str = "a c b", **more: Callable[[], Any]) -> Build:
+    """Linear a and c of 16 channels over (4, 5) tokens, b that reads 16, and `more`; `here`: some of the tokens."""
+    return net(fn, must, tokens, a=lambda: L(8, 16), c=lambda: L(8, 16), b=lambda: L(16, 8), **more)
 
 
 def here(x: torch.Tensor) -> torch.Tensor:
@@ -37,6 +37,11 @@ def scattered_out_of_step(s: Any, x: torch.Tensor) -> torch.Tensor:
     mask = here(x).unsqueeze(-1).expand_as(words).clone()
     mask[:, :, 0] = False
     return s.b(words.masked_scatter(mask, s.c(x)))  # type: ignore[no-any-return]
+
+
+def scattered_by_values(s: Any, x: torch.Tensor) -> torch.Tensor:
+    words = s.a(x)
+    return s.b(words.masked_scatter(words > 0, s.c(x)))  # type: ignore[no-any-return]
 
 
 def scattered_of_other_width(s: Any, x: torch.Tensor) -> torch.Tensor:
@@ -232,6 +237,7 @@ def prompted(s: Any, x: torch.Tensor) -> torch.Tensor:
 PATTERNS: dict[str, Build] = {
     "features scattered among words": rows(scattered),
     "elements scattered out of step": rows(scattered_out_of_step, ""),
+    "elements scattered by values": rows(scattered_by_values, ""),
     "rows of other width scattered": rows(scattered_of_other_width, ""),
     "rows put by a mask": rows(put),
     "one row put by a mask": rows(put_row),
@@ -254,24 +260,8 @@ PATTERNS: dict[str, Build] = {
     "rows selected by a mask": rows(selected),
     "rows put back in their places": rows(padded_again),
     "set where negative": rows(set_where_negative),
-    "nothing through a layer": net(
-        nothing_through_a_layer,
-        "c b",
-        tokens,
-        a=lambda: L(8, 16),
-        c=lambda: L(8, 16),
-        d=lambda: L(16, 16),
-        b=lambda: L(16, 8),
-    ),
-    "a prompt of no token": net(
-        prompted,
-        "a c b",
-        tokens,
-        a=lambda: L(8, 16),
-        c=lambda: L(8, 16),
-        b=lambda: L(16, 8),
-        p=lambda: nn.Parameter(torch.randn(0, 16)),
-    ),
+    "nothing through a layer": rows(nothing_through_a_layer, "c b", d=lambda: L(16, 16)),
+    "a prompt of no token": rows(prompted, p=lambda: nn.Parameter(torch.randn(0, 16))),
     "nothing left of a head": of(Rotated, "q k v o", tokens),
     "nothing split off": rows(nothing_split_off),
 }

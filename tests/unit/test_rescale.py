@@ -81,6 +81,15 @@ def test_a_row_of_which_zeros_would_stay_keeps_its_inputs() -> None:
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
+def test_a_plan_for_a_model_with_another_magnitude_is_refused() -> None:
+    plan = amct.plan(network(), X, CONFIG)
+    other = network()
+    other[2].parametrizations.weight.register_parameter("magnitude", other[2].parametrizations.weight.original0)
+    del other[2].parametrizations.weight.original0
+    with pytest.raises(amct.RecordError, match=r"original0 is missing"):
+        amct.apply(other, plan)
+
+
 def test_directions_that_are_mostly_zeros() -> None:
     torch.manual_seed(0)
     middle = parametrizations.weight_norm(nn.Conv1d(16, 16, 3, padding=1))

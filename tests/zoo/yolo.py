@@ -12,7 +12,7 @@ from torch import nn
 from tests.zoo.architecture import Architecture, Build
 
 # What the package would write in the home directory, look up and install.
-_QUIET = {"YOLO_CONFIG_DIR": tempfile.gettempdir(), "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
+QUIET = {"YOLO_CONFIG_DIR": tempfile.gettempdir(), "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
 _DETECTORS = "yolov3-tiny yolov5n yolov6n yolov8n yolov9t yolov10n yolo11n yolo12n yolo26n".split()
 _OTHERS = {
     "yolo11n-seg": "SegmentationModel",
@@ -24,7 +24,8 @@ _OTHERS = {
 
 def _build(name: str, kind: str) -> Build:
     def build() -> tuple[nn.Module, Any]:
-        os.environ.update({k: v for k, v in _QUIET.items() if k not in os.environ})
+        for variable, value in QUIET.items():
+            os.environ.setdefault(variable, value)
         from ultralytics.nn import tasks  # slow, and it looks at the environment
 
         model = getattr(tasks, kind)(f"{name}.yaml", verbose=False)

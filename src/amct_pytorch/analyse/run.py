@@ -55,6 +55,9 @@ class Entry:
     factors: tuple[Factor, ...]
     per_group: Factor | None = None
 
+    def all(self) -> tuple[Factor, ...]:
+        return self.factors if self.per_group is None else (*self.factors, self.per_group)
+
 
 @dataclass(frozen=True)
 class Trace:
@@ -159,7 +162,7 @@ def _hold_alike(
     idle = {(_kind(name), own[name].shape) for name in entries if name not in touched}
     for name, entry in entries.items():
         if name in touched and (_kind(name), own[name].shape) in idle:
-            for f in (*entry.factors, *([] if entry.per_group is None else [entry.per_group])):
+            for f in entry.all():
                 labels.freeze(f, Reason("values decide which layers of its kind run, and not all of them did"))
 
 
@@ -172,7 +175,7 @@ def _hold_for(first: Trace, labels: Labels) -> None:
     if all(name in first.touched for name in first.entries):
         return
     for entry in first.entries.values():
-        for f in (*entry.factors, *([] if entry.per_group is None else [entry.per_group])):
+        for f in entry.all():
             labels.freeze(f, Reason("train mode, which could not be analysed, uses more layers and may need it"))
 
 

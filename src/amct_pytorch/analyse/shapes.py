@@ -314,18 +314,23 @@ def grouped_mm(x: torch.Tensor, w: torch.Tensor, offsets: Any = None, *rest: Any
 
 def index(x: torch.Tensor, indices: Sequence[Any]) -> Any:
     """x[i, :, j] with masks that have values: as the places where they are true."""
-    masks = [i for i in indices if i is not None and i.dtype in (torch.bool, torch.uint8)]
+    masks = [i for i in indices if is_mask(i)]
     if not masks or any(i.is_meta for i in masks):
         return NotImplemented
     places: list[torch.Tensor | None] = []
     for i in indices:
-        if i is None or not any(i is mask for mask in masks):
+        if not is_mask(i):
             places.append(i)
         elif i.shape != x.shape[len(places) : len(places) + i.ndim]:
             raise IndexError(f"a mask of {tuple(i.shape)} at dim {len(places)} of {tuple(x.shape)}")
         else:
             places += i.nonzero().unbind(1)
     return torch.ops.aten.index.Tensor(x, _moved(places))
+
+
+def is_mask(i: torch.Tensor | None) -> bool:
+    """Whether an index says of each place whether it is meant, and covers as many dims as it has."""
+    return i is not None and i.dtype in (torch.bool, torch.uint8)
 
 
 def upsample(x: torch.Tensor, size: Sequence[int] | None, *rest: Any, **kwargs: Any) -> Any:

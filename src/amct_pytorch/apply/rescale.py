@@ -20,21 +20,22 @@ from amct_pytorch.record import ChannelPlan
 def rescale(tensors: Mapping[str, torch.Tensor], new: Mapping[int, Any], plan: ChannelPlan) -> None:
     """Multiply the magnitudes of a plan, among the `new` tensors by the identity of those that they take the place of.
 
-    Raises ModelError where of a direction nothing but zeros would stay.
+    Raises ModelError where of a direction nothing but zeros would stay, or it has no values.
     """
     removals = removals_by_tensor(plan) if plan.magnitudes else {}
     for name, (direction, axis) in plan.magnitudes.items():
-        if name in tensors and direction in tensors:
-            along = {d: removal for d, removal in removals[direction].items() if d == axis}
-            whole = _norm(cut_tensor(tensors[direction], along), axis)
-            kept = _norm(new[id(tensors[direction])].detach(), axis)
-            if bool(((kept == 0) & (whole > 0)).any()):
-                raise ModelError(
-                    f"{direction}: of a row that is normalized, nothing but zeros would stay, which has no direction; "
-                    "leave its layer out (skip_layers), or remove the parametrization before pruning"
-                )
-            magnitude = new[id(tensors[name])]
-            magnitude.copy_(magnitude * torch.where(whole > 0, kept / whole, 1).reshape(magnitude.shape))
+        v, magnitude = tensors[direction], new[id(tensors[name])]
+        if v.is_meta or magnitude.is_meta:
+            raise ModelError(f"{direction} and {name} need values, for their norms change at the cut; load the weights")
+        along = {d: removal for d, removal in removals[direction].items() if d == axis}
+        whole = _norm(cut_tensor(v, along), axis)
+        kept = _norm(new[id(v)].detach(), axis)
+        if bool(((kept == 0) & (whole > 0)).any()):
+            raise ModelError(
+                f"{direction}: of a row that is normalized, nothing but zeros would stay, which has no direction; "
+                "leave its layer out (skip_layers), or remove the parametrization before pruning"
+            )
+        magnitude.copy_(magnitude * torch.where(whole > 0, kept / whole, 1).reshape(magnitude.shape))
 
 
 def _norm(v: torch.Tensor, axis: int) -> torch.Tensor:

@@ -45,7 +45,7 @@ def shrink(model: nn.Module, plan: ChannelPlan, without_values: Collection[str] 
     _check_tensors(tensors)
     with torch.inference_mode(False), torch.no_grad():
         memo = _new_tensors(tensors, plan, set(without_values))
-        rescale({name: t for name, t in tensors.items() if name not in without_values}, memo, plan)
+        rescale(tensors, memo, plan)
         small = copy_structure(model, memo)
     _check_copy(small, tensors, memo)
     apply_sizes(small, plan, own, model)
@@ -109,6 +109,7 @@ def _check_shapes(tensors: Mapping[str, torch.Tensor], plan: ChannelPlan) -> Non
         for name, shape in plan.shapes.items()
         if name not in tensors or tuple(tensors[name].shape) != shape
     ]
+    different += [f"{name} is missing" for name in plan.magnitudes if name not in tensors]
     if different:
         raise RecordError(
             f"the plan was made for another model; {len(different)} of its {len(plan.shapes)} tensors differ: "

@@ -62,13 +62,13 @@ class Selector:
             gone = [u for units in removed.values() for u in units]
             keep = kept_labels(self.facts.grouping.unit, gone)
             values, wrong = solve(list(self.facts.equations), keep)
-            vanished = self._vanished(keep) if not wrong else {}
-            if not (wrong or vanished):
+            if wrong:
+                self._hold(wrong, keep, {u: i for i, us in removed.items() for u in us})
+                continue
+            vanished = self._vanished(keep)
+            if not vanished:
                 return Choice(self, {i: us for i, us in removed.items() if us}, keep, values)
             self.held |= vanished
-            if vanished:
-                continue
-            self._hold(wrong, keep, {u: i for i, us in removed.items() for u in us})
 
     def _vanished(self, keep: Mask) -> dict[int, str]:
         """The groups by which a normalized weight would keep nothing but zeros in a row."""

@@ -13,6 +13,7 @@ from amct_pytorch.analyse.capture import Capture, Rule
 from amct_pytorch.analyse.known import Call
 from amct_pytorch.analyse.labels import Factor
 from amct_pytorch.analyse.rules.movement import put_joint
+from amct_pytorch.analyse.shapes import is_mask
 
 INDEXED = "it is only looked up by index"
 
@@ -37,7 +38,7 @@ def embedding_bag(capture: Capture, call: Call) -> None:
 def index(capture: Capture, call: Call) -> None:
     """x[i, :, j]: the dims that tensors index are replaced by the dims of the indices."""
     x, indices = call.args[0], list(call.args[1])
-    if _is_mask(indices[0]) and all(i is None for i in indices[1:]):
+    if is_mask(indices[0]) and all(i is None for i in indices[1:]):
         picked(capture, x, indices[0], indices[0].ndim, call.out)
         return
     at, stand_in, indexed = 0, [], []
@@ -50,7 +51,7 @@ def index(capture: Capture, call: Call) -> None:
         indexed += list(range(at, at + rank))
         stand_in += [i] * rank
         at += rank
-    width = max((1 if _is_mask(i) else i.ndim for i in indices if i is not None), default=0)
+    width = max((1 if is_mask(i) else i.ndim for i in indices if i is not None), default=0)
     zero = np.zeros((1,) * width, np.int64)
     key = tuple(s if isinstance(s, slice) else zero for s in stand_in)
     out = []
@@ -78,10 +79,11 @@ def picked(capture: Capture, x: torch.Tensor, mask: torch.Tensor, covered: int, 
     expanded."""
     whole = _repeated_along(mask, covered)
     rank = x.ndim - covered + whole
-    mine = _last(capture, capture.factors(x), x.ndim, rank)
-    of_mask = _last(capture, capture.factors(mask), mask.ndim, min(whole, mask.ndim))
+    mine = _without(capture, capture.factors(x), 0, x.ndim - rank)
+    of_mask = _without(capture, capture.factors(mask), 0, max(mask.ndim - whole, 0))
     merged = capture.merge(
-        [(_blank(x, rank), mine), (None, [f.reshape(*f.shape, *(1,) * (rank - whole)) for f in of_mask])], rank
+        [(_blank(x, 0, x.ndim - rank), mine), (None, [f.reshape(*f.shape, *(1,) * (rank - whole)) for f in of_mask])],
+        rank,
     )
     inner = math.prod(x.shape[covered - whole : covered])
     before = (out.shape[0] // max(inner, 1), *x.shape[x.ndim - rank :])
@@ -91,13 +93,9 @@ def picked(capture: Capture, x: torch.Tensor, mask: torch.Tensor, covered: int, 
         capture.put(out, [f.reshape(1, *f.shape[whole:]) for f in merged if max(f.shape[:whole], default=1) == 1])
 
 
-def _is_mask(i: torch.Tensor | None) -> bool:
-    return i is not None and i.dtype in (torch.bool, torch.uint8)
-
-
 def _covers(i: torch.Tensor) -> int:
     """How many dims an index speaks of."""
-    return i.ndim if _is_mask(i) else 1
+    return i.ndim if is_mask(i) else 1
 
 
 def _repeated_along(mask: torch.Tensor, ndim: int) -> int:
@@ -108,14 +106,15 @@ def _repeated_along(mask: torch.Tensor, ndim: int) -> int:
     return ndim
 
 
-def _last(capture: Capture, factors: Sequence[Factor], ndim: int, rank: int) -> list[Factor]:
-    """What is left of factors in the last dims, where the others are indexed."""
-    return [f.reshape(f.shape[ndim - rank :]) for f in capture.fixed(factors, range(ndim - rank), INDEXED)]
+def _without(capture: Capture, factors: Sequence[Factor], first: int, count: int) -> list[Factor]:
+    """Factors without some dims, which are indexed."""
+    kept = capture.fixed(factors, range(first, first + count), INDEXED)
+    return [f.reshape(*f.shape[:first], *f.shape[first + count :]) for f in kept]
 
 
-def _blank(x: torch.Tensor, rank: int) -> torch.Tensor:
-    """In the place of a part of a tensor: its last dims."""
-    return torch.empty(x.shape[x.ndim - rank :], device="meta")
+def _blank(x: torch.Tensor, first: int, count: int) -> torch.Tensor:
+    """In the place of a tensor without these dims."""
+    return torch.empty((*x.shape[:first], *x.shape[first + count :]), device="meta")
 
 
 def index_select(capture: Capture, call: Call) -> None:
@@ -151,13 +150,13 @@ def index_put(capture: Capture, call: Call) -> None:
     x, indices, values = call.args[:3]
     given = [d for d, i in enumerate(indices) if i is not None]
     tensors = [indices[d] for d in given]
-    if values.ndim == 0 and len(given) == 1 and _is_mask(tensors[0]) and tensors[0].ndim == x.ndim:  # each by itself
+    if values.ndim == 0 and len(given) == 1 and is_mask(tensors[0]) and tensors[0].ndim == x.ndim:  # each by itself
         operands = [(t, capture.factors(t)) for t in (x, tensors[0])]
         capture.put(call.out, capture.merge(operands, x.ndim))
         return
     first, covered = given[0], sum(map(_covers, tensors))
     rank = x.ndim - covered
-    width = max(1 if _is_mask(i) else i.ndim for i in tensors)  # of the dims that stand for them
+    width = max(1 if is_mask(i) else i.ndim for i in tensors)  # of the dims that stand for them
     lag = width + rank - values.ndim
     if given != list(range(first, first + len(given))) or lag < 0:
         capture.unknown(call)
@@ -165,15 +164,8 @@ def index_put(capture: Capture, call: Call) -> None:
     wide = [f.reshape((1,) * lag + f.shape) for f in capture.factors(values)]
     mine = _without(capture, capture.factors(x), first, covered)
     theirs = _without(capture, wide, first, width)
-    blank = torch.empty([n for d, n in enumerate(x.shape) if not first <= d < first + covered], device="meta")
-    merged = capture.merge([(blank, mine), (None, theirs)], rank)
+    merged = capture.merge([(_blank(x, first, covered), mine), (None, theirs)], rank)
     capture.put(call.out, [f.reshape(*f.shape[:first], *(1,) * covered, *f.shape[first:]) for f in merged])
-
-
-def _without(capture: Capture, factors: Sequence[Factor], first: int, count: int) -> list[Factor]:
-    """Factors without some dims, which are indexed."""
-    kept = capture.fixed(factors, range(first, first + count), INDEXED)
-    return [f.reshape(*f.shape[:first], *f.shape[first + count :]) for f in kept]
 
 
 def masked_scatter(capture: Capture, call: Call) -> None:
@@ -183,9 +175,10 @@ def masked_scatter(capture: Capture, call: Call) -> None:
     rank = _repeated_along(mask, x.ndim)
     while rank and x.shape[x.ndim - rank :] != source.shape[max(source.ndim - rank, 0) :]:
         rank -= 1
-    operands = [(_blank(t, rank), _last(capture, capture.factors(t), t.ndim, rank)) for t in (x, source)]
-    of_mask = _last(capture, capture.factors(mask), mask.ndim, min(rank, mask.ndim))
-    merged = capture.merge([*operands, (None, of_mask)], rank)
+    indexed = [(t, max(t.ndim - rank, 0)) for t in (x, source, mask)]
+    mine, theirs, of_mask = (_without(capture, capture.factors(t), 0, n) for t, n in indexed)
+    blank = _blank(x, 0, x.ndim - rank)  # of the source, too: the same sizes
+    merged = capture.merge([(blank, mine), (blank, theirs), (None, of_mask)], rank)
     capture.put(call.out, [f[(None,) * (x.ndim - rank)] for f in merged])
 
 
