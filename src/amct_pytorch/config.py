@@ -127,6 +127,8 @@ class SparsityConfig:
         A layer name that the model lacks is a `ConfigError`, with the nearest that it has; a type that no layer has is
         an `AmctWarning`, and so is a pattern that matches no layer.
         """
+        if not (self.skip_layers or self.override_layers or self.skip_types or self.override_types):
+            return
         layers = dict(model.named_modules(remove_duplicate=False))
         idle = [p for p in self.skip_layers if _is_pattern(p) and not any(fnmatchcase(name, p) for name in layers)]
         if idle:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -31,7 +32,7 @@ class Removal:
     removed: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if list(self.removed) != sorted(set(self.removed)):
+        if not _increasing(self.removed):
             raise RecordError(f"removed indices must be sorted and distinct, got {self.removed[:20]}")
         if self.removed and not 0 <= self.removed[0] <= self.removed[-1] < self.size:
             raise RecordError(
@@ -39,6 +40,10 @@ class Removal:
             )
         if len(self.removed) >= self.size:
             raise RecordError(f"at least one of {self.size} channels must stay")
+
+
+def _increasing(indices: tuple[int, ...]) -> bool:
+    return all(map(operator.lt, indices, indices[1:]))
 
 
 class Setting(NamedTuple):
@@ -85,7 +90,7 @@ class Node:
     def __post_init__(self) -> None:
         if not 0 <= self.begin <= self.end:
             raise RecordError(f"begin and end must be 0 <= begin <= end, got begin {self.begin} and end {self.end}")
-        if list(self.removed) != sorted(set(self.removed)):
+        if not _increasing(self.removed):
             raise RecordError(f"removed indices must be sorted and distinct, got {self.removed[:20]}")
         if self.removed and not self.begin <= self.removed[0] <= self.removed[-1] < self.end:
             raise RecordError(

@@ -10,7 +10,7 @@ import torch
 from amct_pytorch.analyse.capture import Capture
 from amct_pytorch.analyse.known import MARK, Call, Info, Logged
 from amct_pytorch.analyse.labels import Factor, Labels
-from amct_pytorch.analyse.operations import COPIES
+from amct_pytorch.analyse.operations import Operation
 from amct_pytorch.analyse.run import Trace
 from amct_pytorch.analyse.sizes import Expression
 from amct_pytorch.analyse.values import tensors_of
@@ -51,20 +51,24 @@ class Replay(Capture):  # type: ignore[no-untyped-call]
 
     # the pass
 
-    def _follow(self, call: Call, key: str, tensors: list[torch.Tensor], leaves: list[Any]) -> None:
-        infos = [self._known(t) for t in tensors]
+    def _follow(self, call: Call, kind: Operation, tensors: list[torch.Tensor], leaves: list[Any]) -> None:
+        infos = tuple([getattr(t, MARK, None) or self._outsider(t) for t in tensors])
         out = call.out if isinstance(call.out, (tuple, list)) else (call.out,)
         outs = [o for o in out if isinstance(o, torch.Tensor)]
-        if call.name in COPIES:
+        if kind.same:
             self._give(outs, infos[:1] * len(outs))
             return
         sizes = tuple([tuple(o.shape) for o in outs])
-        b = Logged(key, self._scalars(call, leaves), sizes, (), tuple(infos), call.shapes)
+        b = Logged(kind.key, self._scalars(call, kind, leaves), sizes, (), infos, call.shapes)
         self._give(outs, self._next(b, call))
 
     def numbers(self, out: torch.Tensor, values: tuple[Any, ...]) -> None:
         b = Logged("making a tensor of numbers", values, (tuple(out.shape),), (), (), ())
         self._give([out], self._next(b, None))
+
+    def stepped(self, counter: torch.Tensor, by: int) -> None:
+        info = self._known(counter)
+        self._next(Logged("counting", (by,), ((),), (), (info,), ((),)), None)
 
     def outputs(self, value: Any) -> None:
         infos = [self._known(t) for t in tensors_of(value, self._is_state())]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
@@ -26,10 +28,15 @@ def refuse_wrapped(model: nn.Module, call: str) -> None:
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"{call}: expected a model, an instance of a torch.nn.Module, got {model!r}")
-    refuse_scripted(model, call)
-    lazy = next((name for name, parameter in model.named_parameters() if is_lazy(parameter)), None)
-    if lazy is not None:
-        raise ModelError(f"{call}: {lazy!r} has no shape yet: run the model once, so that its lazy layers know theirs")
+    modules = named_modules(model)
+    _refuse_scripted(modules, call)
+    for path, module in modules:
+        for name, parameter in module._parameters.items():
+            if parameter is not None and type(parameter) is not nn.Parameter and is_lazy(parameter):
+                raise ModelError(
+                    f"{call}: {f'{path}.{name}'.lstrip('.')!r} has no shape yet: run the model once, so that its lazy "
+                    "layers know theirs"
+                )
     if _inside(model) is None:
         return
     inner = "model._orig_mod" if "_orig_mod" in model._modules else "model.module"
@@ -41,7 +48,11 @@ def refuse_wrapped(model: nn.Module, call: str) -> None:
 
 def refuse_scripted(model: nn.Module, call: str) -> None:
     """Raises ModelError if `model` or a part of it is scripted or traced: no Python is left to copy and to run."""
-    for name, module in named_modules(model):
+    _refuse_scripted(named_modules(model), call)
+
+
+def _refuse_scripted(modules: Iterable[tuple[str, nn.Module]], call: str) -> None:
+    for name, module in modules:
         if isinstance(module, torch.jit.ScriptModule):
             raise ModelError(
                 f"{call} cannot take a model of which {repr(name) if name else 'the whole'} is scripted or traced: "

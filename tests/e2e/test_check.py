@@ -263,3 +263,42 @@ def test_a_write_into_a_copy_is_none_into_the_tensor() -> None:
         small = amct.apply(model, plan)
         assert small.get_parameter("a.weight").shape[0] == width
         assert distance(run(small, x), run(kept_twin(model, small), x)) <= 1e-10
+
+
+class Counting(nn.Module):
+    """Adds to a counter, and lets its value scale what it computes. `by`: how much, of the channels that it has."""
+
+    def __init__(self, by: Callable[[Counting, torch.Tensor], int]) -> None:
+        super().__init__()
+        self.a, self.b = conv(3, 32), conv(32, 8)
+        self.by, self.stride = by, 4
+        self.register_buffer("count", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.a(x)
+        self.count.add_(self.by(self, y))
+        out: torch.Tensor = self.b(y if self.count.item() < 1000 else -y)
+        return out
+
+
+@pytest.mark.parametrize(
+    ("by", "left"),
+    [
+        (lambda model, y: 1, 16),
+        (lambda model, y: model.stride, 16),  # a size of user code that stays
+        (lambda model, y: 2000, 16),  # what the counter holds is known
+        (lambda model, y: y.shape[1], 32),
+        (lambda model, y: int(str(y.shape[1])), 32),
+        (lambda model, y: 2000 if y.shape[1] < 32 else 1, 32),
+    ],
+)
+def test_counters(by: Callable[[Counting, torch.Tensor], int], left: int) -> None:
+    model, x = Counting(by).double().eval(), torch.randn(2, 3, 8, 8).double()
+    plan = amct.plan(model, x, CONFIG)
+    small = amct.apply(model, plan)
+    assert small.get_parameter("a.weight").shape[0] == left
+    assert ("after the cut" in plan.report()) == (left == 32)
+    assert model.get_buffer("count") == 0  # of the caller's model
+    twin = kept_twin(model, small)
+    assert distance(run(small, (x,)), run(twin, (x,))) < 1e-10
+    assert twin.get_buffer("count") == small.get_buffer("count") != 0 or left == 32

@@ -23,8 +23,8 @@ from amct_pytorch.analyse.earlier import Earlier, Finding
 from amct_pytorch.analyse.known import COPIED, MARK, Call, Info, Logged, Piece, alike, digest_of
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.leaks import Made
-from amct_pytorch.analyse.operations import COPIES, OPERATIONS, SIZED, STRIDED, operation
-from amct_pytorch.analyse.residual import Held, follow, handed_on, united
+from amct_pytorch.analyse.operations import OPERATIONS, STRIDED, Operation, operation
+from amct_pytorch.analyse.residual import Held, follow, united
 from amct_pytorch.analyse.sizes import Dim, Equation, Expression, Size
 from amct_pytorch.analyse.values import flatten, tensors_of
 from amct_pytorch.record import Norm
@@ -144,6 +144,8 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return row
 
     def fixed(self, factors: Sequence[Factor], along: Sequence[int], text: str) -> list[Factor]:
+        if not along:
+            return list(factors)
         kept = (self.fix(f, along, text) for f in factors)
         return [f for f in kept if f is not None]
 
@@ -289,22 +291,25 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         kwargs = kwargs or {}
         kind = OPERATIONS.get(func) or operation(func)
-        name, key = kind.name, kind.key
         leaves = flatten((args, kwargs)) if kwargs else flatten(args)
         tensors = [t for t in leaves if isinstance(t, torch.Tensor)]
         before = tuple([tuple(t.shape) for t in tensors])  # an operation in place may change them
-        out = shapes.run(func, name, args, kwargs, tensors, self.info) if self.shapes_only else func(*args, **kwargs)
-        if name.startswith("prim::"):  # those ask for a property and compute nothing
+        if self.shapes_only:
+            out = shapes.run(func, kind.name, args, kwargs, tensors, self.info)
+        else:
+            out = func(*args, **kwargs)
+        if not kind.computes:
             return out
         if kind.copies or (kind.copies is False and hasattr(args[0], COPIED)):
             for o in flatten(out):
                 setattr(o, COPIED, True)
-        aliases = self.decisions is not None and any(r.alias_info is not None for r in func._schema.returns)
-        if self.script is not None and not aliases:
-            out = self._decided(key, out)
-        self._follow(Call(func, name, args, kwargs, out, before), key, tensors, leaves)
-        if self.decisions is not None and not aliases:
-            self.decisions.append((key, [self._decision(o) for o in flatten(out)]))
+        if self.decisions is None or any(r.alias_info is not None for r in func._schema.returns):
+            self._follow(Call(func, kind.name, args, kwargs, out, before), kind, tensors, leaves)
+            return out
+        if self.script is not None:
+            out = self._decided(kind.key, out)
+        self._follow(Call(func, kind.name, args, kwargs, out, before), kind, tensors, leaves)
+        self.decisions.append((kind.key, [self._decision(o) for o in flatten(out)]))
         return out
 
     def _decision(self, out: Any) -> Any:
@@ -324,27 +329,29 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         found = [o if d is None else d for o, d in zip(flatten(out), own, strict=False)]
         return type(out)(found) if isinstance(out, (tuple, list)) else found[0] if found else out
 
-    def _follow(self, call: Call, key: str, tensors: list[torch.Tensor], leaves: list[Any]) -> None:
+    def _follow(self, call: Call, kind: Operation, tensors: list[torch.Tensor], leaves: list[Any]) -> None:
         """Let the labels ride along one operation, and log it."""
-        infos = [self._known(t) for t in tensors]
+        infos = tuple([getattr(t, MARK, None) or self._outsider(t) for t in tensors])
+        labelled = False
         for info in infos:
             if info.name:
                 self.touched.add(info.name)
+            if info.factors:
+                labelled = True
         out = call.out if isinstance(call.out, (tuple, list)) else (call.out,)
         outs = [o for o in out if isinstance(o, torch.Tensor)]
         sizes = tuple([tuple(o.shape) for o in outs])
-        scalars = self._scalars(call, leaves)
-        labelled = any(info.factors for info in infos)
-        copies = call.name in COPIES  # of the very tensor: the check takes a copy for it
-        of = (key, scalars, sizes, call.shapes, tuple(infos if copies else [i.like or i for i in infos]))
+        scalars = self._scalars(call, kind, leaves)
+        alike_ = infos if kind.same else tuple([i.like or i for i in infos])
+        of = (kind.key, scalars, sizes, call.shapes, alike_)
         before = len(self.pieces)
         found = self.earlier.take(of, labelled) if self.earlier is not None and self.repeated is None else None
-        given = self._labelled(call, infos, outs, labelled) if found is None else self._recalled(found, outs)
+        given = self._labelled(call, kind, infos, outs, labelled) if found is None else self._recalled(found, outs)
         logged = None
-        if not copies:
+        if not kind.same:
             logged = found.logged if found is not None else None  # one and the same, where it is on the very same
-            if logged is None or logged.ins != tuple(infos):
-                logged = Logged(key, scalars, sizes, given, tuple(infos), call.shapes)
+            if logged is None or logged.ins != infos:
+                logged = Logged(kind.key, scalars, sizes, given, infos, call.shapes)
             self.log.append(logged)
         if self.earlier is None and self.repeated is None and call.name not in STRIDED:
             pieces = [(_position(p.out, outs), *p[:4]) for p in self.pieces[before:]]
@@ -357,60 +364,68 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.pieces += [Piece(factor, dim, start, stop, outs[i]) for i, factor, dim, start, stop in found.pieces]
         return found.given
 
-    def _labelled(self, call: Call, infos: list[Info], outs: list[torch.Tensor], labelled: bool) -> tuple[Info, ...]:
+    def _labelled(
+        self, call: Call, kind: Operation, infos: tuple[Info, ...], outs: list[torch.Tensor], labelled: bool
+    ) -> tuple[Info, ...]:
         """What the rule of an operation says of its results."""
-        static = bool(infos) and all(info.static for info in infos)
+        static = bool(infos)
         for info in infos:
+            static = static and info.static
             for f in info.indices:
                 self.freeze(f, f"indices of channels are used by {call.name}")
         produced = len(self.labels.produced)
         if labelled or (self.repeated is not None and call.name == "expand"):
             self.rules.get(call.name, unknown)(self, call)
-        given = tuple([self._given(o, static) for o in outs])
-        self._hand_on(call, infos, outs, given, made=len(self.labels.produced) > produced)
-        if call.name in COPIES:
+        given = tuple([getattr(o, MARK, None) or Info([]) for o in outs])
+        for o, info in zip(outs, given, strict=True):
+            info.static = static
+            self.mark(o, info)
+        dependent = [i for i in infos if i.makers is not None]
+        if outs and dependent:
+            self._hand_on(call, kind, infos, outs, given, made=len(self.labels.produced) > produced)
+        if kind.same:
             for info in given:
                 info.copied = infos[0].source()
-        if labelled and not call.func.is_view:
+        if labelled and not kind.view:
             for info in given:
-                if info.factors and not any(info is i for i in infos):
+                if info.factors and info not in infos:
                     near = [i for i in infos if i.factors and i.factors[0] is info.factors[0]]
                     info.like = next((i.like or i for i in near if alike(i, info)), None)
         return given
 
     def _hand_on(
-        self, call: Call, infos: list[Info], outs: list[torch.Tensor], given: tuple[Info, ...], made: bool
+        self,
+        call: Call,
+        kind: Operation,
+        infos: tuple[Info, ...],
+        outs: list[torch.Tensor],
+        given: tuple[Info, ...],
+        made: bool,
     ) -> None:
         """Say who made the channels of a result, and note where an addition ties those of different layers."""
-        if not outs or all(i.makers is None for i in infos):
-            return
-        itself = frozenset((len(self.log) + (self.earlier.operations if self.earlier is not None else 0),))
-        if handed_on(call.name):
-            makers = itself if made else united(i.makers for i in infos)
+        if kind.hands_on and not made:
+            makers = united([i.makers for i in infos])
         else:
-            tensors = [Held(i.factors, i.makers, s) for i, s in zip(infos, call.shapes, strict=True)]
-            out = Held(given[0].factors, itself if made else None, tuple(outs[0].shape))
-            makers, tied = follow(call.name, tensors, out, itself)
-            self.labels.residual += tied
+            itself = frozenset((len(self.log) + (self.earlier.operations if self.earlier is not None else 0),))
+            makers = itself
+            if not kind.hands_on:
+                tensors = [Held(i.factors, i.makers, s) for i, s in zip(infos, call.shapes, strict=True)]
+                out = Held(given[0].factors, itself if made else None, tuple(outs[0].shape))
+                makers, tied = follow(call.name, tensors, out, itself)
+                self.labels.residual += tied
         for info in given:
             info.makers = makers
 
     def _known(self, tensor: torch.Tensor) -> Info:
         info: Info | None = getattr(tensor, MARK, None)
-        if info is None:  # made outside of the pass: it is not ours to mark
-            found = self._outside.get(id(tensor))
-            if found is None:
-                found = self._outside[id(tensor)] = tensor, Info([], name=digest_of(tensor), outside=True)
-            info = found[1]
-        return info
+        return info or self._outsider(tensor)
 
-    def _given(self, tensor: torch.Tensor, static: bool) -> Info:
-        info: Info | None = getattr(tensor, MARK, None)
-        if info is None:
-            info = Info([])
-        info.static = static
-        self.mark(tensor, info)
-        return info
+    def _outsider(self, tensor: torch.Tensor) -> Info:
+        """Of what is made outside of the pass: it is not ours to mark."""
+        found = self._outside.get(id(tensor))
+        if found is None:
+            found = self._outside[id(tensor)] = tensor, Info([], name=digest_of(tensor), outside=True)
+        return found[1]
 
     def mark(self, tensor: torch.Tensor, info: Info) -> None:
         """What is known of a result of the pass."""
@@ -418,17 +433,13 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self.made is not None and not info.name:
             self.made.append(weakref.ref(tensor))
 
-    def _scalars(self, call: Call, leaves: list[Any]) -> tuple[Any, ...]:
+    def _scalars(self, call: Call, kind: Operation, leaves: list[Any]) -> tuple[Any, ...]:
         """The scalars of an operation that are no sizes: those are compared as shapes and labels."""
         if call.name == "lift_fresh":  # torch.tensor(...): its values
             return (digest_of(call.args[0]),)
-        elif call.name in SIZED:
-            leaves = leaves[SIZED[call.name] :] if SIZED[call.name] else []
-        elif call.name == "convolution":
-            leaves = leaves[:-1]  # the groups of a depthwise one are a size
-        scalars = tuple([int(v) if type(v) is Size else v for v in leaves if not isinstance(v, torch.Tensor)])
-        written = OPERATIONS[call.func].written
-        return scalars if not written else (*scalars, *[hasattr(call.arg(*w), COPIED) for w in written])
+        given = [v for v in leaves[kind.scalars] if not isinstance(v, torch.Tensor)]
+        scalars = tuple([int(v) if type(v) is Size else v for v in given])
+        return scalars if not kind.written else (*scalars, *[hasattr(call.arg(*w), COPIED) for w in kind.written])
 
     def numbers(self, out: torch.Tensor, values: tuple[Any, ...]) -> None:
         """User code made a tensor of numbers: they have to be the same after the cut."""
@@ -437,6 +448,13 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         info = self.info(out)
         assert info is not None
         self.log.append(Logged("making a tensor of numbers", values, (tuple(out.shape),), (info,), (), ()))
+
+    def stepped(self, counter: torch.Tensor, by: int) -> None:
+        """A number was added to an integer: the same has to be added after the cut."""
+        info = self._known(counter)
+        if info.name:
+            self.touched.add(info.name)
+        self.log.append(Logged("counting", (by,), ((),), (info,), (info,), ((),)))
 
     def _is_state(self) -> Callable[[torch.Tensor], bool]:
         used = {id(info) for op in self.log for info in op.ins}

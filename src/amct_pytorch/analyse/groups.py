@@ -58,7 +58,7 @@ def group(labels: Labels, untouched: Iterable[str], buffers: Iterable[str] = ())
     unit = settle(labels)
     count = int(unit.max()) + 1 if len(unit) else 0
     sizes = np.diff([*labels.starts, labels.count])
-    axis_of = np.repeat(np.arange(len(sizes)), sizes)
+    axis_of = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
     idle = set(untouched)
     why = _reasons(labels, unit, count, idle)
     rows = _rows(labels, unit, why)
@@ -130,24 +130,13 @@ def _same_rows(r: Ids) -> bool:
 def _groups(
     labels: Labels,
     unit: Ids,
-    axis_of: Ids,
+    axis_of: npt.NDArray[np.int32],
     why: _Why,
     rows: list[Ids],
     count: int,
     produced: set[int],
 ) -> tuple[Group, ...]:
-    named = np.array([bool(a.tensor) for a in labels.axes])[axis_of] if labels.axes else np.zeros(0, np.bool_)
-    width = len(labels.axes) + sum(len(r) for r in rows)
-    units, columns = [unit[named]], [axis_of[named]]
-    offset = len(labels.axes)
-    for r in rows:
-        units.append(r.ravel())
-        columns.append(np.repeat(np.arange(offset, offset + len(r)), r.shape[1]))
-        offset += len(r)
-    where = np.concatenate(units), np.concatenate(columns)
-    touched = csr_array((np.ones(len(where[0]), np.int64), where), shape=(count, max(width, 1)))
-    touched.sum_duplicates()  # by unit: axis or row, and how often
-    signatures = _signatures(touched, why.of < 0)
+    signatures = _signatures(_touched(labels, unit, axis_of, rows, count), why.of < 0)
     summed = np.zeros(count, np.bool_)
     for f in labels.residual:
         summed[unit[f]] = True
@@ -169,6 +158,22 @@ def _groups(
             )
         )
     return tuple(found)
+
+
+def _touched(labels: Labels, unit: Ids, axis_of: npt.NDArray[np.int32], rows: list[Ids], count: int) -> csr_array:
+    """By unit: which axes of tensors and which rows it touches, and how often. The rows come after the axes."""
+    units, columns = unit.astype(np.int32), axis_of  # as scipy has them
+    if not all(a.tensor for a in labels.axes):
+        named = np.array([bool(a.tensor) for a in labels.axes])[axis_of]
+        units, columns = units[named], columns[named]
+    width = len(labels.axes)
+    for r in rows:
+        units = np.concatenate([units, r.ravel()], dtype=np.int32)
+        columns = np.concatenate([columns, np.repeat(np.arange(width, width + len(r)), r.shape[1])], dtype=np.int32)
+        width += len(r)
+    touched = csr_array((np.ones(len(units), np.int32), (units, columns)), shape=(count, max(width, 1)))
+    touched.sum_duplicates()
+    return touched
 
 
 def _signatures(touched: csr_array, free: Mask) -> dict[Signature, Ids]:

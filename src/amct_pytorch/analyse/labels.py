@@ -111,7 +111,7 @@ class Labels:
 
 def dims(factor: Factor) -> tuple[int, ...]:
     """The dims that a factor varies along."""
-    return tuple(d for d, n in enumerate(factor.shape) if n > 1)
+    return tuple([d for d, n in enumerate(factor.shape) if n > 1])
 
 
 def place(labels: Factor, dim: int, ndim: int) -> Factor:

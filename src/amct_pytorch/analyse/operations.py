@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from amct_pytorch.analyse.residual import handed_on
 from amct_pytorch.errors import ModelError
 
 # Whether a tensor is copied depends on its strides, not on what the network computes.
@@ -26,13 +27,23 @@ SIZED = {
 
 
 class Operation(NamedTuple):
-    """What an operation is: its name for the table of rules, its name for the log, which arguments it writes, and
-    whether it `copies` its first argument (False: it is a view of it, None: neither)."""
+    """What an operation is.
+
+    `name`: for the table of rules; `key`: for the log; `written`: the arguments that it writes; `copies`: its first
+    argument (False: it is a view of it, None: neither); `view`: as PyTorch has it; `same`: it gives the very tensor, as
+    far as the check goes; `scalars`: which of its arguments are scalars of the log, and no sizes; `computes`: anything
+    at all; `hands_on`: the makers of its arguments.
+    """
 
     name: str
     key: str
     written: tuple[tuple[int, str], ...]
     copies: bool | None
+    view: bool
+    same: bool
+    scalars: slice
+    computes: bool
+    hands_on: bool
 
 
 OPERATIONS: dict[Any, Operation] = {}
@@ -46,7 +57,13 @@ def operation(func: Any) -> Operation:
     views = func.is_view or name in RESHAPES or name in COPIES
     copies = True if name in ("clone", "_reshape_copy") else False if views else None
     key = "reshape" if name in RESHAPES else str(func)
-    OPERATIONS[func] = Operation(name, key, tuple(written), copies)
+    last = SIZED.get(name)
+    # The groups of a depthwise convolution, which come last, are a size.
+    scalars = slice(0, -1) if name == "convolution" else slice(last or 0, None if last != 0 else 0)
+    computes = not name.startswith("prim::")  # those ask for a property
+    OPERATIONS[func] = Operation(
+        name, key, tuple(written), copies, func.is_view, name in COPIES, scalars, computes, handed_on(name)
+    )
     return OPERATIONS[func]
 
 

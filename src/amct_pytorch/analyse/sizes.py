@@ -281,8 +281,8 @@ class _Replacing:
                     members[key] = new
 
     def value(self, value: Any, module: str, path: str, depth: int) -> Any:
-        if type(value) is int and value > 1:
-            return self.make(Setting(module, path), value)
+        if type(value) is int:
+            return self.make(Setting(module, path), value) if value > 1 else value
         if type(value) in (tuple, list) and value and all(type(v) is int for v in value):
             return type(value)(self.value(v, module, f"{path}[{i}]", depth) for i, v in enumerate(value))
         if not holds_sizes(value, path) or depth == DEPTH:

@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from amct_pytorch.analyse.groups import Group, Ids, kept_labels
-from amct_pytorch.analyse.labels import Factor, Mask, dims
+from amct_pytorch.analyse.labels import Factor, Mask
 from amct_pytorch.analyse.run import Facts
 from amct_pytorch.analyse.sizes import Dim, Equation, attributes, leaves, solve
 from amct_pytorch.config import ChannelSparsity, SparsityConfig
@@ -39,21 +39,31 @@ class Selector:
     def __post_init__(self) -> None:
         self.tensors = self.facts.tensors
         self.layers = dict(named_modules(self.model))
-        self.axes = _axis_labels(self.facts)
+        self.axes = _axis_labels(self.facts)  # those of an axis are consecutive
         self.repeats = _repeats(self.layers, self.axes)
         unit = self.facts.grouping.unit
         group_of = np.full(int(unit.max()) + 2 if len(unit) else 1, -1)
         for i, g in enumerate(self.facts.grouping.groups):
             group_of[np.concatenate(g.classes)] = i
+        of = group_of[unit]
         self.units = {axis: unit[labels] for axis, labels in self.axes.items()}
-        self.groups = {axis: group_of[units] for axis, units in self.units.items()}
-        self.whole = {axis: int(of[0]) for axis, of in self.groups.items() if bool((of == of[0]).all())}
+        self.groups = {axis: of[labels] for axis, labels in self.axes.items()}
+        self.whole = self._whole(of)
         self._norms: dict[Axis, Scores] = {}
         self.scored = True
         self._ordered: dict[int, list[list[int]]] = {}
         if not self.config.residual_width:
             residual = (i for i, g in enumerate(self.facts.grouping.groups) if g.residual)
             self.held.update(dict.fromkeys(residual, RESIDUAL))
+
+    def _whole(self, of: Ids) -> dict[Axis, int]:
+        """The group of each axis that has but one; `of`: that of each label."""
+        if not self.axes:
+            return {}
+        ends = [end for labels in self.axes.values() for end in (labels.start, labels.stop)]
+        of = np.append(of, -1)  # the last axis may end where the labels do
+        low, high = (f.reduceat(of, ends)[::2].tolist() for f in (np.minimum, np.maximum))
+        return {axis: first for axis, first, last in zip(self.axes, low, high, strict=True) if first == last}
 
     def choose(self) -> Choice:
         """The units that go, without groups whose sizes in user code cannot follow."""
@@ -145,9 +155,9 @@ class Selector:
             t = self.tensors[axis.tensor]
             if t.is_meta:  # no weights: the counts are right, the choice is none
                 self.scored = False
-                self._norms[axis] = np.zeros(len(self.axes[axis]))
+                self._norms[axis] = np.zeros(len(self.units[axis]))
                 return self._norms[axis]
-            self._norms[axis] = filter_norms(t, axis.axis, len(self.axes[axis]), axis.tensor)
+            self._norms[axis] = filter_norms(t, axis.axis, len(self.units[axis]), axis.tensor)
         return self._norms[axis]
 
 
@@ -174,13 +184,14 @@ class Choice:
 
     def _removals(self) -> Iterator[tuple[Axis, Removal]]:
         known: dict[tuple[int, bytes], Removal] = {}  # many axes lose the same
+        lost = ~self.keep
         for axis, labels in self.selector.axes.items():
-            gone = (~self.keep[labels]).nonzero()[0]
+            gone = lost[labels].nonzero()[0]
             if len(gone):
                 times = self.selector.repeats.get(axis, 1)
-                key = len(labels) * times, gone.tobytes()
+                key = (labels.stop - labels.start) * times, gone.tobytes()
                 if key not in known:
-                    known[key] = Removal(key[0], _tiled(gone, len(labels), times))
+                    known[key] = Removal(key[0], _tiled(gone, labels.stop - labels.start, times))
                 yield axis, known[key]
 
     def _axes_of(
@@ -191,13 +202,13 @@ class Choice:
         found, producers = [], set(group.producers)
         for axis in group.axes:
             if s.whole.get(axis) == index:
-                size = len(s.axes[axis]) * s.repeats.get(axis, 1)
+                size = len(s.units[axis]) * s.repeats.get(axis, 1)
                 gone = removals[axis].removed if axis in removals else ()
                 found.append((axis, axis in producers, 0, size, gone))
                 continue
             at = (s.groups[axis] == index).nonzero()[0]
-            times, size = s.repeats.get(axis, 1), len(s.axes[axis])
-            gone = _tiled(at[~self.keep[s.axes[axis][at]]], size, times)
+            times, size = s.repeats.get(axis, 1), len(s.units[axis])
+            gone = _tiled(at[~self.keep[s.axes[axis]][at]], size, times)
             found.append((axis, axis in producers, int(at[0]), size * (times - 1) + int(at[-1]) + 1, gone))
         return found
 
@@ -245,24 +256,20 @@ def _layer(layers: Mapping[str, nn.Module], tensor: str) -> str:
     return owner(layers, tensor)[0] or tensor
 
 
-def _axis_labels(facts: Facts) -> dict[Axis, Factor]:
-    found: dict[Axis, Factor] = {}
-    for name, entry in facts.entries.items():
-        for f in entry.factors:
-            found[Axis(name, dims(f)[0])] = f.ravel()
-        if entry.per_group is not None:
-            found[Axis(name, 1)] = entry.per_group
-    return dict(sorted(found.items()))
+def _axis_labels(facts: Facts) -> dict[Axis, slice]:
+    labels = facts.labels
+    ends = zip(labels.axes, labels.starts, [*labels.starts[1:], labels.count], strict=True)
+    return {axis: slice(start, stop) for axis, start, stop in sorted(ends) if axis.tensor}
 
 
-def _repeats(layers: Mapping[str, nn.Module], axes: Mapping[Axis, Factor]) -> dict[Axis, int]:
+def _repeats(layers: Mapping[str, nn.Module], axes: Mapping[Axis, slice]) -> dict[Axis, int]:
     """Grouped convolutions of which every group loses the same inputs: plans count these over all groups."""
     found = {}
     for name, layer in layers.items():
         axis = Axis(f"{name}.weight", 1)
         if isinstance(layer, nn.modules.conv._ConvNd) and layer.groups > 1 and axis in axes:
             whole = layer.out_channels if layer.transposed else layer.in_channels
-            found[axis] = whole // len(axes[axis])
+            found[axis] = whole // (axes[axis].stop - axes[axis].start)
     return found
 
 

@@ -29,20 +29,20 @@ def filter_norms(tensor: torch.Tensor, axis: int, channels: int, name: str) -> S
         t = t.movedim(axis, 0)
     single = torch.float32 if t.dtype in (torch.float16, torch.bfloat16) else None
     norms = torch.linalg.vector_norm(t.reshape(channels, -1), dim=1, dtype=single)
-    if not bool(torch.isfinite(norms).all()):
+    found = np.asarray(norms.cpu().numpy(), np.float64)
+    if not np.isfinite(found).all():
         raise ModelError(f"{name} holds NaN or infinite values: it cannot be scored; mend the weights before pruning")
-    return np.asarray(norms.cpu().numpy(), np.float64)
+    return found
 
 
-def unit_scores(classes: Sequence[Ids], producers: Sequence[tuple[Factor, Scores]], unit: Ids) -> Scores:
+def unit_scores(classes: Sequence[Ids], producers: Sequence[tuple[Factor | slice, Scores]], unit: Ids) -> Scores:
     """The score of each unit of each class, one after the other: per producer norms, min-max normalized in the class,
     the mean over a unit's rows; summed over producers.
 
     producers: per axis its labels and the norm of each; unit: the unit of every label.
     """
     units = np.concatenate(classes)
-    class_of = _class_of(classes)
-    several = len(classes) > 1
+    class_of = _class_of(classes) if len(classes) > 1 else None
     total = np.zeros(len(units))
     first = int(units.min())
     position = np.full(int(units.max()) - first + 3, -1)  # one more at each end, for the units of others
@@ -51,8 +51,12 @@ def unit_scores(classes: Sequence[Ids], producers: Sequence[tuple[Factor, Scores
         where = position[np.clip(unit[axis_labels] - first + 1, 0, len(position) - 1)]
         mine = where >= 0
         values, where = norms[mine], where[mine]
-        low, high = _bounds(values, class_of[where], len(classes)) if several else (values.min(), values.max())
-        values = (values - low) / np.where(high > low, high - low, 1)
+        if class_of is None:
+            low, high = values.min(), values.max()
+            values = (values - low) / (high - low if high > low else 1)
+        else:
+            low, high = _bounds(values, class_of[where], len(classes))
+            values = (values - low) / np.where(high > low, high - low, 1)
         rows = np.bincount(where, minlength=len(units))
         total += np.bincount(where, values, minlength=len(units)) / np.maximum(rows, 1)
     return total
@@ -68,6 +72,8 @@ def _bounds(values: Scores, class_of: Ids, count: int) -> tuple[Scores, Scores]:
 
 def ranked(classes: Sequence[Ids], scores: Scores) -> list[list[int]]:
     """The units of each class from the least important; ties: the lowest index first. `scores`: one after the other."""
+    if len(classes) == 1:
+        return [classes[0][np.argsort(scores, kind="stable")].tolist()]
     units = np.concatenate(classes)
     ordered = units[np.lexsort((scores, _class_of(classes)))]
     return [part.tolist() for part in np.split(ordered, np.cumsum([len(c) for c in classes])[:-1])]

@@ -72,6 +72,19 @@ def full(at: int) -> Handler:
     return handle
 
 
+def stepped(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """x.add_(1): a counter, which every batch norm has, goes on by itself; an operation for each takes ten times as
+    long."""
+    x, by = args[0], args[1] if len(args) == 2 else None
+    plain = mode.capture.shapes_only and not (kwargs or x.ndim or x.is_meta or x.is_floating_point() or x.is_complex())
+    if not plain or not isinstance(by, int):
+        return func(*args, **kwargs)
+    with torch._C._DisableTorchDispatch():
+        func(x, by)
+    mode.capture.stepped(x, int(by))
+    return x
+
+
 def leaving(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """x.numpy(), x.tolist(): what becomes of the values cannot be followed."""
     for f in mode.capture.factors(args[0]):
@@ -108,6 +121,7 @@ HANDLERS: dict[Any, Handler] = {
     **dict.fromkeys((_T.new_tensor, _T.new), values(1, "data")),
     torch._shape_as_tensor: numbered,
     torch.full_like: values(1, "fill_value"),
+    _T.add_: stepped,
     **dict.fromkeys((_T.numpy, _T.__array__, _T.tolist), leaving),
     _T.data.__set__: assigned,  # type: ignore[attr-defined]
 }
