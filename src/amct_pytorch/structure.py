@@ -9,7 +9,6 @@ import types
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -88,7 +87,7 @@ def copy_structure(model: nn.Module, new: dict[int, Any]) -> nn.Module:
     module, list or table. Raises ModelError naming the attribute that cannot be copied.
     """
     try:
-        copied = _copy(model, dict(new))
+        copied = _Copying(new).value(model)
     except Exception as cause:
         _name_culprit(model, new)
         raise ModelError(
@@ -99,60 +98,68 @@ def copy_structure(model: nn.Module, new: dict[int, Any]) -> nn.Module:
     return copied
 
 
-def _copy(value: Any, memo: dict[int, Any]) -> Any:
-    kind = type(value)
-    if kind in _ATOMS:
-        return value
-    if id(value) in memo:
-        return memo[id(value)]
-    if kind in (dict, OrderedDict):
-        table: dict[Any, Any] = kind()
-        memo[id(value)] = table
+class _Copying:
+    """One copy: `memo` holds what takes the place of each value, by its identity, as copy.deepcopy has it."""
+
+    def __init__(self, new: dict[int, Any]) -> None:
+        self.memo = dict(new)
+        self.plain: dict[type, bool] = {}
+
+    def value(self, value: Any) -> Any:
+        kind = type(value)
+        if kind in _ATOMS:
+            return value
+        memo = self.memo
+        if id(value) in memo:
+            return memo[id(value)]
+        if kind is dict or kind is OrderedDict:
+            return self.table(value, kind())
+        if kind is tuple and _ATOMS.issuperset(map(type, value)):
+            return value
+        if kind is set and _ATOMS.issuperset(map(type, value)):
+            memo[id(value)] = set(value)
+            return memo[id(value)]
+        if kind is list:
+            items: list[Any] = []
+            memo[id(value)] = items
+            items.extend(map(self.value, value))
+            return items
+        if isinstance(value, nn.Module) and self.is_plain(kind):
+            return self.module(value, object.__new__(kind))
+        return copy.deepcopy(value, memo)
+
+    def table(self, value: Any, table: Any) -> Any:
+        self.memo[id(value)] = table
         for k, v in value.items():
-            table[k if type(k) in _ATOMS else _copy(k, memo)] = v if type(v) in _ATOMS else _copy(v, memo)
+            table[k if type(k) in _ATOMS else self.value(k)] = v if type(v) in _ATOMS else self.value(v)
         return table
-    if kind is tuple and _ATOMS.issuperset(map(type, value)):
-        return value
-    if kind is set and _ATOMS.issuperset(map(type, value)):
-        memo[id(value)] = set(value)
-        return memo[id(value)]
-    if kind is list:
-        items: list[Any] = []
-        memo[id(value)] = items
-        items.extend(_copy(v, memo) for v in value)
-        return items
-    if isinstance(value, nn.Module) and _is_plain(kind):
-        module: nn.Module = object.__new__(kind)
+
+    def module(self, value: nn.Module, module: nn.Module) -> nn.Module:
+        memo = self.memo
         memo[id(value)] = module
-        own = vars(module)
-        for k, v in vars(value).items():
-            if k == "_compiled_call_impl":
-                continue
-            if type(v) in _ATOMS:
-                own[k] = v
-            elif type(v) in (dict, OrderedDict) and not v and id(v) not in memo:  # most of what a module holds
-                own[k] = memo[id(v)] = type(v)()
-            else:
-                own[k] = _copy(v, memo)
+        own = module.__dict__
+        own.update(value.__dict__)
+        own.pop("_compiled_call_impl", None)
+        for k, v in own.items():
+            if k in _TABLES and not v:  # most of what a module holds
+                own[k] = v.__class__()
+            elif type(v) not in _ATOMS:
+                own[k] = self.value(v)
         return module
-    return copy.deepcopy(value, memo)
+
+    def is_plain(self, kind: type[nn.Module]) -> bool:
+        known = self.plain.get(kind)
+        if known is None:
+            known = self.plain[kind] = _is_plain(kind)
+        return known
 
 
+_TABLES = frozenset(vars(nn.Module())) - {"training"}  # of parameters, modules, hooks
 _GETSTATE = (getattr(object, "__getstate__", None), getattr(nn.Module, "__getstate__", None))
-
-
-_PLAIN: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
 
 def _is_plain(kind: type[nn.Module]) -> bool:
     """Whether instances of a class of modules are copied by copying their attributes."""
-    known = _PLAIN.get(kind)
-    if known is None:
-        known = _PLAIN[kind] = _copies_plainly(kind)
-    return known
-
-
-def _copies_plainly(kind: type[nn.Module]) -> bool:
     return (
         not hasattr(kind, "__deepcopy__")
         and kind.__reduce_ex__ is object.__reduce_ex__

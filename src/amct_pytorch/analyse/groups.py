@@ -232,14 +232,30 @@ def _frozen(labels: Labels, unit: Ids, why: _Why, produced: set[int]) -> tuple[F
         mine = unit[_range(labels, i)]
         mine = mine[why.stays(mine)]
         codes = why.of[mine]
-        for code in dict.fromkeys(codes.tolist()):
+        for code in _in_order(codes):
             axes, units = held.setdefault(code, ([], []))
             axes.append(i)
             units.append(mine[codes == code])
     return tuple(
-        Frozen(why.reasons[code], tuple(labels.axes[i] for i in axes), len(np.unique(np.concatenate(units))))
+        Frozen(why.reasons[code], tuple(labels.axes[i] for i in axes), _different(units, len(why.of)))
         for code, (axes, units) in held.items()
     )
+
+
+def _in_order(codes: Ids) -> list[int]:
+    """The different codes, as they come first."""
+    if len(codes) == 0 or bool((codes == codes[0]).all()):  # of most axes
+        return codes[:1].tolist()  # type: ignore[no-any-return]
+    values, first = np.unique(codes, return_index=True)
+    return values[np.argsort(first)].tolist()  # type: ignore[no-any-return]
+
+
+def _different(units: list[Ids], count: int) -> int:
+    """How many different units there are, of `count`."""
+    met = np.zeros(count, np.bool_)
+    for some in units:
+        met[some] = True
+    return int(met.sum())
 
 
 def kept_labels(unit: Ids, removed_units: Iterable[int]) -> Mask:

@@ -12,6 +12,7 @@ import sys
 import types
 import warnings
 import weakref
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -47,6 +48,8 @@ def empty(made: Made, copy: nn.Module, before: Namespaces) -> None:
             t.detach_()
     alive = _alive(made)
     kept = {id(t) for t in alive} - own.keys()
+    if not kept:
+        return
     _restore(before, kept)
     del alive
     _clear(_near(copy, before), kept)
@@ -112,13 +115,22 @@ def _held(value: Any) -> Iterator[Any]:
 def _owned(copy: nn.Module) -> dict[int, Any]:
     """All that a model's modules hold, by identity, as deep as caches are looked for."""
     found: dict[int, Any] = {}
-    level: list[Any] = list(copy.modules())
+    level: list[Any] = [module for _, module in named_modules(copy)]
     for _ in range(2 * _DEPTH):  # an object and its table of attributes are two steps
-        level = [v for value in level for v in _held(value) if id(v) not in found]
+        level = [v for value in level for v in _held(value) if not _holds_nothing(v) and id(v) not in found]
         found.update((id(v), v) for v in level)
     bases = [v._base for v in found.values() if isinstance(v, torch.Tensor)]
     found.update((id(base), base) for base in bases if base is not None)  # what a view is of lives as long
     return found
+
+
+def _holds_nothing(value: Any) -> bool:
+    kind = type(value)
+    return kind in _ATOMS or (kind in _TABLES and not value)
+
+
+_ATOMS = frozenset((int, float, bool, str, type(None), torch.dtype, torch.device, types.FunctionType))
+_TABLES = frozenset((dict, OrderedDict, list, tuple, set))
 
 
 def _restore(before: Namespaces, kept: set[int]) -> None:
