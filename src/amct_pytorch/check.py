@@ -107,7 +107,7 @@ class _Skeleton:
             replay.enter(name, t)
         error = ""
         try:
-            passes.run(replay, arguments, trace.training)
+            passes.run(replay, arguments, trace.training, trace.memory.again())
         except Exception as e:  # noqa: BLE001 - any failure means that groups stay whole, and is reported with them
             error = line_of(e)
         if replay.fault is not None:

@@ -19,7 +19,7 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode
 
 from amct_pytorch.analyse import labels as lb
-from amct_pytorch.analyse.known import Call, Info, Logged, identical
+from amct_pytorch.analyse.known import RAGGED, Call, Info, Logged, identical
 from amct_pytorch.analyse.labels import Factor, Mask
 
 Codes = npt.NDArray[np.float64]
@@ -122,7 +122,7 @@ class Verifier:
         same = (a.name, a.scalars, a.shapes, a.shapes_in, *[id(info.like or info) for info in (*a.ins, *a.outs)])
         if same not in self._right:
             kind = _KINDS.get(call.func) or _kind(call.func, call.name)
-            if not kind(self, call, a):
+            if RAGGED not in (*a.shapes, *a.shapes_in) and not kind(self, call, a):
                 return _WRONG.get(call.name, "other channels come together")
             self._right.add(same)
         self._shown[id(a)] = a
@@ -224,6 +224,17 @@ def spread(verifier: Verifier, call: Call, a: Logged) -> bool:
     return verifier.keys(a.ins[0]) <= verifier.keys(a.outs[0])
 
 
+def looked_up(verifier: Verifier, call: Call, a: Logged) -> bool:
+    """gather(x, dim, index), scatter(x, dim, index, source), index_add(x, dim, index, source): along all other dims,
+    tensors of one rank have the same units."""
+    rank = len(a.shapes_in[0])
+    alike = [
+        info for info, shape in zip((*a.ins, *a.outs), (*a.shapes_in, *a.shapes), strict=True) if len(shape) == rank
+    ]
+    others = (d for d in range(rank) if d != call.args[1] % rank)
+    return all(len({verifier.along(info, d)[0] for info in alike}) == 1 for d in others)
+
+
 def view(verifier: Verifier, call: Call, a: Logged) -> bool:
     """The operation itself, on codes: what is kept of the result has to hold the kept units."""
     return _moved(verifier, call, a, [list(shape) for shape in call.shapes], _itself)
@@ -260,6 +271,8 @@ def _moved(
 ) -> bool:
     if not any(verifier.keys(info) for info in (*a.ins, *a.outs)) or not any(o.numel() for o in _listed(call.out)):
         return True
+    if not all(isinstance(n, int) for shape in call.shapes for n in shape):
+        return False  # nested tensors are not rebuilt
     with _disable_current_modes() if _get_current_dispatch_mode() is not None else contextlib.nullcontext():
         if len(a.ins) == 1:
             return _moved_apart(verifier, call, a, shapes[0], run)
@@ -374,6 +387,10 @@ _BY_NAME: dict[str, Kind] = {
     "as_strided": strided,
     "repeat": repeat,
     **dict.fromkeys(
+        "gather scatter scatter_ scatter_add scatter_add_ scatter_reduce scatter_reduce_".split(), looked_up
+    ),
+    **dict.fromkeys("index_select index_add index_add_ index_copy index_copy_".split(), looked_up),
+    **dict.fromkeys(
         "view _unsafe_view _reshape_alias reshape squeeze unsqueeze squeeze_ unsqueeze_ view_copy".split(),
         reshape,
     ),
@@ -392,7 +409,7 @@ _KINDS: dict[Any, Kind] = {}
 def _kind(func: Any, name: str) -> Kind:
     kind = _BY_NAME.get(name)
     if kind is None:
-        tagged = torch.Tag.pointwise in func.tags
-        kind = pointwise if tagged else view if func.is_view else _trusted
+        tagged = torch.Tag.pointwise in getattr(func, "tags", ())  # an operation on functions has none
+        kind = pointwise if tagged else view if getattr(func, "is_view", False) else _trusted
     _KINDS[func] = kind
     return kind

@@ -90,6 +90,17 @@ def shifted(t: torch.Tensor) -> torch.Tensor:
     return t.as_strided((t.shape[0] - 1, *t.shape[1:]), t.stride(), t.stride(1))
 
 
+def index_alone(capture: Capture, call: Call) -> None:
+    """A look-up that takes its channels for those of its index."""
+    capture.put(call.out, capture.factors(call.args[2]))
+
+
+def looked_up(t: torch.Tensor) -> torch.Tensor:
+    """An index as long as there are channels, into a table that has none."""
+    table = torch.linspace(0, 9, 2 * 16 * 8 * 8).sin().view(2, 16, 8, 8)
+    return t + table.gather(3, torch.zeros(2, t.shape[1], 8, 8, dtype=torch.long))
+
+
 WRONG: dict[str, tuple[str, Callable[..., None], Build]] = {
     "flip, passed": ("aten::flip", passes, between(lambda t: t.flip(1))),
     "cumsum, passed": ("aten::cumsum", passes, between(lambda t: t + t.sort(1)[0].flip(1) * 0)),
@@ -112,6 +123,7 @@ WRONG: dict[str, tuple[str, Callable[..., None], Build]] = {
     ),
     "as_strided, passed": ("aten::as_strided", passes, between(lambda t: turned(t))),
     "as_strided from the second channel, passed": ("aten::as_strided", passes, between(lambda t: shifted(t))),
+    "gather, of its index": ("aten::gather", index_alone, between(lambda t: looked_up(t))),
     "relu, forgotten": ("aten::relu", forgets, between(F.relu)),
     "view, forgotten": ("aten::view", forgets, between(lambda t: t.view(2, 16, 64).view(2, 16, 8, 8))),
 }

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from judge import Net, between, conv, net
 from oracle import distance, doubled, kept_twin, ready, run
 from torch import nn
+from torch.nn.attention.flex_attention import flex_attention
 
 import amct_pytorch as amct
 from amct_pytorch.analyse.capture import Capture
@@ -75,6 +76,62 @@ def test_an_unknown_operation_is_named_with_its_module_and_count() -> None:
     (left,) = [left for left in plan.summary.left if "special_bessel_j0" in left.reason]
     assert (left.module, left.channels) == ("m", 16)
     assert {a.tensor for a in plan.removals} == {"b.weight", "b.bias", "c.weight"}
+
+
+class Flexible(nn.Module):
+    """Attention that takes functions, for which PyTorch has an operation of a higher order; and a feed-forward part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = 4
+        self.q, self.k, self.v, self.o, self.a, self.b = (nn.Linear(16, 16) for _ in range(6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.q, self.k, self.v))
+        mixed = flex_attention(q, k, v, score_mod=lambda score, b, h, i, j: score * (h + 1))
+        x = x + self.o(mixed.transpose(1, 2).flatten(2))
+        return x + self.b(torch.relu(self.a(x)))
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_an_operation_on_functions_is_named_and_the_rest_is_pruned() -> None:
+    model, x = Flexible().requires_grad_(False), torch.randn(2, 5, 16)  # the operation has no gradient on CPUs
+    plan = planned(model, x)
+    assert "no rule for the operation flex_attention" in reasons(plan)
+    small = amct.apply(model, plan)
+    assert {name: p.shape[0] for name, p in small.named_parameters() if p.ndim == 2 and p.shape[0] < 16} == {
+        "a.weight": 8
+    }
+    for row, bias in zip(model.a.weight, model.a.bias, strict=True):  # what went is zero in the original
+        if not (small.get_parameter("a.weight") == row).all(1).any():
+            row.zero_()
+            bias.zero_()
+    assert distance([small(x)], [model(x)]) < 1e-5
+
+
+class Nested(nn.Module):
+    """Sentences of different lengths in one nested tensor; `layout`: of it."""
+
+    def __init__(self, layout: torch.layout) -> None:
+        super().__init__()
+        self.layout, self.a, self.b, self.c = layout, nn.Linear(8, 16), nn.Linear(16, 8), nn.Linear(8, 4)
+
+    def forward(self, sentences: list[torch.Tensor]) -> torch.Tensor:
+        x = torch.nested.as_nested_tensor(
+            [self.c(torch.relu(self.b(self.a(s)))) for s in sentences], layout=self.layout
+        )
+        return torch.stack([s.sum(0) for s in x.unbind()])
+
+
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_are_no_error(layout: torch.layout) -> None:
+    model, sentences = ready(Nested(layout)), [torch.randn(3, 8).double(), torch.randn(5, 8).double()]
+    model(sentences)  # PyTorch makes more tensors the first time
+    small = amct.apply(model, planned(model, (sentences,)))
+    assert [small.get_parameter(f"{name}.weight").shape[0] for name in "abc"] == [8, 4, 4]
+    twin = kept_twin(model, small)
+    assert distance([small(sentences).detach()], [twin(sentences).detach()]) < 1e-10
 
 
 def test_a_rule_of_the_callers() -> None:

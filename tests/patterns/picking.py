@@ -51,6 +51,17 @@ def scattered_of_other_width(s: Any, x: torch.Tensor) -> torch.Tensor:
     return s.b(words.masked_scatter(here(x)[..., None], source))  # type: ignore[no-any-return]
 
 
+def gathered_by_head(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """A bias for each head, out of a table that has no channels, by an index that is as long as there are heads: with
+    fewer, the first of the table's rows come out."""
+    q, k, v = (part(x).unflatten(-1, (s.heads, -1)).transpose(1, 2) for part in (s.a, s.c, s.v))
+    table = torch.linspace(0, 9, 4 * 9).sin().view(1, 4, 1, 9).repeat(4, 1, 5, 1)
+    places = torch.arange(5)[:, None] - torch.arange(5) + 4
+    bias = table.gather(-1, places.expand(4, s.heads, 5, 5))
+    mixed = (q @ k.transpose(-2, -1) + bias).softmax(-1) @ v
+    return s.b(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
 def put(s: Any, x: torch.Tensor) -> torch.Tensor:
     words = s.a(x).clone()
     words[here(x)] = s.c(x[:1])[0]
@@ -264,4 +275,5 @@ PATTERNS: dict[str, Build] = {
     "a prompt of no token": rows(prompted, p=lambda: nn.Parameter(torch.randn(0, 16))),
     "nothing left of a head": of(Rotated, "q k v o", tokens),
     "nothing split off": rows(nothing_split_off),
+    "a bias gathered for each head": rows(gathered_by_head, "", v=lambda: L(8, 16), heads=lambda: 4),
 }

@@ -10,6 +10,7 @@ import networks
 import picking
 import pytest
 import reference
+import remembering
 import review
 import sizes
 import strided
@@ -28,6 +29,7 @@ FAMILIES = {
     "review: ": review.PATTERNS,
     "picking: ": picking.PATTERNS,
     "strided: ": strided.PATTERNS,
+    "remembered: ": remembering.PATTERNS,
 }
 PATTERNS = {prefix + label: build for prefix, family in FAMILIES.items() for label, build in family.items()}
 # What is known to fall short: the reason, beginning with what `judge` says.

@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse import shapes
 from amct_pytorch.analyse.earlier import Earlier, Finding
-from amct_pytorch.analyse.known import COPIED, MARK, Call, Info, Logged, Piece, alike, digest_of
+from amct_pytorch.analyse.known import COPIED, MARK, RAGGED, Call, Info, Logged, Piece, alike, digest_of
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.leaks import Made
 from amct_pytorch.analyse.operations import OPERATIONS, STRIDED, Operation, operation
@@ -43,6 +44,8 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
     operations; `freeze` and `fix` say that channels, or a dim of a joint factor, cannot shrink; `labels` ties and
     balances.
     """
+
+    supports_higher_order_operators = True
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.per_group: dict[int, Factor] = {}
         self.magnitudes: dict[str, Norm] = {}  # by name, those that the cut may rescale
         self.repeated: Factor | None = None  # what a dim of one element that is expanded to this many is repeated for
+        self.ragged = False  # whether there was a tensor without a shape
         self.inside = False  # a call of torch: what it compares is not the user's
         self._marked: list[torch.Tensor] = []
         self._frozen: dict[int, Factor] = {}
@@ -293,7 +297,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kind = OPERATIONS.get(func) or operation(func)
         leaves = flatten((args, kwargs)) if kwargs else flatten(args)
         tensors = [t for t in leaves if isinstance(t, torch.Tensor)]
-        before = tuple([tuple(t.shape) for t in tensors])  # an operation in place may change them
+        before = self.sizes(tensors)  # an operation in place may change them
         if self.shapes_only:
             out = shapes.run(func, kind.name, args, kwargs, tensors, self.info)
         else:
@@ -303,7 +307,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if kind.copies or (kind.copies is False and hasattr(args[0], COPIED)):
             for o in flatten(out):
                 setattr(o, COPIED, True)
-        if self.decisions is None or any(r.alias_info is not None for r in func._schema.returns):
+        if self.decisions is None or kind.aliases:
             self._follow(Call(func, kind.name, args, kwargs, out, before), kind, tensors, leaves)
             return out
         if self.script is not None:
@@ -329,6 +333,14 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         found = [o if d is None else d for o, d in zip(flatten(out), own, strict=False)]
         return type(out)(found) if isinstance(out, (tuple, list)) else found[0] if found else out
 
+    def sizes(self, tensors: Sequence[torch.Tensor]) -> tuple[tuple[int, ...], ...]:
+        """The shapes of tensors; RAGGED of a nested one that does not say its own."""
+        try:
+            return tuple([tuple(t.shape) for t in tensors])
+        except RuntimeError:
+            self.ragged = True
+            return tuple([RAGGED if t.is_nested else tuple(t.shape) for t in tensors])
+
     def _follow(self, call: Call, kind: Operation, tensors: list[torch.Tensor], leaves: list[Any]) -> None:
         """Let the labels ride along one operation, and log it."""
         infos = tuple([getattr(t, MARK, None) or self._outsider(t) for t in tensors])
@@ -340,7 +352,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 labelled = True
         out = call.out if isinstance(call.out, (tuple, list)) else (call.out,)
         outs = [o for o in out if isinstance(o, torch.Tensor)]
-        sizes = tuple([tuple(o.shape) for o in outs])
+        sizes = self.sizes(outs)
         scalars = self._scalars(call, kind, leaves)
         alike_ = infos if kind.same else tuple([i.like or i for i in infos])
         of = (kind.key, scalars, sizes, call.shapes, alike_)
@@ -374,7 +386,9 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for f in info.indices:
                 self.freeze(f, f"indices of channels are used by {call.name}")
         produced = len(self.labels.produced)
-        if labelled or (self.repeated is not None and call.name == "expand"):
+        if self.ragged and RAGGED in (*call.shapes, *self.sizes(outs)):
+            self.unknown(call, "a nested tensor, which has no shape, holds its channels")
+        elif labelled or (self.repeated is not None and call.name == "expand"):
             self.rules.get(call.name, unknown)(self, call)
         given = tuple([getattr(o, MARK, None) or Info([]) for o in outs])
         for o, info in zip(outs, given, strict=True):
@@ -438,6 +452,8 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if call.name == "lift_fresh":  # torch.tensor(...): its values
             return (digest_of(call.args[0]),)
         given = [v for v in leaves[kind.scalars] if not isinstance(v, torch.Tensor)]
+        if isinstance(call.func, HigherOrderOperator):  # functions are made anew in each pass
+            given = [v for v in given if not callable(v)]
         scalars = tuple([int(v) if type(v) is Size else v for v in given])
         return scalars if not kind.written else (*scalars, *[hasattr(call.arg(*w), COPIED) for w in kind.written])
 

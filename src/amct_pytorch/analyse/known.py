@@ -17,6 +17,7 @@ MARK = "_channel_labels"
 # On a view of a plain copy, which may be a view of the tensor itself where there are fewer channels: what is written
 # into it reaches that one then.
 COPIED = "_copied"
+RAGGED = (-1,)  # in the place of a shape
 
 
 class Info:

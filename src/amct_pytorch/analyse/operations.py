@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from torch._ops import HigherOrderOperator
+
 from amct_pytorch.analyse.residual import handed_on
 from amct_pytorch.errors import ModelError
 
@@ -32,7 +34,7 @@ class Operation(NamedTuple):
     `name`: for the table of rules; `key`: for the log; `written`: the arguments that it writes; `copies`: its first
     argument (False: it is a view of it, None: neither); `view`: as PyTorch has it; `same`: it gives the very tensor, as
     far as the check goes; `scalars`: which of its arguments are scalars of the log, and no sizes; `computes`: anything
-    at all; `hands_on`: the makers of its arguments.
+    at all; `hands_on`: the makers of its arguments; `aliases`: whether a result may be an argument, or a view of one.
     """
 
     name: str
@@ -44,12 +46,17 @@ class Operation(NamedTuple):
     scalars: slice
     computes: bool
     hands_on: bool
+    aliases: bool
 
 
 OPERATIONS: dict[Any, Operation] = {}
 
 
 def operation(func: Any) -> Operation:
+    if isinstance(func, HigherOrderOperator):  # it takes functions too, and has no schema
+        name = str(func.name())  # type: ignore[no-untyped-call]
+        OPERATIONS[func] = Operation(name, name, (), None, False, False, slice(None), True, handed_on(name), False)
+        return OPERATIONS[func]
     name = func._schema.name.removeprefix("aten::")
     written = [
         (i, a.name) for i, a in enumerate(func._schema.arguments) if a.alias_info is not None and a.alias_info.is_write
@@ -61,8 +68,9 @@ def operation(func: Any) -> Operation:
     # The groups of a depthwise convolution, which come last, are a size.
     scalars = slice(0, -1) if name == "convolution" else slice(last or 0, None if last != 0 else 0)
     computes = not name.startswith("prim::")  # those ask for a property
+    aliases = any(r.alias_info is not None for r in func._schema.returns)
     OPERATIONS[func] = Operation(
-        name, key, tuple(written), copies, func.is_view, name in COPIES, scalars, computes, handed_on(name)
+        name, key, tuple(written), copies, func.is_view, name in COPIES, scalars, computes, handed_on(name), aliases
     )
     return OPERATIONS[func]
 
@@ -70,6 +78,8 @@ def operation(func: Any) -> Operation:
 def operation_name(operation: Any) -> str:
     """The name under which the table has an operation: `mine::op` of `torch.ops.mine.op`."""
     name = operation if isinstance(operation, str) else getattr(operation, "_qualified_op_name", None)
+    if isinstance(operation, HigherOrderOperator):
+        name = operation.name()  # type: ignore[no-untyped-call]
     if name is None and hasattr(operation, "_schema"):
         name = operation._schema.name
     if not isinstance(name, str):

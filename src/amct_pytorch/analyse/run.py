@@ -26,6 +26,7 @@ from amct_pytorch.analyse.earlier import Earlier, Finding
 from amct_pytorch.analyse.groups import Grouping, group
 from amct_pytorch.analyse.known import Info, Logged
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
+from amct_pytorch.analyse.memory import Hashed, Memory, Remembering, remembering
 from amct_pytorch.analyse.rules import TABLE
 from amct_pytorch.analyse.shapes import stand_in
 from amct_pytorch.analyse.size_mode import SizeMode
@@ -62,7 +63,8 @@ class Entry:
 @dataclass(frozen=True)
 class Trace:
     """What one pass left: its log, what is known of the tensors that it `entered` with, what it asks of sizes, which
-    tensors it used, what it decided, and what it `found` of operations, for a pass that takes it over.
+    tensors it used, what it decided, what it `found` of operations, for a pass that takes it over, and what functions
+    that remember were asked.
     """
 
     training: bool
@@ -75,6 +77,7 @@ class Trace:
     decisions: Decisions
     found: Sequence[Finding]
     magnitudes: Mapping[str, Norm]
+    memory: Memory
 
 
 @dataclass(frozen=True)
@@ -200,10 +203,16 @@ def _eval_pass(
 def _pass(
     model: nn.Module, own: Mapping[str, torch.Tensor], arguments: Arguments, options: Options, means: Means
 ) -> tuple[Labels, Passes, Trace]:
-    labels = Labels()
-    entries = enter(labels, model, own, options)
-    passes = Passes(model, own, own, options, means)
-    return labels, passes, passes.trace(labels, entries, arguments, training=False)
+    def run(remember: Sequence[Remembering] | None) -> tuple[Labels, Passes, Trace]:
+        labels = Labels()
+        entries = enter(labels, model, own, options)
+        passes = Passes(model, own, own, options, means, remember=remember)
+        return labels, passes, passes.trace(labels, entries, arguments, training=False)
+
+    try:
+        return run(None)
+    except Hashed:
+        return run(remembering(model))
 
 
 def _train_pass(
@@ -224,6 +233,11 @@ def _train_pass(
         found = first if again and means is not Means.REAL else None
         try:
             ran = passes if again else Passes(model, own, own, options, means)
+            try:
+                return ran.trace(labels, first.entries, arguments, training=True, first=found)
+            except Hashed:
+                labels.forget(known)
+            ran = Passes(model, own, own, options, means, remember=remembering(model))
             return ran.trace(labels, first.entries, arguments, training=True, first=found)
         except Exception:
             labels.forget(known)
@@ -321,7 +335,9 @@ class _Listener:
 class Passes:
     """A copy of the model for analysis, with tensors like those that are `held` in the place of its `own`.
 
-    `prepare`: what else to change about the copy; None: its integers become sizes.
+    `prepare`: what else to change about the copy; None: its integers become sizes. `remember`: the functions that
+    compute anew what they are asked with sizes; None: what they are is not known, and a pass raises Hashed where it
+    would matter.
     """
 
     def __init__(
@@ -332,8 +348,10 @@ class Passes:
         options: Options,
         means: Means,
         prepare: Callable[[nn.Module], None] | None = None,
+        remember: Sequence[Remembering] | None = None,
     ) -> None:
         self.options = options
+        self.remember = remember
         self.means = means
         self.fake = FakeTensorMode(allow_non_fake_inputs=True) if means is Means.FAKE else None
         where = next((t.device for t in own.values() if not t.is_meta), torch.device("cpu"))
@@ -381,7 +399,8 @@ class Passes:
         for name, entry in entries.items():
             if entry.per_group is not None:
                 capture.per_group[id(self.tensors[name])] = entry.per_group
-        self.run(capture, arguments, training)
+        memory = Memory(self.remember)
+        self.run(capture, arguments, training, memory)
         return Trace(
             training,
             self.means,
@@ -393,9 +412,10 @@ class Passes:
             tuple(capture.decisions or ()),
             capture.found,
             capture.magnitudes,
+            memory,
         )
 
-    def run(self, capture: Capture, arguments: Arguments, training: bool) -> None:
+    def run(self, capture: Capture, arguments: Arguments, training: bool, memory: Memory) -> None:
         """One forward pass under `capture`, which the model's own tensors have entered."""
         set_mode(self.model, training)
         if self.means is Means.REAL:
@@ -408,23 +428,30 @@ class Passes:
         sizes = SizeMode(capture, HANDLERS)
         before = leaks.namespaces(self.model)
         try:
-            failure = self._forward(capture, sizes, args, kwargs, training)
+            failure = self._forward(capture, sizes, args, kwargs, training, memory)
         finally:
             capture.leave()
             leaks.empty(capture.made or [], self.model, before)
             for h in hooks:
                 h.remove()
-        if failure:
-            raise Failed(failure)
+        if failure is not None:
+            raise failure
 
     def _forward(
-        self, capture: Capture, sizes: SizeMode, args: tuple[Any, ...], kwargs: dict[str, Any], training: bool
-    ) -> str:
-        """What ended the forward pass, empty where nothing did: an error would keep what its frames hold, and that
-        would look like a cache. On real tensors there is none to look for, and errors leave as they are."""
+        self,
+        capture: Capture,
+        sizes: SizeMode,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        training: bool,
+        memory: Memory,
+    ) -> Failed | Hashed | None:
+        """What ended the forward pass, None where nothing did: the error itself would keep what its frames hold, and
+        that would look like a cache. On real tensors there is none to look for, and errors leave as they are."""
+        quiet, kept = _quiet(self.tensors.values()), memory.kept()
+        fake = self.fake or contextlib.nullcontext()
         try:
-            fake = self.fake or contextlib.nullcontext()
-            with torch.set_grad_enabled(training), _quiet(self.tensors.values()), _uncompiled(), fake, capture, sizes:
+            with torch.set_grad_enabled(training), quiet, _uncompiled(), kept, fake, capture, sizes:
                 out = self.model(*args, **kwargs)
                 out = list(out) if isinstance(out, types.GeneratorType) else out
             sizes.settle_pieces()
@@ -432,8 +459,10 @@ class Passes:
         except Exception as e:
             if self.means is Means.REAL:
                 raise
-            return line_of(e)
-        return ""
+            return Failed(line_of(e))
+        except Hashed:
+            return Hashed()
+        return None
 
     def _inputs(self, arguments: Arguments) -> Arguments:
         args, kwargs = arguments

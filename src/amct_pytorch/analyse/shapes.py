@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch._ops import HigherOrderOperator
 
 Shape = Callable[..., Any]
 META = torch.device("meta")
@@ -34,6 +35,8 @@ def run(
         out = rule(*args, **kwargs)
         if out is not NotImplemented:
             return out
+    if isinstance(func, HigherOrderOperator):
+        return func(*_moved(args), **_moved(kwargs))
     if not tensors or name in FACTORIES or "device" in kwargs:
         return _made(func, name, args, kwargs, tensors)
     writes = tensors and not tensors[0].is_meta and func._schema.is_mutable

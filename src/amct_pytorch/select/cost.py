@@ -16,8 +16,8 @@ def macs(log: Iterable[Logged]) -> int:
 def _one(op: Logged) -> int:
     name = op.name.removeprefix("aten.").partition(".")[0]
     shapes = op.shapes_in
-    if not all(isinstance(n, int) for shape in (*shapes, *op.shapes) for n in shape):
-        return 0  # of a jagged tensor
+    if not all(isinstance(n, int) and n >= 0 for shape in (*shapes, *op.shapes) for n in shape):
+        return 0  # of a nested tensor
     if name == "convolution":
         x, w = shapes[:2]
         transposed = next((a for a in op.scalars if isinstance(a, bool)), False)

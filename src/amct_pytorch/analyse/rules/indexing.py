@@ -128,7 +128,8 @@ def gather(capture: Capture, call: Call) -> None:
     x, dim, at = call.args[0], call.args[1] % max(call.args[0].ndim, 1), call.args[2]
     shorter = [d for d in range(at.ndim) if at.shape[d] != x.shape[d]]
     factors = capture.fixed(capture.factors(x), [dim, *shorter], INDEXED)
-    capture.put(call.out, capture.merge([(None, factors), (at, capture.factors(at))], x.ndim))
+    one = x.narrow(dim, 0, min(1, x.shape[dim]))  # a shorter index would take the first of what has no labels
+    capture.put(call.out, capture.merge([(one, factors), (at, capture.factors(at))], x.ndim))
 
 
 def scatter(capture: Capture, call: Call) -> None:
