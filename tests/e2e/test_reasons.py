@@ -134,6 +134,21 @@ def test_nested_tensors_are_no_error(layout: torch.layout) -> None:
     assert distance([small(sentences).detach()], [twin(sentences).detach()]) < 1e-10
 
 
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda t: t.flatten(2).transpose(1, 2).reshape(t.shape),  # (positions, channels) as (channels, positions)
+        lambda t: t.reshape(2, 8, 8, 16).permute(0, 3, 1, 2),  # (channels, positions) as (positions, channels)
+    ],
+)
+def test_channels_that_change_places_with_positions_stay(fn: Any) -> None:
+    """What went at one size of the image would be something else at another."""
+    model, x = Net(lambda s, x: s.b(fn(s.a(x))), a=conv(3, 16), b=conv(16, 8)), torch.randn(2, 3, 8, 8)
+    plan = planned(model, x)
+    assert not plan.removals
+    assert "positions change places" in reasons(plan)
+
+
 def test_a_rule_of_the_callers() -> None:
     def pointwise(capture: Capture, call: Call) -> None:
         capture.put(call.out, capture.factors(call.args[0]))

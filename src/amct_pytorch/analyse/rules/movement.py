@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,7 +30,29 @@ def reshape(capture: Capture, call: Call) -> None:
             capture.put(out, _of_nothing(capture, x, before, after))
             return
         before, after = one, two
-    put_joint(capture, out, _apart(capture, [lb.reshape(f, before, after) for f in capture.factors(x)]))
+    moved = []
+    for f in capture.factors(x):
+        g = lb.reshape(f, before, after)
+        if len(lb.dims(g)) > 1 and _change_places(f, before, after):
+            capture.freeze(f, "channels and positions change places, and which ones depends on how many positions")
+        else:
+            moved.append(g)
+    put_joint(capture, out, _apart(capture, moved))
+
+
+def _change_places(factor: Factor, before: Sequence[int], after: Sequence[int]) -> bool:
+    """Whether a reshape does what only a permute can: (positions, channels) become (channels, positions), or the other
+    way round."""
+    varied = set(lb.dims(factor))
+    for old, new in lb.blocks(before, after):
+        wide = [d for d in old if before[d] > 1]
+        channels = math.prod(before[d] for d in wide if d in varied)
+        positions = math.prod(before[d] for d in wide if d not in varied)
+        if channels > 1 and positions > 1:
+            first = positions if wide[0] in varied else channels
+            if first in itertools.accumulate((after[d] for d in new[:-1]), operator.mul):
+                return True
+    return False
 
 
 def _of_nothing(capture: Capture, x: torch.Tensor, before: Sequence[int], after: Sequence[int]) -> list[Factor]:
