@@ -17,14 +17,22 @@ import torch
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
-PROGRAMS = ("create", "zoo", "memory", "restore", "masks", "train_step", "residual_width", "scaling")
+# By the name of the section: the program, and how it is called.
+PROGRAMS = {
+    **{name: [f"{name}.py"] for name in ("create", "memory", "restore", "masks", "train_step", "residual_width")},
+    "scaling": ["scaling.py"],
+    "zoo": ["zoo.py", "--alone"],
+    "zoo_convnets": ["zoo.py", "--convnets", "--size", "224"],
+}
 
 
 def section(name: str) -> str:
-    program = HERE / f"{name}.py"
-    words = ast.get_docstring(ast.parse(program.read_text(encoding="utf-8"))) or name
-    done = subprocess.run([sys.executable, str(program)], check=True, capture_output=True, text=True)
-    return f"## {name}\n\n{words.splitlines()[0]}\n\n`python benchmarks/{name}.py`\n\n{done.stdout.strip()}\n"
+    program, *options = PROGRAMS[name]
+    words = ast.get_docstring(ast.parse((HERE / program).read_text(encoding="utf-8"))) or name
+    call = [sys.executable, str(HERE / program), *options]
+    done = subprocess.run(call, check=True, capture_output=True, text=True)
+    command = " ".join(["python", f"benchmarks/{program}", *options])
+    return f"## {name}\n\n{words.splitlines()[0]}\n\n`{command}`\n\n{done.stdout.strip()}\n"
 
 
 def written() -> dict[str, str]:

@@ -22,7 +22,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import amct_pytorch as amct
-from amct_pytorch.analyse.run import Options, analyse
+from amct_pytorch.analyse.passes import Options
+from amct_pytorch.analyse.run import analyse
 
 CONFIG = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
 

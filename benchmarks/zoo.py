@@ -4,10 +4,13 @@ Prints the median over the convolutional networks that Torch-Pruning prunes of c
 record included, to those of its graph and prune; how many architectures create in at most three forward passes plus
 0.3 s; and those that do not. Float32, eval mode, one thread; per network the median of the rounds. A network
 has a process of its own with 12 GB of memory: where Torch-Pruning needs more, it does not prune the network, and where
-it needs more than a minute, it counts as a minute. The zoo's images are small, 64x64 mostly; with --size the
-convolutional networks that take any size get such ones. --alone leaves Torch-Pruning out.
+it needs more than a minute, it counts as a minute. --alone leaves Torch-Pruning out, --convnets the other networks.
 
-    python benchmarks/zoo.py [--rounds 1] [--size 224] [--alone] [NAME ...]
+The zoo's images are small, 64x64 mostly, where Torch-Pruning's forward and backward passes cost next to nothing, and
+create, which makes no such pass, takes as long as it does; with --size the convolutional networks that take any size
+get images of that size.
+
+    python benchmarks/zoo.py [--rounds 1] [--size 224] [--alone] [--convnets] [NAME ...]
 """
 
 from __future__ import annotations
@@ -137,10 +140,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--size", type=int)
     parser.add_argument("--alone", action="store_true")
+    parser.add_argument("--convnets", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     members = [a for a in ARCHITECTURES if not options.names or a.name in options.names]
+    members = [a for a in members if a.kind == "convnet" or not options.convnets]
     ratios, within, slow = [], 0, []
     for i, member in enumerate(members):
         ours, one, peer = apart(member, options.rounds, options.size, options.alone)

@@ -18,7 +18,8 @@ from torch import nn
 
 from amct_pytorch.analyse.groups import units_of
 from amct_pytorch.analyse.known import Info, Logged
-from amct_pytorch.analyse.run import Arguments, Facts, Means, Options, Passes, Trace, line_of
+from amct_pytorch.analyse.passes import Arguments, Means, Options, Passes, Trace, line_of
+from amct_pytorch.analyse.run import Facts
 from amct_pytorch.apply.compose import removals_by_tensor
 from amct_pytorch.apply.cut import cut_shape, cut_tensor
 from amct_pytorch.apply.sizes import apply_sizes, layer_sizes

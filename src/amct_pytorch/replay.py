@@ -11,7 +11,7 @@ from amct_pytorch.analyse.capture import Capture
 from amct_pytorch.analyse.known import MARK, Call, Info, Logged
 from amct_pytorch.analyse.labels import Factor, Labels
 from amct_pytorch.analyse.operations import Operation
-from amct_pytorch.analyse.run import Trace
+from amct_pytorch.analyse.passes import Trace
 from amct_pytorch.analyse.sizes import Expression
 from amct_pytorch.analyse.values import tensors_of
 from amct_pytorch.verify import Verifier

@@ -11,7 +11,7 @@ from torch import nn
 from amct_pytorch.analyse.capture import Capture, Rule
 from amct_pytorch.analyse.known import Call
 from amct_pytorch.analyse.operations import operation_name
-from amct_pytorch.analyse.run import Options
+from amct_pytorch.analyse.passes import Options
 from amct_pytorch.errors import AmctWarning, ConfigError, ModelError
 
 

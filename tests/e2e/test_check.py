@@ -17,7 +17,8 @@ from torch import nn
 import amct_pytorch as amct
 from amct_pytorch.analyse.capture import Capture
 from amct_pytorch.analyse.known import Call
-from amct_pytorch.analyse.run import Options, analyse
+from amct_pytorch.analyse.passes import Options
+from amct_pytorch.analyse.run import analyse
 from amct_pytorch.apply.shrink import shrink
 from amct_pytorch.check import check
 from amct_pytorch.config import ChannelSparsity

@@ -13,7 +13,8 @@ from torch import nn
 
 import amct_pytorch as amct
 from amct_pytorch.analyse.groups import Group, kept_labels
-from amct_pytorch.analyse.run import Facts, Options, analyse
+from amct_pytorch.analyse.passes import Options
+from amct_pytorch.analyse.run import Facts, analyse
 from amct_pytorch.analyse.sizes import solve
 from amct_pytorch.config import ChannelSparsity
 from amct_pytorch.select.plan import Choice, Selector

@@ -1,0 +1,348 @@
+"""One forward pass over a copy of the model, in which labels ride along: on tensors without data, or real ones."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import types
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from amct_pytorch.analyse import labels as lb
+from amct_pytorch.analyse import leaks
+from amct_pytorch.analyse.calls import HANDLERS
+from amct_pytorch.analyse.capture import Capture, Rule
+from amct_pytorch.analyse.earlier import Earlier, Finding
+from amct_pytorch.analyse.known import Info, Logged
+from amct_pytorch.analyse.labels import Factor, Labels, Reason
+from amct_pytorch.analyse.memory import Hashed, Memory, Remembering
+from amct_pytorch.analyse.rules import TABLE
+from amct_pytorch.analyse.shapes import stand_in
+from amct_pytorch.analyse.size_mode import SizeMode
+from amct_pytorch.analyse.sizes import Equation, Expression, mark
+from amct_pytorch.analyse.values import flatten
+from amct_pytorch.inputs import map_tensors
+from amct_pytorch.record import Axis, Norm
+from amct_pytorch.structure import copy_structure, named_modules, set_mode
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+Decisions = Sequence[tuple[str, list[Any]]]
+
+
+class Means(Enum):
+    """What a pass runs on: tensors without data; fake ones, which say that they are on their device; the real ones."""
+
+    SHAPES = "shapes"
+    FAKE = "fake"
+    REAL = "real"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The labels of one parameter or buffer: its factors, and those of a grouped convolution's per-group axis."""
+
+    factors: tuple[Factor, ...]
+    per_group: Factor | None = None
+
+    def all(self) -> tuple[Factor, ...]:
+        return self.factors if self.per_group is None else (*self.factors, self.per_group)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one pass left: its log, what is known of the tensors that it `entered` with, what it asks of sizes, which
+    tensors it used, what it decided, what it `found` of operations, for a pass that takes it over, and what functions
+    that remember were asked.
+    """
+
+    training: bool
+    means: Means
+    entries: Mapping[str, Entry]
+    entered: Mapping[str, Info]
+    log: Sequence[Logged]
+    equations: Sequence[Equation]
+    touched: frozenset[str]
+    decisions: Decisions
+    found: Sequence[Finding]
+    magnitudes: Mapping[str, Norm]
+    memory: Memory
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user teaches the analysis: rules of operations, and modules to leave whole."""
+
+    rules: Mapping[str, Rule]
+    opaque: tuple[Any, ...] = ()
+
+
+class Failed(Exception):
+    """A pass without data failed: the kind of error, and the first line of what it says."""
+
+
+def line_of(e: Exception) -> str:
+    """The kind of an error, and the first line of what it says."""
+    return str(e) if isinstance(e, Failed) else f"{type(e).__name__}: {next(iter(str(e).splitlines()), '')}"
+
+
+def tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Every parameter and buffer by its (first) name."""
+    parameters: dict[str, torch.Tensor] = {}
+    buffers: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for prefix, module in named_modules(model):
+        dot = prefix and f"{prefix}."
+        for found, own in ((parameters, module._parameters), (buffers, module._buffers)):
+            for name, t in own.items():
+                if t is not None and id(t) not in seen:
+                    seen.add(id(t))
+                    found[dot + name] = t
+    return {**parameters, **buffers}
+
+
+def enter(labels: Labels, model: nn.Module, own: Mapping[str, torch.Tensor], options: Options) -> dict[str, Entry]:
+    """Fresh labels for each axis of each floating-point parameter and buffer of a model: `own`, by name."""
+    entries = {}
+    grouped = {
+        f"{name}.weight": m
+        for name, m in named_modules(model)
+        if isinstance(m, nn.modules.conv._ConvNd) and m.groups > 1 and _plain_convolution(m)
+    }
+    whole = {n for n, _ in _opaque(model, options.opaque)}
+    for name, t in own.items():
+        if t.ndim == 0 or not t.is_floating_point():
+            continue
+        if any(name.startswith(f"{w}.") or not w for w in whole):
+            continue
+        conv = grouped.get(name)
+        factors, per_group = [], None
+        for d, n in enumerate(t.shape):
+            if d == 1 and conv is not None and (n > 1 or conv.transposed):
+                if conv.transposed and conv.groups == conv.in_channels and n == 1:
+                    continue
+                per_group = labels.fresh(n * conv.groups, Axis(name, 1))
+            elif n > 1:
+                factors.append(lb.place(labels.fresh(n, Axis(name, d)), d, t.ndim))
+        entries[name] = Entry(tuple(factors), per_group)
+    return entries
+
+
+def _plain_convolution(m: nn.Module) -> bool:
+    """Whether its forward is torch's own, so that its weight goes nowhere but into the convolution."""
+    return type(m).forward in (
+        nn.Conv1d.forward,
+        nn.Conv2d.forward,
+        nn.Conv3d.forward,
+        nn.ConvTranspose1d.forward,
+        nn.ConvTranspose2d.forward,
+        nn.ConvTranspose3d.forward,
+    ) and not nn.utils.parametrize.is_parametrized(m)
+
+
+def _opaque(model: nn.Module, opaque: Sequence[Any]) -> list[tuple[str, nn.Module]]:
+    return [
+        (name, m)
+        for name, m in (named_modules(model) if opaque else ())
+        if any(isinstance(m, o) if isinstance(o, type) else m is o for o in opaque)
+    ]
+
+
+class _Listener:
+    """Whom the sizes of a copy tell of comparisons; apart from `Passes`, so that no copy refers to itself."""
+
+    def __init__(self) -> None:
+        self.capture: Capture | None = None
+
+    def compared(self, left: Expression, right: Expression) -> None:
+        if self.capture is not None:
+            self.capture.compared(left, right)
+
+
+class Passes:
+    """A copy of the model for analysis, with tensors like those that are `held` in the place of its `own`.
+
+    `prepare`: what else to change about the copy; None: its integers become sizes. `remember`: the functions that
+    compute anew what they are asked with sizes; None: what they are is not known, and a pass raises Hashed where it
+    would matter.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        own: Mapping[str, torch.Tensor],
+        held: Mapping[str, torch.Tensor],
+        options: Options,
+        means: Means,
+        prepare: Callable[[nn.Module], None] | None = None,
+        remember: Sequence[Remembering] | None = None,
+    ) -> None:
+        self.options = options
+        self.remember = remember
+        self.means = means
+        self.fake = FakeTensorMode(allow_non_fake_inputs=True) if means is Means.FAKE else None
+        where = next((t.device for t in own.values() if not t.is_meta), torch.device("cpu"))
+        self.device = where if means is Means.SHAPES else None
+        self.tensors = {n: self._stand_in(t, own[n]) for n, t in held.items()}
+        self.model = copy_structure(model, {id(own[n]): t for n, t in self.tensors.items()})
+        self.listener = _Listener()
+        if prepare is None:
+            mark(self.model, self.listener.compared, model)
+        else:
+            prepare(self.model)
+        self.names = {id(m): n for n, m in named_modules(self.model)}
+        self.whole = [m for _, m in _opaque_copies(model, self.model, options.opaque)]
+
+    def _stand_in(self, t: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+        if self.means is Means.SHAPES:
+            new = stand_in(t)
+        elif self.fake is None:
+            new = t.detach().clone()  # some forwards write
+        else:
+            with self.fake:
+                new = torch.empty(t.shape, dtype=t.dtype, device=own.device)
+        if type(own) is nn.Parameter or isinstance(own, nn.Parameter):
+            new._is_param = True
+        return new.requires_grad_() if own.requires_grad else new
+
+    def trace(
+        self,
+        labels: Labels,
+        entries: Mapping[str, Entry],
+        arguments: Arguments,
+        training: bool,
+        first: Trace | None = None,
+    ) -> Trace:
+        """What one forward pass leaves; `first`: what another one left. Errors of the forward pass leave as they are.
+
+        Nothing is asked of rules again that they said in the other pass, of the same operation on the same tensors.
+        """
+        earlier = None if first is None else Earlier(first.entered, first.found, len(first.log))
+        capture = Capture(labels, {**TABLE, **self.options.rules}, self.names, self.device, earlier)
+        if self.means is Means.REAL:
+            capture.decisions = []
+        for name, t in self.tensors.items():
+            capture.enter(name, t, entries[name].factors if name in entries else ())
+        for name, entry in entries.items():
+            if entry.per_group is not None:
+                capture.per_group[id(self.tensors[name])] = entry.per_group
+        memory = Memory(self.remember)
+        self.run(capture, arguments, training, memory)
+        return Trace(
+            training,
+            self.means,
+            entries,
+            capture.entered,
+            capture.log,
+            capture.equations,
+            frozenset(capture.touched),
+            tuple(capture.decisions or ()),
+            capture.found,
+            capture.magnitudes,
+            memory,
+        )
+
+    def run(self, capture: Capture, arguments: Arguments, training: bool, memory: Memory) -> None:
+        """One forward pass under `capture`, which the model's own tensors have entered."""
+        set_mode(self.model, training)
+        if self.means is Means.REAL:
+            capture.made = None
+        self.listener.capture = capture
+        hooks = [m.register_forward_pre_hook(_freezing(capture), with_kwargs=True) for m in self.whole]
+        args, kwargs = self._inputs(arguments)
+        for i, t in enumerate(t for t in flatten((args, kwargs)) if isinstance(t, torch.Tensor)):
+            capture.enter(f"input {i}", t, (), static=False)
+        sizes = SizeMode(capture, HANDLERS)
+        before = leaks.namespaces(self.model)
+        try:
+            failure = self._forward(capture, sizes, args, kwargs, training, memory)
+        finally:
+            capture.leave()
+            leaks.empty(capture.made or [], self.model, before)
+            for h in hooks:
+                h.remove()
+        if failure is not None:
+            raise failure
+
+    def _forward(
+        self,
+        capture: Capture,
+        sizes: SizeMode,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        training: bool,
+        memory: Memory,
+    ) -> Failed | Hashed | None:
+        """What ended the forward pass, None where nothing did: the error itself would keep what its frames hold, and
+        that would look like a cache. On real tensors there is none to look for, and errors leave as they are."""
+        quiet, kept = _quiet(self.tensors.values()), memory.kept()
+        fake = self.fake or contextlib.nullcontext()
+        try:
+            with torch.set_grad_enabled(training), quiet, _uncompiled(), kept, fake, capture, sizes:
+                out = self.model(*args, **kwargs)
+                out = list(out) if isinstance(out, types.GeneratorType) else out
+            sizes.settle_pieces()
+            capture.outputs(out)
+        except Exception as e:
+            if self.means is Means.REAL:
+                raise
+            return Failed(line_of(e))
+        except Hashed:
+            return Hashed()
+        return None
+
+    def _inputs(self, arguments: Arguments) -> Arguments:
+        args, kwargs = arguments
+        return tuple(map_tensors(list(args), self._input)), map_tensors(kwargs, self._input)
+
+    def _input(self, t: torch.Tensor) -> torch.Tensor:
+        if self.means is Means.SHAPES:
+            return stand_in(t)
+        return t.detach().clone() if self.fake is None else self.fake.from_tensor(t, static_shapes=True)
+
+
+def _freezing(capture: Capture) -> Any:
+    def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+        for t in flatten((args, kwargs)):
+            for f in capture.factors(t):
+                capture.labels.freeze(
+                    f, Reason("it reaches a module that is left whole", capture.names.get(id(module), ""))
+                )
+
+    return hook
+
+
+def _opaque_copies(model: nn.Module, twin: nn.Module, opaque: Sequence[Any]) -> list[tuple[str, nn.Module]]:
+    return [(name, twin.get_submodule(name)) for name, _ in _opaque(model, opaque)]
+
+
+def _uncompiled() -> contextlib.AbstractContextManager[Any]:
+    """Functions that the forward has compiled run as they are written."""
+    stance: contextlib.AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+@contextlib.contextmanager
+def _quiet(held: Collection[torch.Tensor]) -> Iterator[None]:
+    """Fused inference paths, which hide their operations, are off; no random state moves; torch logs no failed try."""
+    devices = sorted({t.device.index for t in held if t.device.type == "cuda"})
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    disabled, logger.disabled = logger.disabled, True
+    fast = torch.backends.mha.get_fastpath_enabled()
+    states = random.getstate(), np.random.get_state()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        logger.disabled = disabled
+        torch.backends.mha.set_fastpath_enabled(fast)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
