@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import amct_pytorch as amct
+from amct_pytorch.analyse.sizes import Size
 
 CONFIG = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
 X = torch.randn(2, 4)
@@ -138,3 +139,41 @@ def test_what_the_copy_keeps_is_not_searched_for(monkeypatch: pytest.MonkeyPatch
     plan = amct.plan(model, X, CONFIG)
     assert [g.after for g in plan.summary.groups] == [4]
     assert model.last is model.mean is None
+
+
+@functools.lru_cache
+def heads_of(width: int, size: int) -> tuple[int, int]:
+    return width // size, size
+
+
+class Headed(nn.Module):
+    """Attention whose heads a function tells, which remembers; `fails`: the forward ends with an error after it."""
+
+    def __init__(self, fails: bool = False) -> None:
+        super().__init__()
+        self.size, self.fails = 4, fails
+        self.q, self.k, self.v, self.o = (nn.Linear(16, 16) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = [part(x) for part in (self.q, self.k, self.v)]
+        q, k, v = (t.unflatten(-1, heads_of(t.shape[-1], self.size)).transpose(1, 2) for t in parts)
+        if self.fails:
+            raise ValueError("in the forward")
+        out: torch.Tensor = self.o(((q @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).flatten(2))
+        return out
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_functions_that_remember_are_what_they_were(fails: bool) -> None:
+    before, x = heads_of, torch.randn(2, 5, 16)
+    before.cache_clear()
+    if fails:
+        with pytest.raises(amct.ModelError, match="in the forward"):
+            amct.plan(Headed(fails), x, CONFIG)
+    else:
+        plan = amct.plan(Headed(), x, CONFIG)
+        assert any(axis.tensor == "q.weight" for axis in plan.removals)
+    assert heads_of is before
+    assert Size.__hash__ is int.__hash__
+    assert [type(n) for n in heads_of(16, 4)] == [int, int]  # and no sizes of the analysis
+    assert {type(n) for n in heads_of(8, 4)} == {int}
