@@ -154,8 +154,8 @@ def main() -> None:
         slow += [f"{member.name} {ours:.2f} ({one:.3f})"] if ours > PASSES * one + EXTRA else []
         against = f"{ours / peer:.2f}" if peer else "-"
         print(f"{i + 1}/{len(members)} {member.name} {ours:.3f} {one:.4f} {against}", file=sys.stderr, flush=True)
+    print("| | measured | aim |\n| --- | --- | --- |")
     if ratios:
-        print("| | measured | aim |\n| --- | --- | --- |")
         print(f"| create / Torch-Pruning, median of {len(ratios)} | {statistics.median(ratios):.2f} | {AIM} |")
     print(f"| within 3 forward passes + 0.3 s | {within} of {len(members)} | all |")
     print(f"\nAbove, with the seconds of create and of a forward pass: {', '.join(slow) or 'none'}.")

@@ -42,6 +42,11 @@ def named_modules(model: nn.Module, every_name: bool = False) -> list[tuple[str,
     return found
 
 
+def classes(model: nn.Module) -> set[type]:
+    """The classes of a model's modules, and their bases."""
+    return {base for kind in {type(module) for _, module in named_modules(model)} for base in kind.__mro__}
+
+
 def _walk(module: nn.Module, name: str, found: list[tuple[str, nn.Module]], seen: set[nn.Module] | None) -> None:
     if seen is not None:
         if module in seen:

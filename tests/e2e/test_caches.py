@@ -147,31 +147,33 @@ def heads_of(width: int, size: int) -> tuple[int, int]:
 
 
 class Headed(nn.Module):
-    """Attention whose heads a function tells, which remembers; `fails`: the forward ends with an error after it."""
+    """Attention whose heads a function tells, which remembers; `fails`: the forward ends with an error after it;
+    `late`: it is asked in train mode alone."""
 
-    def __init__(self, fails: bool = False) -> None:
+    def __init__(self, fails: bool = False, late: bool = False) -> None:
         super().__init__()
-        self.size, self.fails = 4, fails
+        self.size, self.fails, self.late = 4, fails, late
         self.q, self.k, self.v, self.o = (nn.Linear(16, 16) for _ in range(4))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         parts = [part(x) for part in (self.q, self.k, self.v)]
-        q, k, v = (t.unflatten(-1, heads_of(t.shape[-1], self.size)).transpose(1, 2) for t in parts)
+        told = heads_of if self.training or not self.late else divmod
+        q, k, v = (t.unflatten(-1, (told(t.shape[-1], self.size)[0], self.size)).transpose(1, 2) for t in parts)
         if self.fails:
             raise ValueError("in the forward")
         out: torch.Tensor = self.o(((q @ k.transpose(-2, -1)).softmax(-1) @ v).transpose(1, 2).flatten(2))
         return out
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_functions_that_remember_are_what_they_were(fails: bool) -> None:
+@pytest.mark.parametrize(("fails", "late"), [(False, False), (True, False), (False, True)])
+def test_functions_that_remember_are_what_they_were(fails: bool, late: bool) -> None:
     before, x = heads_of, torch.randn(2, 5, 16)
     before.cache_clear()
     if fails:
         with pytest.raises(amct.ModelError, match="in the forward"):
             amct.plan(Headed(fails), x, CONFIG)
     else:
-        plan = amct.plan(Headed(), x, CONFIG)
+        plan = amct.plan(Headed(late=late).eval(), x, CONFIG)
         assert any(axis.tensor == "q.weight" for axis in plan.removals)
     assert heads_of is before
     assert Size.__hash__ is int.__hash__

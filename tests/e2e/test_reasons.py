@@ -78,6 +78,19 @@ def test_an_unknown_operation_is_named_with_its_module_and_count() -> None:
     assert {a.tensor for a in plan.removals} == {"b.weight", "b.bias", "c.weight"}
 
 
+def test_channels_that_two_layers_make_are_counted_once() -> None:
+    model, inputs, _ = net(
+        lambda s, x: s.c(s.m(s.a(x) + s.b(x))),
+        "",
+        a=lambda: conv(3, 16),
+        b=lambda: conv(3, 16),
+        m=Unknown,
+        c=lambda: conv(16, 8),
+    )()
+    (left,) = [left for left in planned(model, inputs).summary.left if "special_bessel_j0" in left.reason]
+    assert left.channels == 16
+
+
 class Flexible(nn.Module):
     """Attention that takes functions, for which PyTorch has an operation of a higher order; and a feed-forward part."""
 

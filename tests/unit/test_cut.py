@@ -115,3 +115,9 @@ def test_order_of_memory_stays(removals: dict[int, Removal]) -> None:
 def test_meta_stays_meta() -> None:
     cut = cut_tensor(torch.empty(8, 4, device="meta"), {0: Removal(8, (1,)), 1: Removal(4, (0, 3))})
     assert (cut.device.type, tuple(cut.shape)) == ("meta", (7, 2))
+
+
+@pytest.mark.parametrize("indices", [(1, 1), (2, 1)])
+def test_indices_that_go_are_sorted_and_distinct(indices: tuple[int, ...]) -> None:
+    with pytest.raises(RecordError, match="sorted and distinct"):
+        Removal(4, indices)

@@ -354,8 +354,8 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         outs = [o for o in out if isinstance(o, torch.Tensor)]
         sizes = self.sizes(outs)
         scalars = self._scalars(call, kind, leaves)
-        alike_ = infos if kind.same else tuple([i.like or i for i in infos])
-        of = (kind.key, scalars, sizes, call.shapes, alike_)
+        operands = infos if kind.same else tuple([i.like or i for i in infos])
+        of = (kind.key, scalars, sizes, call.shapes, operands)
         before = len(self.pieces)
         found = self.earlier.take(of, labelled) if self.earlier is not None and self.repeated is None else None
         given = self._labelled(call, kind, infos, outs, labelled) if found is None else self._recalled(found, outs)

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from amct_pytorch.errors import AmctWarning
-from amct_pytorch.structure import named_modules
+from amct_pytorch.structure import classes, named_modules
 
 Made = list[weakref.ref[torch.Tensor]]
 Namespaces = list[tuple[Any, dict[str, Any]]]
@@ -29,8 +29,7 @@ _DEPTH = 4  # how deep in containers of containers a cache may keep a tensor
 
 def namespaces(model: nn.Module) -> Namespaces:
     """The classes of a model's modules and the files that define them, with what their names stand for now."""
-    classes = {base for kind in {type(module) for _, module in named_modules(model)} for base in kind.__mro__}
-    own = [c for c in classes if c.__module__.partition(".")[0] not in ("torch", "builtins")]
+    own = [c for c in classes(model) if c.__module__.partition(".")[0] not in ("torch", "builtins")]
     files = {c.__module__: sys.modules[c.__module__] for c in own if c.__module__ in sys.modules}
     return [(owner, dict(vars(owner))) for owner in (*own, *files.values())]
 

@@ -23,7 +23,7 @@ from amct_pytorch.analyse.capture import Capture, Rule
 from amct_pytorch.analyse.earlier import Earlier, Finding
 from amct_pytorch.analyse.known import Info, Logged
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
-from amct_pytorch.analyse.memory import Hashed, Memory, Remembering
+from amct_pytorch.analyse.memoized import Hashed, Memoized, Memory
 from amct_pytorch.analyse.rules import TABLE
 from amct_pytorch.analyse.shapes import stand_in
 from amct_pytorch.analyse.size_mode import SizeMode
@@ -169,7 +169,7 @@ class _Listener:
 class Passes:
     """A copy of the model for analysis, with tensors like those that are `held` in the place of its `own`.
 
-    `prepare`: what else to change about the copy; None: its integers become sizes. `remember`: the functions that
+    `prepare`: what else to change about the copy; None: its integers become sizes. `memoized`: the functions that
     compute anew what they are asked with sizes; None: what they are is not known, and a pass raises Hashed where it
     would matter.
     """
@@ -182,10 +182,10 @@ class Passes:
         options: Options,
         means: Means,
         prepare: Callable[[nn.Module], None] | None = None,
-        remember: Sequence[Remembering] | None = None,
+        memoized: Sequence[Memoized] | None = None,
     ) -> None:
         self.options = options
-        self.remember = remember
+        self.memoized = memoized
         self.means = means
         self.fake = FakeTensorMode(allow_non_fake_inputs=True) if means is Means.FAKE else None
         where = next((t.device for t in own.values() if not t.is_meta), torch.device("cpu"))
@@ -233,7 +233,7 @@ class Passes:
         for name, entry in entries.items():
             if entry.per_group is not None:
                 capture.per_group[id(self.tensors[name])] = entry.per_group
-        memory = Memory(self.remember)
+        memory = Memory(self.memoized)
         self.run(capture, arguments, training, memory)
         return Trace(
             training,
@@ -259,10 +259,9 @@ class Passes:
         args, kwargs = self._inputs(arguments)
         for i, t in enumerate(t for t in flatten((args, kwargs)) if isinstance(t, torch.Tensor)):
             capture.enter(f"input {i}", t, (), static=False)
-        sizes = SizeMode(capture, HANDLERS)
         before = leaks.namespaces(self.model)
         try:
-            failure = self._forward(capture, sizes, args, kwargs, training, memory)
+            failure = self._forward(capture, args, kwargs, training, memory)
         finally:
             capture.leave()
             leaks.empty(capture.made or [], self.model, before)
@@ -274,7 +273,6 @@ class Passes:
     def _forward(
         self,
         capture: Capture,
-        sizes: SizeMode,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         training: bool,
@@ -282,6 +280,7 @@ class Passes:
     ) -> Failed | Hashed | None:
         """What ended the forward pass, None where nothing did: the error itself would keep what its frames hold, and
         that would look like a cache. On real tensors there is none to look for, and errors leave as they are."""
+        sizes = SizeMode(capture, HANDLERS)
         quiet, kept = _quiet(self.tensors.values()), memory.kept()
         fake = self.fake or contextlib.nullcontext()
         try:

@@ -5,19 +5,22 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from amct_pytorch.analyse.groups import Grouping, group
 from amct_pytorch.analyse.labels import Labels, Reason
-from amct_pytorch.analyse.memory import Hashed, Remembering, remembering
+from amct_pytorch.analyse.memoized import Hashed, Memoized, memoized
 from amct_pytorch.analyse.passes import Arguments, Entry, Means, Options, Passes, Trace, enter, line_of, tensors
 from amct_pytorch.analyse.sizes import Equation, couple
 from amct_pytorch.errors import ModelError
 from amct_pytorch.record import Norm
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -135,16 +138,21 @@ def _eval_pass(
 def _pass(
     model: nn.Module, own: Mapping[str, torch.Tensor], arguments: Arguments, options: Options, means: Means
 ) -> tuple[Labels, Passes, Trace]:
-    def run(remember: Sequence[Remembering] | None) -> tuple[Labels, Passes, Trace]:
+    def run(functions: Sequence[Memoized] | None) -> tuple[Labels, Passes, Trace]:
         labels = Labels()
         entries = enter(labels, model, own, options)
-        passes = Passes(model, own, own, options, means, remember=remember)
+        passes = Passes(model, own, own, options, means, memoized=functions)
         return labels, passes, passes.trace(labels, entries, arguments, training=False)
 
+    return _with_memoized(model, run)
+
+
+def _with_memoized(model: nn.Module, run: Callable[[Sequence[Memoized] | None], Found]) -> Found:
+    """A pass without a look at what functions remember; with one where it would matter."""
     try:
         return run(None)
     except Hashed:
-        return run(remembering(model))
+        return run(memoized(model))
 
 
 def _train_pass(
@@ -158,19 +166,20 @@ def _train_pass(
 ) -> Trace:
     """On what the eval pass ran on, on fake tensors, on a copy of the real ones where the forward looks at values."""
     known = labels.marks()
+
+    def run(functions: Sequence[Memoized] | None) -> Trace:
+        ran = passes if again and functions is None else Passes(model, own, own, options, means, memoized=functions)
+        if functions is not None:
+            labels.forget(known)
+        return ran.trace(labels, first.entries, arguments, training=True, first=found)
+
     for means in Means:
         if means is Means.SHAPES and first.means is not means:
             continue
         again = means is first.means  # the check, too, runs both modes on one copy where both are of one kind
         found = first if again and means is not Means.REAL else None
         try:
-            ran = passes if again else Passes(model, own, own, options, means)
-            try:
-                return ran.trace(labels, first.entries, arguments, training=True, first=found)
-            except Hashed:
-                labels.forget(known)
-            ran = Passes(model, own, own, options, means, remember=remembering(model))
-            return ran.trace(labels, first.entries, arguments, training=True, first=found)
+            return _with_memoized(model, run)
         except Exception:
             labels.forget(known)
             if means is Means.REAL:

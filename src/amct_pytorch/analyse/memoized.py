@@ -17,13 +17,13 @@ from torch import nn
 
 from amct_pytorch.analyse.sizes import Size
 from amct_pytorch.analyse.values import flatten
-from amct_pytorch.structure import named_modules
+from amct_pytorch.structure import classes
 
 _DEPTH = 2  # from the files of a model's classes on, how often the files of what they use are looked at
 _NOT_LOOKED_AT = frozenset(("torch", "numpy", *sys.builtin_module_names, *sys.stdlib_module_names))
 
 
-class Remembering(NamedTuple):
+class Memoized(NamedTuple):
     """A function that remembers, and where it is kept: a class or a file of code, and its name there."""
 
     owner: Any
@@ -31,10 +31,9 @@ class Remembering(NamedTuple):
     function: Any
 
 
-def remembering(model: nn.Module) -> list[Remembering]:
+def memoized(model: nn.Module) -> list[Memoized]:
     """Those of the model's classes, of the files that define them, and of files of which these use something."""
-    classes = {base for kind in {type(module) for _, module in named_modules(model)} for base in kind.__mro__}
-    owners: list[Any] = [c for c in classes if _looked_at(c.__module__)]
+    owners: list[Any] = [c for c in classes(model) if _looked_at(c.__module__)]
     files = {file.__name__: file for file in map(_file_of, owners) if file is not None}
     new = list(files.values())
     for _ in range(_DEPTH):
@@ -42,7 +41,7 @@ def remembering(model: nn.Module) -> list[Remembering]:
         new = list({file.__name__: file for file in used if file is not None and file.__name__ not in files}.values())
         files.update((file.__name__, file) for file in new)
     return [
-        Remembering(owner, name, value)
+        Memoized(owner, name, value)
         for owner in (*owners, *files.values())
         for name, value in list(vars(owner).items())
         if type(value) is functools._lru_cache_wrapper
@@ -77,7 +76,7 @@ class Memory:
     and to find such functions takes a while. `asked`: of each call, one after the other, whether it was with sizes.
     """
 
-    def __init__(self, functions: Sequence[Remembering] | None, asked: Sequence[bool] | None = None) -> None:
+    def __init__(self, functions: Sequence[Memoized] | None, asked: Sequence[bool] | None = None) -> None:
         """`asked`: of a pass in which sizes are numbers, what they were in the one that it repeats."""
         self.functions = functions
         self.asked: list[bool] = []
