@@ -19,7 +19,7 @@ from torch import nn
 from amct_pytorch.analyse.groups import units_of
 from amct_pytorch.analyse.known import Info, Logged
 from amct_pytorch.analyse.passes import Arguments, Means, Options, Passes, Trace, line_of
-from amct_pytorch.analyse.run import Facts
+from amct_pytorch.analyse.run import Facts, analyse
 from amct_pytorch.apply.compose import removals_by_tensor
 from amct_pytorch.apply.cut import cut_shape, cut_tensor
 from amct_pytorch.apply.sizes import apply_sizes, layer_sizes
@@ -58,6 +58,8 @@ def check(
             failures |= _failures(choice, trace.log, replay, error, patient=rounds < _PATIENCE)
             if failures:
                 break
+        if not failures and not facts.both and skeleton.asked():  # the mode matters after the cut alone
+            return check(analyse(model, arguments, options, both=True), config, model, arguments, options)
         if not failures:
             settings = {k: v for k, v in described.settings.items() if k not in skeleton.followed}
             return _counted(replace(described, settings=settings), facts, (before, after))
@@ -95,6 +97,10 @@ class _Skeleton:
 
     def _prepare(self, model: nn.Module) -> None:
         self.followed = apply_sizes(model, self.plan, self.sizes, self.model)
+
+    def asked(self) -> bool:
+        """Whether code asked for the mode."""
+        return any(passes.mode.asked for passes in self.passes.values())
 
     def run(self, trace: Trace, arguments: Arguments) -> tuple[Replay, str]:
         """The skeleton's pass, as far as it came, and the error that ended it."""

@@ -64,7 +64,7 @@ def set_mode(model: nn.Module, training: bool) -> None:
     it keeps them in one, and of a copy it may speak of the original."""
     if "train" in vars(model):
         return
-    if type(model).train is not nn.Module.train:
+    if type(model).train is not nn.Module.train or hasattr(type(model), "training"):  # a property, say
         model.train(training)
         return
     vars(model)["training"] = training

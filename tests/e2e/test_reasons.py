@@ -296,8 +296,19 @@ def test_a_part_that_only_train_mode_takes_by_a_number() -> None:
     assert not any(a.tensor.startswith("a.") for a in plan.removals)
 
 
+class Modal(nn.Module):
+    """It asks for the mode."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x if self.training else x
+
+
 def test_a_batch_norm_that_cannot_train_on_the_input() -> None:
     model = nn.Sequential(conv(3, 16), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(16), nn.Conv2d(16, 8, 1))
+    plan = planned(model, (torch.randn(1, 3, 8, 8),))
+    assert not plan.summary.notes
+    assert "0.weight" in {a.tensor for a in plan.removals}
+    model.append(Modal())
     plan = planned(model, (torch.randn(1, 3, 8, 8),))
     assert any("Expected more than 1 value per channel when training" in note for note in plan.summary.notes)
     assert "0.weight" in {a.tensor for a in plan.removals}

@@ -24,6 +24,7 @@ from amct_pytorch.analyse.earlier import Earlier, Finding
 from amct_pytorch.analyse.known import Info, Logged
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.memoized import Hashed, Memoized, Memory
+from amct_pytorch.analyse.mode import Mode
 from amct_pytorch.analyse.rules import TABLE
 from amct_pytorch.analyse.shapes import stand_in
 from amct_pytorch.analyse.size_mode import SizeMode
@@ -31,7 +32,7 @@ from amct_pytorch.analyse.sizes import Equation, Expression, mark
 from amct_pytorch.analyse.values import flatten
 from amct_pytorch.inputs import map_tensors
 from amct_pytorch.record import Axis, Norm
-from amct_pytorch.structure import copy_structure, named_modules, set_mode
+from amct_pytorch.structure import copy_structure, named_modules
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 Decisions = Sequence[tuple[str, list[Any]]]
@@ -198,6 +199,7 @@ class Passes:
         else:
             prepare(self.model)
         self.names = {id(m): n for n, m in named_modules(self.model)}
+        self.mode = Mode(self.model)
         self.whole = [m for _, m in _opaque_copies(model, self.model, options.opaque)]
 
     def _stand_in(self, t: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
@@ -251,7 +253,8 @@ class Passes:
 
     def run(self, capture: Capture, arguments: Arguments, training: bool, memory: Memory) -> None:
         """One forward pass under `capture`, which the model's own tensors have entered."""
-        set_mode(self.model, training)
+        self.mode.set(training)
+        capture.mode = self.mode
         if self.means is Means.REAL:
             capture.made = None
         self.listener.capture = capture
@@ -281,10 +284,10 @@ class Passes:
         """What ended the forward pass, None where nothing did: the error itself would keep what its frames hold, and
         that would look like a cache. On real tensors there is none to look for, and errors leave as they are."""
         sizes = SizeMode(capture, HANDLERS)
-        quiet, kept = _quiet(self.tensors.values()), memory.kept()
+        quiet, kept, watched = _quiet(self.tensors.values()), memory.kept(), self.mode.watched()
         fake = self.fake or contextlib.nullcontext()
         try:
-            with torch.set_grad_enabled(training), quiet, _uncompiled(), kept, fake, capture, sizes:
+            with torch.set_grad_enabled(training), quiet, _uncompiled(), kept, watched, fake, capture, sizes:
                 out = self.model(*args, **kwargs)
                 out = list(out) if isinstance(out, types.GeneratorType) else out
             sizes.settle_pieces()

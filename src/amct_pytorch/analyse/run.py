@@ -26,7 +26,7 @@ Found = TypeVar("Found")
 @dataclass(frozen=True)
 class Facts:
     """What the analysis found; `tensors`: the model's parameters and buffers, by name; `magnitudes`: those of
-    directions, that the cut rescales where the norms of these change."""
+    directions, that the cut rescales where the norms of these change; `both`: whether train mode was looked at, too."""
 
     tensors: Mapping[str, torch.Tensor]
     labels: Labels
@@ -36,10 +36,11 @@ class Facts:
     traces: tuple[Trace, ...]
     notes: tuple[str, ...]
     magnitudes: Mapping[str, Norm]
+    both: bool
 
 
-def analyse(model: nn.Module, arguments: Arguments, options: Options) -> Facts:
-    """Find units and groups; the model is not changed.
+def analyse(model: nn.Module, arguments: Arguments, options: Options, both: bool = False) -> Facts:
+    """Find units and groups; the model is not changed. `both`: in train mode, too, whatever the eval pass shows.
 
     Raises ModelError where the model cannot be copied or its forward pass fails on the input.
     """
@@ -49,8 +50,10 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options) -> Facts:
     labels, passes, first = _eval_pass(model, own, arguments, options)
     done = [first]
     notes = []
+    both = both or _differs(passes, first)
     try:
-        done.append(_train_pass(model, own, arguments, options, labels, passes, first))
+        if both:
+            done.append(_train_pass(model, own, arguments, options, labels, passes, first))
     except Exception as e:  # noqa: BLE001 - the cause goes into the report, and what train mode may need stays
         notes.append(
             f"train mode could not be analysed on this input ({line_of(e)}); what only train mode uses stays as it is"
@@ -63,7 +66,7 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options) -> Facts:
     couple([e for p in done for e in p.equations], labels)
     grouping = group(labels, [name for name in first.entries if name not in touched], _buffers(own))
     equations = tuple(e for p in done for e in p.equations)
-    return Facts(own, labels, grouping, first.entries, equations, tuple(done), tuple(notes), magnitudes)
+    return Facts(own, labels, grouping, first.entries, equations, tuple(done), tuple(notes), magnitudes, both)
 
 
 def _magnitudes(own: Mapping[str, torch.Tensor], done: Sequence[Trace], labels: Labels) -> dict[str, Norm]:
@@ -153,6 +156,13 @@ def _with_memoized(model: nn.Module, run: Callable[[Sequence[Memoized] | None], 
         return run(None)
     except Hashed:
         return run(memoized(model))
+
+
+def _differs(passes: Passes, first: Trace) -> bool:
+    """Whether train mode, or a second call, may do something else than the eval pass did: code asked for the mode,
+    values decide, the pass changed a module, or it left layers out."""
+    left_out = any(name not in first.touched for name in first.entries)
+    return passes.mode.asked or first.means is Means.REAL or left_out or passes.mode.changed()
 
 
 def _train_pass(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -25,6 +26,13 @@ def on_device(kind: str) -> Handler:
         return func(*args, **kwargs) if place is None else place.type == kind
 
     return handle
+
+
+def recorded(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """x.requires_grad, x.is_leaf, x.grad_fn: they say whether gradients are recorded, as they are in train mode."""
+    if mode.capture.mode is not None:
+        mode.capture.mode.ask(sys._getframe(2))  # whom the mode, which called this, was called for
+    return func(*args, **kwargs)
 
 
 def finite(answer: bool) -> Handler:
@@ -112,6 +120,7 @@ HANDLERS: dict[Any, Handler] = {
     _T.is_cuda.__get__: on_device("cuda"),  # type: ignore[attr-defined]
     _T.is_cpu.__get__: on_device("cpu"),  # type: ignore[attr-defined]
     _T.is_meta.__get__: on_device("meta"),  # type: ignore[attr-defined]
+    **dict.fromkeys((_T.requires_grad.__get__, _T.is_leaf.__get__, _T.grad_fn.__get__), recorded),  # type: ignore[attr-defined, union-attr]
     **dict.fromkeys((_T.isfinite, torch.isfinite), finite(True)),
     **dict.fromkeys((_T.isnan, torch.isnan, _T.isinf, torch.isinf), finite(False)),
     torch.full: full(0),
