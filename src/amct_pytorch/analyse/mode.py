@@ -8,6 +8,7 @@ Where nothing else asks, train mode does what eval mode does.
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import sys
 import threading
@@ -36,8 +37,8 @@ class Mode:
         self.model = model
         self.training = False
         self.modules = [m for _, m in named_modules(model)]
-        self.asked = any(_decides(m) for m in self.modules)
-        self._before: list[dict[str, Any]] = []
+        self.asked = any(_decides(m) for m in self.modules) or any(map(_decide, {type(m) for m in self.modules}))
+        self._before: list[tuple[Any, ...]] = []
 
     def __deepcopy__(self, memo: Any) -> Mode:
         return self
@@ -51,7 +52,7 @@ class Mode:
             for m in self.modules:
                 vars(m).pop("training", None)
                 vars(m)[_KEY] = self
-        self._before = [dict(vars(m)) for m in self.modules]
+        self._before = [tuple(vars(m).values()) for m in self.modules]
 
     def ask(self, frame: types.FrameType | None, trusted: str = _TORCH) -> None:
         """`frame` asks, whose file is not one of the `trusted`, or is."""
@@ -101,18 +102,19 @@ def _is_grad_enabled() -> bool:
 
 
 def _decides(module: nn.Module) -> bool:
-    """Whether a module has its mode in another way than most (a `train` of its own, a property, in a script), or its
-    file a name of its own for what asks for the gradients' mode."""
-    kind = type(module)
+    """Whether a module has its mode in another way than most: a `train` of its own, a script."""
+    return "training" not in vars(module) or "train" in vars(module)
+
+
+def _decide(kind: type[nn.Module]) -> bool:
+    """Whether all modules of a class have it so; or its file has a name of its own for what tells of gradients."""
     file = sys.modules.get(kind.__module__)
     return (
-        "training" not in vars(module)
-        or "train" in vars(module)
-        or kind.train is not nn.Module.train
+        kind.train is not nn.Module.train
         or any("training" in vars(base) for base in kind.__mro__ if base is not nn.Module)
         or (file is not None and file is not torch and "is_grad_enabled" in vars(file))
     )
 
 
-def _differ(now: dict[str, Any], before: dict[str, Any]) -> bool:
-    return len(now) != len(before) or any(before.get(name) is not value for name, value in now.items())
+def _differ(now: dict[str, Any], before: tuple[Any, ...]) -> bool:
+    return len(now) != len(before) or not all(map(operator.is_, now.values(), before))
