@@ -220,7 +220,7 @@ def _built_again(
         other = [n for n, made in again.computed.items() if made != traced.computed.get(n)]
         if other:
             raise _Impossible(f"the constructor would compute other values for {_list(other)}")
-        found.update(_followed(source, part, traced.module, again.module, known))
+        found.update(_followed(source, part, traced, again, known))
     return found
 
 
@@ -257,7 +257,7 @@ def _touches(plan: ChannelPlan, source: _Source) -> bool:
 def _expressions(built: Built) -> Iterator[Expression]:
     for lengths in built.sizes.values():
         yield from lengths
-    yield from (value.origin for value in scalars(built.module).values() if isinstance(value, Size))
+    yield from (value.origin for value in built.scalars.values() if isinstance(value, Size))
 
 
 def _equations(
@@ -269,7 +269,7 @@ def _equations(
         for expression, length in zip(lengths, shapes[full], strict=True):
             if not isinstance(expression, int):
                 yield Equation(expression, length, Reason(full))
-    for relative, value in scalars(built.module).items():
+    for relative, value in built.scalars.items():
         setting = source.absolute(relative)
         if isinstance(value, Size) and setting in known:
             yield Equation(value.origin, known[setting], Reason(_name(setting)))
@@ -291,10 +291,10 @@ def _require_equal(kind: str, built: Mapping[str, object], wanted: Mapping[str, 
 
 
 def _followed(
-    source: _Source, pruned: nn.Module, traced: nn.Module, again: nn.Module, known: Mapping[Setting, int]
+    source: _Source, pruned: nn.Module, traced: Built, again: Built, known: Mapping[Setting, int]
 ) -> dict[Setting, Change]:
     """The integers that a constructor sets otherwise now, and that nothing but it decides."""
-    old, cut, first, new = (scalars(m) for m in (source.module, pruned, traced, again))
+    old, cut, first, new = scalars(source.module), scalars(pruned), traced.scalars, again.scalars
     found, different = {}, []
     for setting in {**cut, **new}:
         before, after, made, value = (d.get(setting, _ABSENT) for d in (old, cut, first, new))

@@ -32,12 +32,14 @@ class Built:
     """What a constructor made: a module without data.
 
     `sizes`: the expressions of the lengths of its parameters and buffers, as far as they were seen. `computed`: for
-    each tensor that no state dict holds, a digest of the calls that made it: equal digests, equal values.
+    each tensor that no state dict holds, a digest of the calls that made it: equal digests, equal values. `scalars`:
+    what its modules hold beside tensors.
     """
 
     module: nn.Module
     sizes: Mapping[str, tuple[Expression, ...]]
     computed: Mapping[str, int]
+    scalars: Mapping[Setting, Any]
 
 
 class NotBuilt(Exception):
@@ -83,7 +85,8 @@ def _built(
     sizes = {n: known for n, t in tensors.items() if (known := mode.sizes.get((_memory(t), t.shape)))}
     computed = {name: mode.digest(t) for name, t in _unsaved(module).items()}
     leaks.put_back(before, (*mode.made, *tensors.values()))
-    return Built(copy_structure(module, {id(t): without_data(t, t.shape) for t in tensors.values()}), sizes, computed)
+    copied = copy_structure(module, {id(t): without_data(t, t.shape) for t in tensors.values()})
+    return Built(copied, sizes, computed, scalars(copied))
 
 
 def _held_alone(parts: Sequence[nn.Module]) -> set[int]:

@@ -116,8 +116,10 @@ def _owned(copy: nn.Module) -> dict[int, Any]:
     found: dict[int, Any] = {}
     level: list[Any] = [module for _, module in named_modules(copy)]
     for _ in range(2 * _DEPTH):  # an object and its table of attributes are two steps
-        level = [v for value in level for v in _held(value) if not _holds_nothing(v) and id(v) not in found]
-        found.update((id(v), v) for v in level)
+        held = (v for value in level for v in _held(value) if not _holds_nothing(v))
+        new = {id(v): v for v in held if id(v) not in found}
+        found.update(new)
+        level = list(new.values())
     bases = [v._base for v in found.values() if isinstance(v, torch.Tensor)]
     found.update((id(base), base) for base in bases if base is not None)  # what a view is of lives as long
     return found

@@ -33,6 +33,8 @@ class Mode:
     """The mode of a copy of a model, which all its modules share: none has a `training` of its own, until another code
     than torch's asks for it. `asked`: whether it did."""
 
+    __slots__ = ("_before", "asked", "model", "modules", "training")  # no table: it holds nothing of a module's own
+
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.training = False

@@ -415,7 +415,7 @@ def _goes_along(step: int, n: int, size: Sequence[int], stride: Sequence[int], f
 def _moved_to(along: Sequence[int], factor: Factor, ndim: int) -> Factor:
     """The dims along which a factor varies, in their order, put at others of a tensor."""
     order = sorted(range(len(along)), key=lambda i: along[i])
-    placed = factor.squeeze().transpose(order)
+    placed: Factor = factor.squeeze().transpose(order)
     shape = [1] * ndim
     for i, n in zip(order, placed.shape, strict=True):
         shape[along[i]] = n
