@@ -24,7 +24,7 @@ from amct_pytorch.analyse.earlier import Earlier, Finding
 from amct_pytorch.analyse.known import COPIED, MARK, RAGGED, Call, Info, Logged, Piece, alike, digest_of
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.leaks import Made
-from amct_pytorch.analyse.mode import Mode
+from amct_pytorch.analyse.mode import Shared
 from amct_pytorch.analyse.operations import OPERATIONS, STRIDED, Operation, operation
 from amct_pytorch.analyse.residual import Held, follow, united
 from amct_pytorch.analyse.sizes import Dim, Equation, Expression, Size
@@ -76,7 +76,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.magnitudes: dict[str, Norm] = {}  # by name, those that the cut may rescale
         self.repeated: Factor | None = None  # what a dim of one element that is expanded to this many is repeated for
         self.ragged = False  # whether there was a tensor without a shape
-        self.mode: Mode | None = None  # of the copy that runs
+        self.mode: Shared | None = None  # of the copy that runs
         self.inside = False  # a call of torch: what it compares is not the user's
         self._marked: list[torch.Tensor] = []
         self._frozen: dict[int, Factor] = {}

@@ -13,53 +13,67 @@ import os
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from amct_pytorch.structure import named_modules, set_mode
+from amct_pytorch.structure import set_mode
 
 _TORCH = os.path.join(os.path.dirname(torch.__file__), "")
 _LAYERS = os.path.join(os.path.dirname(nn.__file__), "modules", "")
-_KEY = "_mode_of_the_copy"  # the attribute of a module that holds its Mode
+_KEY = "_mode_of_the_copy"  # the attribute of a module that holds what is shared
 _grad_enabled = torch.is_grad_enabled
-_watched: list[Mode] = []
+_watched: list[Shared] = []
 _lock = threading.Lock()
 
 
-class Mode:
-    """The mode of a copy of a model, which all its modules share: none has a `training` of its own, until another code
-    than torch's asks for it. `asked`: whether it did."""
+class Shared:
+    """What the modules of one copy share: its mode, and whether code other than torch's `asked` for it.
 
-    __slots__ = ("_before", "asked", "model", "modules", "training")  # no table: it holds nothing of a module's own
+    It refers to none of them: a copy goes when nothing else does.
+    """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
+    __slots__ = ("asked", "training")
+
+    def __init__(self, asked: bool) -> None:
         self.training = False
-        self.modules = [m for _, m in named_modules(model)]
-        self.asked = any(_decides(m) for m in self.modules) or any(map(_decide, {type(m) for m in self.modules}))
-        self._before: list[tuple[Any, ...]] = []
+        self.asked = asked
 
-    def __deepcopy__(self, memo: Any) -> Mode:
+    def __deepcopy__(self, memo: Any) -> Shared:
         return self
-
-    def set(self, training: bool) -> None:
-        """What `model.train(training)` does."""
-        self.training = training
-        if self.asked:
-            set_mode(self.model, training)
-        else:
-            for m in self.modules:
-                vars(m).pop("training", None)
-                vars(m)[_KEY] = self
-        self._before = [tuple(vars(m).values()) for m in self.modules]
 
     def ask(self, frame: types.FrameType | None, trusted: str = _TORCH) -> None:
         """`frame` asks, whose file is not one of the `trusted`, or is."""
         if frame is None or not frame.f_code.co_filename.startswith(trusted):
             self.asked = True
+
+
+class Mode:
+    """The mode of a copy of a model: none of its modules has a `training` of its own, until somebody asks for it."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        """`modules`: the model, and all that it is made of."""
+        self.modules = modules
+        self.shared = Shared(any(map(_decides, self.modules)) or any(map(_decide, {type(m) for m in self.modules})))
+        self._before: list[tuple[Any, ...]] = []
+
+    @property
+    def asked(self) -> bool:
+        return self.shared.asked
+
+    def set(self, training: bool) -> None:
+        """What `model.train(training)` does."""
+        self.shared.training = training
+        if self.asked:
+            set_mode(self.modules[0], training)
+        else:
+            for m in self.modules:
+                own = vars(m)
+                own.pop("training", None)
+                own[_KEY] = self.shared
+        self._before = [tuple(vars(m).values()) for m in self.modules]
 
     def changed(self) -> bool:
         """Whether a module has other attributes than before the pass: the next one may do something else."""
@@ -67,17 +81,17 @@ class Mode:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Inside, the mode's modules have a `training`, and it is seen who asks for it, or for the gradients' mode."""
+        """Inside, all modules have a `training`, and it is seen who asks for it, or for the gradients' mode."""
         with _lock:
             if not _watched:
                 setattr(nn.Module, "training", _Training())  # noqa: B010
                 setattr(torch, "is_grad_enabled", _is_grad_enabled)  # noqa: B010
-            _watched.append(self)
+            _watched.append(self.shared)
         try:
             yield
         finally:
             with _lock:
-                _watched.remove(self)
+                _watched.remove(self.shared)
                 if not _watched:
                     delattr(nn.Module, "training")
                     setattr(torch, "is_grad_enabled", _grad_enabled)  # noqa: B010
@@ -87,19 +101,19 @@ class _Training:
     """`training` of modules that have none of their own; of all others, which do, it knows nothing."""
 
     def __get__(self, module: nn.Module | None, kind: type) -> bool:
-        mode = None if module is None else vars(module).get(_KEY)
-        if mode is None:
+        shared = None if module is None else vars(module).get(_KEY)
+        if shared is None:
             raise AttributeError(f"{kind.__name__!r} object has no attribute 'training'")
-        if not mode.asked:
-            mode.ask(sys._getframe(1), _LAYERS)
-        training: bool = mode.training
+        if not shared.asked:
+            shared.ask(sys._getframe(1), _LAYERS)
+        training: bool = shared.training
         return training
 
 
 def _is_grad_enabled() -> bool:
     frame = sys._getframe(1)
-    for mode in tuple(_watched):
-        mode.ask(frame)
+    for shared in tuple(_watched):
+        shared.ask(frame)
     return _grad_enabled()
 
 

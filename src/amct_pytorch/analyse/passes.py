@@ -198,8 +198,9 @@ class Passes:
             mark(self.model, self.listener.compared, model)
         else:
             prepare(self.model)
-        self.names = {id(m): n for n, m in named_modules(self.model)}
-        self.mode = Mode(self.model)
+        parts = named_modules(self.model)
+        self.names = {id(m): n for n, m in parts}
+        self.mode = Mode([m for _, m in parts])
         self.whole = [m for _, m in _opaque_copies(model, self.model, options.opaque)]
 
     def _stand_in(self, t: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
@@ -254,7 +255,7 @@ class Passes:
     def run(self, capture: Capture, arguments: Arguments, training: bool, memory: Memory) -> None:
         """One forward pass under `capture`, which the model's own tensors have entered."""
         self.mode.set(training)
-        capture.mode = self.mode
+        capture.mode = self.mode.shared
         if self.means is Means.REAL:
             capture.made = None
         self.listener.capture = capture
