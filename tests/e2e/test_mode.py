@@ -187,14 +187,23 @@ def test_who_asks_for_the_mode_gets_a_pass_in_each(kind: Callable[[], Halves]) -
     assert sorted(i % 8 for i in gone) == sorted([i for i in range(8) if i in gone] * 2)
 
 
-def test_where_values_decide_train_mode_has_others() -> None:
+class OfValues(Halves):
     """Batch norms give means of 0 in train mode alone."""
 
-    class OfValues(Halves):
-        def finds(self, y: torch.Tensor) -> Any:
-            return y.mean() < 1
+    def finds(self, y: torch.Tensor) -> Any:
+        return y.mean() < 1
 
-    model = OfValues()
+
+class OfItsTable(Halves):
+    """Passes without data keep the mode out of it, and fail."""
+
+    def finds(self, y: torch.Tensor) -> Any:
+        return vars(self)["training"]
+
+
+@pytest.mark.parametrize("kind", [OfValues, OfItsTable])
+def test_where_a_pass_needs_data_both_modes_count(kind: Callable[[], Halves]) -> None:
+    model = kind()
     nn.init.constant_(model.norm.running_mean, -5.0)  # type: ignore[arg-type]
     gone = removed(model)
     assert set(ran) == {False, True}

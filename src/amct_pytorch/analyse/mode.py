@@ -53,10 +53,10 @@ class Shared:
 class Mode:
     """The mode of a copy of a model: none of its modules has a `training` of its own, until somebody asks for it."""
 
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        """`modules`: the model, and all that it is made of."""
+    def __init__(self, modules: Sequence[nn.Module], asked: bool = False) -> None:
+        """`modules`: the model, and all that it is made of; `asked`: both modes count, whoever asks."""
         self.modules = modules
-        self.shared = Shared(any(map(_decides, self.modules)) or any(map(_decide, {type(m) for m in self.modules})))
+        self.shared = Shared(asked or any(map(_decides, modules)) or any(map(_decide, {type(m) for m in modules})))
         self._before: list[tuple[Any, ...]] = []
 
     @property

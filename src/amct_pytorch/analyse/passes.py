@@ -200,7 +200,7 @@ class Passes:
             prepare(self.model)
         parts = named_modules(self.model)
         self.names = {id(m): n for n, m in parts}
-        self.mode = Mode([m for _, m in parts])
+        self.mode = Mode([m for _, m in parts], asked=means is Means.REAL)  # values may be other ones in train mode
         self.whole = [m for _, m in _opaque_copies(model, self.model, options.opaque)]
 
     def _stand_in(self, t: torch.Tensor, own: torch.Tensor) -> torch.Tensor:

@@ -159,10 +159,10 @@ def _with_memoized(model: nn.Module, run: Callable[[Sequence[Memoized] | None], 
 
 
 def _differs(passes: Passes, first: Trace) -> bool:
-    """Whether train mode, or a second call, may do something else than the eval pass did: code asked for the mode,
-    values decide, the pass changed a module, or it left layers out."""
+    """Whether train mode, or a second call, may do something else than the eval pass did: code asked for the mode, or
+    values decide; the pass changed a module, or left layers out."""
     left_out = any(name not in first.touched for name in first.entries)
-    return passes.mode.asked or first.means is Means.REAL or left_out or passes.mode.changed()
+    return passes.mode.asked or left_out or passes.mode.changed()
 
 
 def _train_pass(
