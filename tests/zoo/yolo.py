@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from typing import Any
@@ -28,6 +29,7 @@ def _build(name: str, kind: str) -> Build:
             os.environ.setdefault(variable, value)
         from ultralytics.nn import tasks  # slow, and it looks at the environment
 
+        logging.getLogger("ultralytics").setLevel(logging.WARNING)  # one kind says what it is, whatever `verbose` is
         model = getattr(tasks, kind)(f"{name}.yaml", verbose=False)
         return model, torch.randn(2, 3, 64, 64)
 

@@ -76,6 +76,10 @@ class Trace:
     magnitudes: Mapping[str, Norm]
     memory: Memory
 
+    def left_out(self) -> bool:
+        """Whether there are tensors with labels that no operation used."""
+        return any(name not in self.touched for name in self.entries)
+
 
 @dataclass(frozen=True)
 class Options:

@@ -113,7 +113,7 @@ def _kind(name: str) -> tuple[str, ...]:
 
 def _hold_for(first: Trace, labels: Labels) -> None:
     """What the eval pass did not use, the train pass may: nothing says which channels it takes, and all stay."""
-    if all(name in first.touched for name in first.entries):
+    if not first.left_out():
         return
     for entry in first.entries.values():
         for f in entry.all():
@@ -161,8 +161,7 @@ def _with_memoized(model: nn.Module, run: Callable[[Sequence[Memoized] | None], 
 def _differs(passes: Passes, first: Trace) -> bool:
     """Whether train mode, or a second call, may do something else than the eval pass did: code asked for the mode, or
     values decide; the pass changed a module, or left layers out."""
-    left_out = any(name not in first.touched for name in first.entries)
-    return passes.mode.asked or left_out or passes.mode.changed()
+    return passes.mode.asked or first.left_out() or passes.mode.changed()
 
 
 def _train_pass(

@@ -31,7 +31,7 @@ def on_device(kind: str) -> Handler:
 def recorded(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """x.requires_grad, x.is_leaf, x.grad_fn: they say whether gradients are recorded, as they are in train mode."""
     if mode.capture.mode is not None:
-        mode.capture.mode.ask(sys._getframe(2))  # whom the mode, which called this, was called for
+        mode.capture.mode.ask(sys._getframe(2))  # the caller of SizeMode, which called this
     return func(*args, **kwargs)
 
 
