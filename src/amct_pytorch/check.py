@@ -2,7 +2,7 @@
 
 A skeleton that is cut by the plan runs beside the log of the original. Each of its operations must be the same one, of
 corresponding tensors, with the same Python scalars (sizes aside), and give the shapes that the original's have after
-the cut; and what the analysis says of the channels of an operation is shown by the operation itself (verify.py). Where
+the cut; and what the analysis says of the channels of an operation is shown by the operation itself (verify). Where
 it fails, the groups involved stay whole and the plan is made again.
 """
 
@@ -29,7 +29,7 @@ from amct_pytorch.record import ChannelPlan, Removal, Setting
 from amct_pytorch.replay import Replay
 from amct_pytorch.select.cost import macs
 from amct_pytorch.select.plan import Choice, Selector
-from amct_pytorch.verify import Verifier
+from amct_pytorch.verify.verifier import Verifier
 
 _PATIENCE = 8
 

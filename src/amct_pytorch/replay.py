@@ -14,7 +14,7 @@ from amct_pytorch.analyse.operations import Operation
 from amct_pytorch.analyse.passes import Trace
 from amct_pytorch.analyse.sizes import Expression
 from amct_pytorch.analyse.values import tensors_of
-from amct_pytorch.verify import Verifier
+from amct_pytorch.verify.verifier import Verifier
 
 
 class Replay(Capture):  # type: ignore[no-untyped-call]

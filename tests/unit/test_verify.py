@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from amct_pytorch.analyse.labels import Factor
-from amct_pytorch.verify import Verifier
+from amct_pytorch.verify.verifier import Verifier
 
 UNIT = np.array([0, 1, 2, 3, 4, 5, 6, 6, 7, 7, 8, 9])
 VIEWS: dict[str, Callable[[Factor], Factor]] = {

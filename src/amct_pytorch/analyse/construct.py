@@ -20,11 +20,17 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from amct_pytorch.analyse import leaks
-from amct_pytorch.analyse.sizes import DEPTH, Expression, Size, is_configuration, origin
-from amct_pytorch.record import ChannelPlan, Setting
+from amct_pytorch.analyse.sizes import DEPTH, Expression, Size, holds_sizes, origin
+from amct_pytorch.record import Setting
 from amct_pytorch.structure import copy_structure, named_modules
 
+# What these do to a tensor without data is nothing, and takes longest of all that most constructors do.
+_FILLS = {
+    *(torch.Tensor.uniform_, torch.Tensor.normal_, torch.Tensor.fill_, torch.Tensor.zero_),
+    *(nn.init.uniform_, nn.init.normal_, nn.init.constant_, nn.init.kaiming_uniform_),
+}
 _SCALARS = (int, float, complex, bool, str, type(None), Size, torch.dtype, torch.device)
+_ARE_SCALARS = frozenset(_SCALARS)
 
 
 @dataclass(frozen=True)
@@ -132,19 +138,24 @@ class _Making(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
+        filled = (args[0] if args else kwargs.get("tensor")) if func in _FILLS else None
+        out = func(*args, **kwargs) if filled is None or not filled.is_meta else filled
+        with torch._C.DisableTorchFunction():  # the device's mode sees what is asked below, too, and takes its time
+            self._remember(func, args, kwargs, out)
+        return out
+
+    def _remember(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         outs = [t for t in (out if isinstance(out, (tuple, list)) else (out,)) if isinstance(t, torch.Tensor)]
         if out is None and args and isinstance(args[0], torch.Tensor):  # t[index] = value
             outs = [args[0]]
         if outs:
             digest = hash((getattr(func, "__name__", ""), self._described(args), self._described(kwargs)))
+            lengths = _lengths(args, kwargs)
             for t in outs:
                 self.made.append(t)
                 self._digests[_memory(t)] = digest
-                lengths = _lengths(args, kwargs)
                 if tuple(lengths) == tuple(t.shape):
                     self.sizes.setdefault((_memory(t), t.shape), tuple(map(origin, lengths)))
-        return out
 
     def digest(self, tensor: torch.Tensor) -> int:
         known = self._digests.get(_memory(tensor))
@@ -212,19 +223,18 @@ def scalars(model: nn.Module) -> dict[Setting, Any]:
 
 
 def _read(value: Any, module: str, path: str, found: dict[Setting, Any], done: set[int], depth: int) -> None:
-    if type(value) in _SCALARS:
+    if type(value) in _ARE_SCALARS:
         found[Setting(module, path)] = value
     elif type(value) is tuple or (type(value) is list and id(value) not in done):  # a list may hold itself
         done.add(id(value))
         for i, item in enumerate(value):
             _read(item, module, f"{path}[{i}]", found, done, depth)
-    elif depth < DEPTH and id(value) not in done and not isinstance(value, ChannelPlan):
-        if type(value) is dict and not path.startswith("_"):
-            done.add(id(value))
+    elif depth < DEPTH and holds_sizes(value, path) and id(value) not in done:
+        done.add(id(value))
+        if type(value) is dict:
             for key, item in value.items():
                 if isinstance(key, str):
                     _read(item, module, f"{path}['{key}']", found, done, depth + 1)
-        elif is_configuration(value):
-            done.add(id(value))
+        else:
             for key, item in vars(value).items():
                 _read(item, module, f"{path}.{key}", found, done, depth + 1)

@@ -133,8 +133,9 @@ def reduced(factor: Factor) -> Factor:
     if factor.ndim == 1:  # most are, and numpy takes longer for any number of dims
         return factor[:1] if (factor == factor[:1]).all() else factor
     for d in dims(factor):
-        if constant(factor, (d,)):
-            factor = narrow(factor, (d,))
+        first = factor[(slice(None),) * d + (slice(0, 1),)]
+        if (factor == first).all():
+            factor = first
     return factor
 
 

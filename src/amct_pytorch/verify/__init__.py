@@ -1,0 +1,1 @@
+"""A second opinion on what the rules say of operations, by what the operations themselves are."""
