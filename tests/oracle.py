@@ -22,6 +22,15 @@ CONTRACT = {"convolution": 0, "mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1, "mv":
 Shaped = tuple[int, ...]
 
 
+def _numeric(t: Any) -> bool:
+    return isinstance(t, torch.Tensor) and (t.is_floating_point() or t.is_complex())
+
+
+def _zeroed(t: torch.Tensor) -> torch.Tensor:
+    """0 for what went."""
+    return t.masked_fill(t.isnan(), 0) if t.is_complex() else torch.nan_to_num(t)
+
+
 def _norm(x: torch.Tensor, over: Shaped, w: torch.Tensor | None, b: torch.Tensor | None, eps: float) -> tuple[Any, ...]:
     mean = x.nanmean(over, keepdim=True)
     r = torch.rsqrt((x - mean).square().nanmean(over, keepdim=True) + eps)
@@ -77,10 +86,7 @@ class Kept(TorchDispatchMode):
 def _contraction(func: Any, name: str, args: Any, kwargs: Any) -> torch.Tensor:
     i = CONTRACT[name]
     a, b = args[i], args[i + 1]
-    zeroed = (
-        torch.nan_to_num(t) if isinstance(t, torch.Tensor) and t.is_floating_point() and k >= i else t
-        for k, t in enumerate(args)
-    )
+    zeroed = (_zeroed(t) if _numeric(t) and k >= i else t for k, t in enumerate(args))
     out = func(*zeroed, **kwargs)
     if name != "convolution":
         matrix = a.isnan().all(-1, keepdim=b.ndim > 1)
@@ -94,7 +100,12 @@ def _contraction(func: Any, name: str, args: Any, kwargs: Any) -> torch.Tensor:
         gone = gone.view(-1, *[1] * (out.ndim - 2))
         if b.shape[2:].numel() == 1 and out.shape[2:] == a.shape[2:]:  # positions stay apart: what went stays marked
             gone = gone | a.isnan().all(1, keepdim=True)
-    return out.masked_fill(gone, NAN)
+    return _marked(out, gone)
+
+
+def _marked(t: torch.Tensor, gone: torch.Tensor) -> torch.Tensor:
+    """NaN in the place of what went, in both parts of complex numbers."""
+    return t.masked_fill(gone, complex(NAN, NAN) if t.is_complex() else NAN)
 
 
 def _bilinear(func: Any, args: Any) -> torch.Tensor:
@@ -169,7 +180,8 @@ def kept_twin(original: nn.Module, pruned: nn.Module) -> nn.Module:
     with torch.no_grad():
         for name, p in twin.named_parameters():
             if name in kept and kept[name].shape != p.shape:
-                p.masked_fill_(~torch.isin(p, kept[name]), NAN)
+                real, left = (torch.view_as_real(t)[..., 0] if t.is_complex() else t for t in (p, kept[name]))
+                p.copy_(_marked(p, ~torch.isin(real, left)))
     forward = twin.forward
 
     def only_kept(*args: Any, **kwargs: Any) -> Any:
@@ -212,8 +224,8 @@ def distinct(model: nn.Module, seed: int = 2, by: float = 1e-4) -> nn.Module:
     much: by random numbers with standard deviation `by`."""
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for p in (p for p in model.parameters() if p.dtype == torch.float64):
-            p.add_(torch.randn(p.shape, generator=g, dtype=torch.float64), alpha=by)
+        for p in (p for p in model.parameters() if p.dtype in (torch.float64, torch.complex128)):
+            p.add_(torch.randn(p.shape, generator=g, dtype=p.dtype), alpha=by)
     return model
 
 
@@ -232,6 +244,9 @@ def randomize(model: nn.Module, seed: int = 1) -> nn.Module:
 
 def ready(model: nn.Module) -> nn.Module:
     """The model in float64, with parameters that tell channels apart, in eval mode."""
+    for p in model.parameters():
+        if p.is_complex():
+            p.data = p.data.to(torch.complex128)
     return distinct(randomize(model.double())).eval()
 
 

@@ -13,6 +13,7 @@ import reference
 import remembering
 import review
 import sizes
+import spectral
 import strided
 import wiring
 from judge import judge
@@ -29,6 +30,7 @@ FAMILIES = {
     "review: ": review.PATTERNS,
     "picking: ": picking.PATTERNS,
     "strided: ": strided.PATTERNS,
+    "spectral: ": spectral.PATTERNS,
     "remembered: ": remembering.PATTERNS,
 }
 PATTERNS = {prefix + label: build for prefix, family in FAMILIES.items() for label, build in family.items()}

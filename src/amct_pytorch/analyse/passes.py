@@ -114,7 +114,7 @@ def tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def enter(labels: Labels, model: nn.Module, own: Mapping[str, torch.Tensor], options: Options) -> dict[str, Entry]:
-    """Fresh labels for each axis of each floating-point parameter and buffer of a model: `own`, by name."""
+    """Fresh labels for each axis of each floating-point or complex parameter and buffer of a model: `own`, by name."""
     entries = {}
     grouped = {
         f"{name}.weight": m
@@ -123,7 +123,7 @@ def enter(labels: Labels, model: nn.Module, own: Mapping[str, torch.Tensor], opt
     }
     whole = {n for n, _ in _opaque(model, options.opaque)}
     for name, t in own.items():
-        if t.ndim == 0 or not t.is_floating_point():
+        if t.ndim == 0 or not (t.is_floating_point() or t.is_complex()):
             continue
         if any(name.startswith(f"{w}.") or not w for w in whole):
             continue

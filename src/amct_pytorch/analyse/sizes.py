@@ -11,7 +11,7 @@ import types
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -95,6 +95,17 @@ class Size(int):
         return same if same is NotImplemented else not same
 
     __hash__ = int.__hash__
+
+    def __floor__(self) -> Size:
+        return self
+
+    __ceil__ = __trunc__ = __pos__ = __floor__
+
+    def __round__(self, digits: SupportsIndex | None = None) -> int:
+        return self if digits is None else int.__round__(self, digits)
+
+    def __divmod__(self, other: int) -> tuple[int, int]:
+        return self // other, self % other
 
 
 def origin(value: int) -> Expression:

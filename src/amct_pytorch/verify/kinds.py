@@ -171,6 +171,7 @@ _BY_NAME: dict[str, Kind] = {
     ),
     "pixel_unshuffle": view,
     **dict.fromkeys(("view_as_real", "view_as_complex", "real", "imag"), _trusted),
+    **dict.fromkeys(("_conj", "_neg_view"), pointwise),  # views, of which only complex numbers have the first
 }
 _WRONG = {"var": "too few elements stay for an unbiased variance"}
 _KINDS: dict[Any, Kind] = {}

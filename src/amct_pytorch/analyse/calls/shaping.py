@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,12 @@ def shape(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
         dim = (args[1] if len(args) > 1 else kwargs["dim"]) % args[0].ndim
         return _size(mode, factors, dim, found)
     return torch.Size([_size(mode, factors, d, n) for d, n in enumerate(found)])
+
+
+def count(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """x.numel(): what the shape makes"""
+    x = input_of(args, kwargs)
+    return math.prod(shape(mode, _T.size, (x,), {})) if mode.capture.factors(x) else func(*args, **kwargs)
 
 
 def _size(mode: SizeMode, factors: Sequence[lb.Factor], dim: int, value: int) -> int:
@@ -130,6 +137,7 @@ _T = torch.Tensor
 HANDLERS: dict[Any, Handler] = {
     _T.shape.__get__: shape,  # type: ignore[attr-defined]
     _T.size: shape,
+    **dict.fromkeys((_T.numel, _T.nelement, torch.numel), count),
     **dict.fromkeys((_T.view, _T.reshape, torch.reshape), view),
     **dict.fromkeys((_T.unflatten, torch.unflatten), unflatten),
     **dict.fromkeys((_T.as_strided, torch.as_strided), strided),

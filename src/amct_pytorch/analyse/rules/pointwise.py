@@ -117,7 +117,7 @@ UNARY = (
     "threshold reciprocal erf erfc erfinv round floor ceil trunc frac square sin cos "
     "tan asin acos atan sinh cosh sign sgn selu celu log_sigmoid_forward logical_not bitwise_not isnan isinf "
     "isfinite nan_to_num logit clone _to_copy detach alias lift_fresh lift_fresh_copy positive "
-    "bernoulli bernoulli_ conj _conj real _neg_view rrelu_with_noise rrelu "
+    "bernoulli bernoulli_ conj conj_physical _conj real angle _neg_view rrelu_with_noise rrelu "
     "_fake_quantize_learnable_per_tensor_affine fake_quantize_per_tensor_affine "
     "fake_quantize_per_tensor_affine_cachemask"
 ).split()

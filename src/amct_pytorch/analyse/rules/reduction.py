@@ -144,4 +144,5 @@ RULES: dict[str, Rule] = {
         )
     },
     "topk": along_dim(2, STAYS),
+    **dict.fromkeys(("_fft_r2c", "_fft_c2c", "_fft_c2r"), along_dim(1, STAYS)),
 }
