@@ -24,7 +24,7 @@ from amct_pytorch.export import export_onnx
 from amct_pytorch.inputs import as_arguments
 from amct_pytorch.nm_restore import restore_nm
 from amct_pytorch.record import NmPlan, Plan, Record
-from amct_pytorch.structure import collection_paused
+from amct_pytorch.structure import collection_paused, trainable
 from amct_pytorch.taught import options, refuse_taught
 from amct_pytorch.textio import read_config, read_record, write_record
 from amct_pytorch.wrappers import refuse_wrapped, unwrap
@@ -60,7 +60,7 @@ def plan(
     refuse_sparse(model)
     arguments = as_arguments(input_data)
     taught = options(model, rules, opaque)
-    with collection_paused():
+    with trainable(), collection_paused():
         facts = analyse(model, arguments, taught)
         return check(facts, settings, model, arguments, taught)
 
@@ -70,7 +70,8 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
 
     Raises RecordError where the plan does not fit the model, ModelError where the model cannot be copied.
     """
-    return sparsify(model, plan) if isinstance(plan, NmPlan) else shrink(model, plan)
+    with trainable():
+        return sparsify(model, plan) if isinstance(plan, NmPlan) else shrink(model, plan)
 
 
 def create_prune_retrain_model(
@@ -127,12 +128,14 @@ def restore_prune_retrain_model(
     check_kind(record, config)
     if config.kind == "2:4":
         masks = resolve_nm(record, config, model)
-        return restore_nm(model, masks, record, read_state_dict(pth_file, state_dict_name), pth_file)
+        with trainable():
+            return restore_nm(model, masks, record, read_state_dict(pth_file, state_dict_name), pth_file)
     plan = resolve(record, model)
     wanted = expected(model, cut_shapes(model, plan))
     state = fitting(read_state_dict(pth_file, state_dict_name), wanted, pth_file)
-    small = shrink(model, plan, without_values=set(wanted.names.values()))
-    fill(small, state, pth_file)
+    with trainable():
+        small = shrink(model, plan, without_values=set(wanted.names.values()))
+        fill(small, state, pth_file)
     return small
 
 

@@ -112,7 +112,7 @@ CASES = [
         lambda n, x: n.c(shuffled(n.a(x))),
     ),
     (
-        "values decide which layers of its kind run, and not all of them did",
+        "values decide which of the layers beside it run, and not all of them did",
         lambda n, x: n.c(experts(n, n.a(x), 1e9)),
         lambda n, x: n.c(experts(n, n.a(x), 0.0)),
     ),

@@ -295,7 +295,17 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
+        if torch.is_inference_mode_enabled() and not isinstance(func, HigherOrderOperator):
+            with self:  # operations arrive there as they are called, not as what they are made of
+                out = func.decompose(*args, **(kwargs or {}))
+            if out is not NotImplemented:
+                return out
+        if self.inside:
+            return self._operation(func, args, kwargs or {})
+        with torch._C.DisableTorchFunction():  # in a script: no sizes are given to us
+            return self._operation(func, args, kwargs or {})
+
+    def _operation(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         kind = OPERATIONS.get(func) or operation(func)
         leaves = flatten((args, kwargs)) if kwargs else flatten(args)
         tensors = [t for t in leaves if isinstance(t, torch.Tensor)]

@@ -80,6 +80,7 @@ class Memory:
         """`asked`: of a pass in which sizes are numbers, what they were in the one that it repeats."""
         self.functions = functions
         self.asked: list[bool] = []
+        self.hashed = False  # user code may catch all that is raised
         self._repeated = None if asked is None else iter(asked)
 
     def again(self) -> Memory:
@@ -90,7 +91,7 @@ class Memory:
     def kept(self) -> Iterator[None]:
         known = self.functions or ()
         if self.functions is None:
-            setattr(Size, "__hash__", _refuse)  # noqa: B010
+            setattr(Size, "__hash__", self._refuse)  # noqa: B010
         for owner, name, function in known:
             setattr(owner, name, self._computing(function))
         try:
@@ -99,6 +100,10 @@ class Memory:
             setattr(Size, "__hash__", int.__hash__)  # noqa: B010
             for owner, name, function in known:
                 setattr(owner, name, function)
+
+    def _refuse(self) -> int:
+        self.hashed = True
+        raise Hashed
 
     def _computing(self, remembers: Any) -> Callable[..., Any]:
         @functools.wraps(remembers)
@@ -115,7 +120,3 @@ class Memory:
             return next(self._repeated, False)
         self.asked.append(any(type(v) is Size for v in flatten((args, kwargs))))
         return self.asked[-1]
-
-
-def _refuse(size: Size) -> int:
-    raise Hashed

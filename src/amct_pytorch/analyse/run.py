@@ -62,7 +62,7 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options, both: bool
     touched = set().union(*(p.touched for p in done))
     magnitudes = _magnitudes(own, done, labels)
     if any(trace.means is Means.REAL for trace in done):
-        _hold_alike(own, first.entries, touched, labels)
+        _hold_beside_idle(first.entries, touched, labels)
     couple([e for p in done for e in p.equations], labels)
     grouping = group(labels, [name for name in first.entries if name not in touched], _buffers(own))
     equations = tuple(e for p in done for e in p.equations)
@@ -94,21 +94,24 @@ def _magnitudes(own: Mapping[str, torch.Tensor], done: Sequence[Trace], labels: 
     return found
 
 
-def _hold_alike(
-    own: Mapping[str, torch.Tensor], entries: Mapping[str, Entry], touched: Collection[str], labels: Labels
-) -> None:
-    """Where values decide what runs, layers that did not run may at other values, or in the pruned model: those of
-    their kind that ran (the same names but for numbers, the same shapes: experts) stay, with what they take and give.
+def _hold_beside_idle(entries: Mapping[str, Entry], touched: Collection[str], labels: Labels) -> None:
+    """Where values decide what runs, layers that did not run may at other values, or in the pruned model. What is
+    beside them (in the module that holds the largest part of which nothing ran) stays, with what it takes and gives:
+    other experts do the same as they, other stages feed them.
     """
-    idle = {(_kind(name), own[name].shape) for name in entries if name not in touched}
+    ran = {part for name in entries if name in touched for part in _parts(name)}
+    idle = [name for name in entries if name not in touched and _parts(name)[0] not in ran]
+    beside = {next(part for part in _parts(name) if part in ran) for name in idle}
     for name, entry in entries.items():
-        if name in touched and (_kind(name), own[name].shape) in idle:
+        if name in touched and not beside.isdisjoint(_parts(name)):
             for f in entry.all():
-                labels.freeze(f, Reason("values decide which layers of its kind run, and not all of them did"))
+                labels.freeze(f, Reason("values decide which of the layers beside it run, and not all of them did"))
 
 
-def _kind(name: str) -> tuple[str, ...]:
-    return tuple("" if part.isdigit() else part for part in name.split("."))
+def _parts(name: str) -> list[str]:
+    """The modules that hold a tensor, from its own to the whole."""
+    parts = name.split(".")[:-1]
+    return [".".join(parts[:i]) for i in range(len(parts), -1, -1)]
 
 
 def _hold_for(first: Trace, labels: Labels) -> None:

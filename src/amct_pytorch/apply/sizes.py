@@ -71,7 +71,17 @@ def apply_sizes(
         vars(layer).update({attribute: size for attribute, size in sizes.items() if attribute in vars(layer)})
         if isinstance(layer, nn.MultiheadAttention):
             layer.head_dim = layer.embed_dim // layer.num_heads
+    for layer in layers.values():
+        if isinstance(layer, nn.TransformerEncoder):
+            _follow_heads(layer)
     return {setting for setting in plan.settings if setting.path.partition("[")[0] in own.get(setting.module, {})}
+
+
+def _follow_heads(encoder: nn.TransformerEncoder) -> None:
+    """Padded tokens are left out by way of nested tensors where heads are even: constructors decide that once."""
+    first = next(iter(encoder.layers), None)
+    if isinstance(first, nn.TransformerEncoderLayer) and first.self_attn.num_heads % 2:
+        encoder.use_nested_tensor = False
 
 
 def check_sizes(model: nn.Module, plan: ChannelPlan, own: LayerSizes) -> None:
