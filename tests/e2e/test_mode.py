@@ -19,7 +19,7 @@ from amct_pytorch.analyse.mode import Mode
 from amct_pytorch.record import Axis
 
 CONFIG = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
-GRAD_ENABLED = torch.is_grad_enabled
+GRAD_ENABLED = [torch.is_grad_enabled]  # a file that has a name for it asks
 ran: list[bool] = []  # of each forward, whether gradients were recorded
 
 
@@ -34,7 +34,7 @@ class Halves(nn.Module):
         return False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        ran.append(GRAD_ENABLED())
+        ran.append(GRAD_ENABLED[0]())
         y = self.drop(self.norm(self.a(x)))
         if self.finds(y):
             one, two = y.chunk(2, 1)
@@ -114,7 +114,41 @@ class OfGradients(Halves):
 
 class OfGradientsByAnotherName(Halves):
     def finds(self, y: torch.Tensor) -> Any:
-        return sys.modules[type(self).__module__].is_grad_enabled()
+        return sys.modules[type(self).__module__].recording()
+
+
+class OfGradientsByAHelper(Halves):
+    """Its file uses one that has a name of its own for it."""
+
+    def finds(self, y: torch.Tensor) -> Any:
+        return sys.modules["uses_a_helper"].helper()
+
+
+class OfGradientsInABase(OfGradientsByAnotherName):
+    def finds(self, y: torch.Tensor) -> Any:
+        return sys.modules["asks_for_gradients"].recording()
+
+
+class Apart(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, y: torch.Tensor) -> torch.Tensor:
+        if not ctx.needs_input_grad[0]:
+            return y.clone()
+        one, two = y.chunk(2, 1)
+        return torch.cat([one + two, one - two], 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+
+APART = Apart.apply  # before any pass
+
+
+class OfWhatAFunctionNeeds(Halves):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        ran.append(GRAD_ENABLED[0]())
+        return self.b(torch.relu(APART(self.norm(self.a(x)))))  # type: ignore[no-any-return, no-untyped-call]
 
 
 class OfATensor(Halves):
@@ -150,16 +184,12 @@ def removed(model: nn.Module) -> tuple[int, ...]:
 
 
 @pytest.fixture(autouse=True)
-def as_before(monkeypatch: pytest.MonkeyPatch) -> Any:
-    file = types.ModuleType("asks_for_gradients")
-    file.is_grad_enabled = torch.is_grad_enabled  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "asks_for_gradients", file)
-    monkeypatch.setattr(OfGradientsByAnotherName, "__module__", "asks_for_gradients")
+def as_before() -> Any:
     torch.manual_seed(0)
     ran.clear()
     yield
     assert "training" not in vars(nn.Module)
-    assert torch.is_grad_enabled is GRAD_ENABLED
+    assert torch.is_grad_enabled is GRAD_ENABLED[0]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +204,7 @@ def as_before(monkeypatch: pytest.MonkeyPatch) -> Any:
         WithAModeOfItsOwn,
         WithADefault,
         OfGradients,
-        OfGradientsByAnotherName,
+        OfWhatAFunctionNeeds,
         OfATensor,
         OfALeaf,
         OfAHistory,
@@ -182,6 +212,23 @@ def as_before(monkeypatch: pytest.MonkeyPatch) -> Any:
     ],
 )
 def test_who_asks_for_the_mode_gets_a_pass_in_each(kind: Callable[[], Halves]) -> None:
+    gone = removed(kind())
+    assert ran == [False, True, False, True]
+    assert sorted(i % 8 for i in gone) == sorted([i for i in range(8) if i in gone] * 2)
+
+
+@pytest.mark.parametrize("kind", [OfGradientsByAnotherName, OfGradientsByAHelper, OfGradientsInABase])
+def test_a_file_that_names_the_mode_of_gradients_asks(kind: type[Halves], monkeypatch: pytest.MonkeyPatch) -> None:
+    written = {
+        "asks_for_gradients": "from torch import is_grad_enabled as recording\ndef helper(): return recording()",
+        "uses_a_helper": "from asks_for_gradients import helper",
+    }
+    for name, text in written.items():
+        file = types.ModuleType(name)
+        monkeypatch.setitem(sys.modules, name, file)
+        exec(text, vars(file))
+    monkeypatch.setattr(OfGradientsByAnotherName, "__module__", "asks_for_gradients")
+    monkeypatch.setattr(OfGradientsByAHelper, "__module__", "uses_a_helper")
     gone = removed(kind())
     assert ran == [False, True, False, True]
     assert sorted(i % 8 for i in gone) == sorted([i for i in range(8) if i in gone] * 2)

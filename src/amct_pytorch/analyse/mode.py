@@ -13,18 +13,21 @@ import os
 import sys
 import threading
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from amct_pytorch.analyse.code import files
 from amct_pytorch.structure import set_mode
 
 _TORCH = os.path.join(os.path.dirname(torch.__file__), "")
 _LAYERS = os.path.join(os.path.dirname(nn.__file__), "modules", "")
 _KEY = "_mode_of_the_copy"  # the attribute of a module that holds what is shared
 _grad_enabled = torch.is_grad_enabled
+_Applied = torch.autograd.function._SingleLevelFunction  # whose `apply` is called by that of all functions
+_applied = vars(torch._C._FunctionBase)["apply"]
 _watched: list[Shared] = []
 _lock = threading.Lock()
 
@@ -56,7 +59,8 @@ class Mode:
     def __init__(self, modules: Sequence[nn.Module], asked: bool = False) -> None:
         """`modules`: the model, and all that it is made of; `asked`: both modes count, whoever asks."""
         self.modules = modules
-        self.shared = Shared(asked or any(map(_decides, modules)) or any(map(_decide, {type(m) for m in modules})))
+        kinds = {type(m) for m in modules}
+        self.shared = Shared(asked or any(map(_decides, modules)) or any(map(_decide, kinds)) or _named(kinds))
         self._before: list[tuple[Any, ...]] = []
 
     @property
@@ -86,6 +90,7 @@ class Mode:
             if not _watched:
                 setattr(nn.Module, "training", _Training())  # noqa: B010
                 setattr(torch, "is_grad_enabled", _is_grad_enabled)  # noqa: B010
+                setattr(_Applied, "apply", classmethod(_apply))  # noqa: B010
             _watched.append(self.shared)
         try:
             yield
@@ -95,6 +100,7 @@ class Mode:
                 if not _watched:
                     delattr(nn.Module, "training")
                     setattr(torch, "is_grad_enabled", _grad_enabled)  # noqa: B010
+                    delattr(_Applied, "apply")
 
 
 class _Training:
@@ -123,13 +129,24 @@ def _decides(module: nn.Module) -> bool:
 
 
 def _decide(kind: type[nn.Module]) -> bool:
-    """Whether all modules of a class have it so; or its file has a name of its own for what tells of gradients."""
-    file = sys.modules.get(kind.__module__)
-    return (
-        kind.train is not nn.Module.train
-        or any("training" in vars(base) for base in kind.__mro__ if base is not nn.Module)
-        or (file is not None and file is not torch and "is_grad_enabled" in vars(file))
+    """Whether all modules of a class have it so."""
+    return kind.train is not nn.Module.train or any(
+        "training" in vars(base) for base in kind.__mro__ if base is not nn.Module
     )
+
+
+def _named(kinds: Iterable[type[nn.Module]]) -> bool:
+    """Whether a file of the model's code has a name of its own for what tells whether gradients are recorded."""
+    own = {base for kind in kinds for base in kind.__mro__}
+    return any(value is _grad_enabled for file in files(own) for value in list(vars(file).values()))
+
+
+def _apply(function: type, *args: Any, **kwargs: Any) -> Any:
+    """`apply` of a torch.autograd.Function, whose `forward` may ask which gradients are needed."""
+    if not function.__module__.startswith("torch."):
+        for shared in tuple(_watched):
+            shared.asked = True
+    return _applied.__get__(None, function)(*args, **kwargs)
 
 
 def _differ(now: dict[str, Any], before: tuple[Any, ...]) -> bool:

@@ -23,7 +23,7 @@ from amct_pytorch.analyse.capture import Capture, Rule
 from amct_pytorch.analyse.earlier import Earlier, Finding
 from amct_pytorch.analyse.known import Info, Logged
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
-from amct_pytorch.analyse.memoized import Hashed, Memoized, Memory
+from amct_pytorch.analyse.memoized import Hashed, Memory, Remembering, with_modules
 from amct_pytorch.analyse.mode import Mode
 from amct_pytorch.analyse.rules import TABLE
 from amct_pytorch.analyse.shapes import stand_in
@@ -174,9 +174,9 @@ class _Listener:
 class Passes:
     """A copy of the model for analysis, with tensors like those that are `held` in the place of its `own`.
 
-    `prepare`: what else to change about the copy; None: its integers become sizes. `memoized`: the functions that
-    compute anew what they are asked with sizes; None: what they are is not known, and a pass raises Hashed where it
-    would matter.
+    `prepare`: what else to change about the copy; None: its integers become sizes. `memoized`: what remembers,
+    and computes anew what it is asked with sizes; None: that is not known, and a pass raises Hashed where it would
+    matter.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class Passes:
         options: Options,
         means: Means,
         prepare: Callable[[nn.Module], None] | None = None,
-        memoized: Sequence[Memoized] | None = None,
+        memoized: Remembering | None = None,
     ) -> None:
         self.options = options
         self.memoized = memoized
@@ -204,6 +204,8 @@ class Passes:
             prepare(self.model)
         parts = named_modules(self.model)
         self.names = {id(m): n for n, m in parts}
+        if memoized is not None:
+            self.memoized = with_modules(memoized, (m for _, m in parts))
         self.mode = Mode([m for _, m in parts], asked=means is Means.REAL)  # values may be other ones in train mode
         self.whole = [m for _, m in _opaque_copies(model, self.model, options.opaque)]
 

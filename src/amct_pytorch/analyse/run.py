@@ -14,7 +14,7 @@ from torch import nn
 
 from amct_pytorch.analyse.groups import Grouping, group
 from amct_pytorch.analyse.labels import Labels, Reason
-from amct_pytorch.analyse.memoized import Hashed, Memoized, memoized
+from amct_pytorch.analyse.memoized import Hashed, Remembering, memoized
 from amct_pytorch.analyse.passes import Arguments, Entry, Means, Options, Passes, Trace, enter, line_of, tensors
 from amct_pytorch.analyse.sizes import Equation, couple
 from amct_pytorch.errors import ModelError
@@ -144,16 +144,16 @@ def _eval_pass(
 def _pass(
     model: nn.Module, own: Mapping[str, torch.Tensor], arguments: Arguments, options: Options, means: Means
 ) -> tuple[Labels, Passes, Trace]:
-    def run(functions: Sequence[Memoized] | None) -> tuple[Labels, Passes, Trace]:
+    def run(known: Remembering | None) -> tuple[Labels, Passes, Trace]:
         labels = Labels()
         entries = enter(labels, model, own, options)
-        passes = Passes(model, own, own, options, means, memoized=functions)
+        passes = Passes(model, own, own, options, means, memoized=known)
         return labels, passes, passes.trace(labels, entries, arguments, training=False)
 
     return _with_memoized(model, run)
 
 
-def _with_memoized(model: nn.Module, run: Callable[[Sequence[Memoized] | None], Found]) -> Found:
+def _with_memoized(model: nn.Module, run: Callable[[Remembering | None], Found]) -> Found:
     """A pass without a look at what functions remember; with one where it would matter."""
     try:
         return run(None)
@@ -177,12 +177,12 @@ def _train_pass(
     first: Trace,
 ) -> Trace:
     """On what the eval pass ran on, on fake tensors, on a copy of the real ones where the forward looks at values."""
-    known = labels.marks()
+    marks = labels.marks()
 
-    def run(functions: Sequence[Memoized] | None) -> Trace:
-        ran = passes if again and functions is None else Passes(model, own, own, options, means, memoized=functions)
-        if functions is not None:
-            labels.forget(known)
+    def run(known: Remembering | None) -> Trace:
+        ran = passes if again and known is None else Passes(model, own, own, options, means, memoized=known)
+        if known is not None:
+            labels.forget(marks)
         return ran.trace(labels, first.entries, arguments, training=True, first=found)
 
     for means in Means:
@@ -193,7 +193,7 @@ def _train_pass(
         try:
             return _with_memoized(model, run)
         except Exception:
-            labels.forget(known)
+            labels.forget(marks)
             if means is Means.REAL:
                 raise
     raise AssertionError("the real tensors are the last to try")
