@@ -75,6 +75,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.per_group: dict[int, Factor] = {}
         self.magnitudes: dict[str, Norm] = {}  # by name, those that the cut may rescale
         self.repeated: Factor | None = None  # what a dim of one element that is expanded to this many is repeated for
+        self.sized = True  # whether shapes are given as sizes
         self.ragged = False  # whether there was a tensor without a shape
         self.mode: Shared | None = None  # of the copy that runs
         self.inside = False  # a call of torch: what it compares is not the user's

@@ -23,15 +23,31 @@ from amct_pytorch.errors import AmctWarning
 from amct_pytorch.structure import classes, named_modules
 
 Made = list[weakref.ref[torch.Tensor]]
-Namespaces = list[tuple[Any, dict[str, Any]]]
+Namespaces = list[tuple[Any, dict[Any, Any]]]
 _DEPTH = 4  # how deep in containers of containers a cache may keep a tensor
 
 
 def namespaces(model: nn.Module) -> Namespaces:
-    """The classes of a model's modules and the files that define them, with what their names stand for now."""
+    """The classes of a model's modules and the files that define them, with what their names stand for now; the tables
+    of tensors that they have, or that hooks write into."""
     own = [c for c in classes(model) if c.__module__.partition(".")[0] not in ("torch", "builtins")]
     files = {c.__module__: sys.modules[c.__module__] for c in own if c.__module__ in sys.modules}
-    return [(owner, dict(vars(owner))) for owner in (*own, *files.values())]
+    found: Namespaces = [(owner, dict(vars(owner))) for owner in (*own, *files.values())]
+    reached = [names for _, names in found]
+    for hook in _hooks(model):
+        cells = [cell for c in hook.__closure__ or () for cell in gc.get_referents(c)]
+        held = [value for cell in cells if isinstance(cell, nn.Module) for value in vars(cell).values()]
+        reached += [hook.__globals__, dict(enumerate((*cells, *held)))]
+    tables = {id(v): v for names in reached for v in names.values() if type(v) in (dict, OrderedDict)}
+    found += [(t, dict(t)) for t in tables.values() if any(isinstance(v, torch.Tensor) for v in t.values())]
+    return found
+
+
+def _hooks(model: nn.Module) -> Iterator[types.FunctionType]:
+    for _, module in named_modules(model):
+        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
+            if isinstance(hook, types.FunctionType):
+                yield hook
 
 
 def empty(made: Made, copy: nn.Module, before: Namespaces) -> None:
@@ -137,13 +153,18 @@ _TABLES = frozenset((dict, OrderedDict, list, tuple, set))
 def _restore(before: Namespaces, kept: set[int]) -> None:
     """Names that a pass gave such tensors stand again for what they stood for."""
     for owner, names in before:
-        for name, value in list(vars(owner).items()):
+        if isinstance(owner, dict):
+            now, put, take = dict(owner), owner.__setitem__, owner.__delitem__
+        else:
+            now = dict(vars(owner))
+            put, take = functools.partial(setattr, owner), functools.partial(delattr, owner)
+        for name, value in now.items():
             if names.get(name, before) is value or not (id(value) in kept or _holds(value, kept, _DEPTH)):
                 continue
             if name in names:
-                setattr(owner, name, names[name])
+                put(name, names[name])
             else:
-                delattr(owner, name)
+                take(name)
 
 
 def _holds(value: Any, kept: set[int], depth: int) -> bool:

@@ -176,7 +176,7 @@ class Passes:
 
     `prepare`: what else to change about the copy; None: its integers become sizes. `memoized`: what remembers,
     and computes anew what it is asked with sizes; None: that is not known, and a pass raises Hashed where it would
-    matter.
+    matter. `sized`: whether it computes with sizes; without them, whatever a size says stays.
     """
 
     def __init__(
@@ -188,6 +188,7 @@ class Passes:
         means: Means,
         prepare: Callable[[nn.Module], None] | None = None,
         memoized: Remembering | None = None,
+        sized: bool = True,
     ) -> None:
         self.options = options
         self.memoized = memoized
@@ -198,9 +199,10 @@ class Passes:
         self.tensors = {n: self._stand_in(t, own[n]) for n, t in held.items()}
         self.model = copy_structure(model, {id(own[n]): t for n, t in self.tensors.items()})
         self.listener = _Listener()
-        if prepare is None:
+        self.sized = sized
+        if prepare is None and sized:
             mark(self.model, self.listener.compared, model)
-        else:
+        elif prepare is not None:
             prepare(self.model)
         parts = named_modules(self.model)
         self.names = {id(m): n for n, m in parts}
@@ -235,6 +237,7 @@ class Passes:
         """
         earlier = None if first is None else Earlier(first.entered, first.found, len(first.log))
         capture = Capture(labels, {**TABLE, **self.options.rules}, self.names, self.device, earlier)
+        capture.sized = self.sized
         if self.means is Means.REAL:
             capture.decisions = []
         for name, t in self.tensors.items():

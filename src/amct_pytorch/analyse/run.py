@@ -135,6 +135,8 @@ def _eval_pass(
     except ModelError:
         raise
     except Exception as e:
+        with contextlib.suppress(Exception):  # code that takes numbers alone, such as `type(size) is int`
+            return _pass(model, own, arguments, options, Means.REAL, sized=False)
         raise ModelError(
             f"the forward pass of {type(model).__name__} in eval mode fails on input_data: {line_of(e)}; input_data "
             "must be what the model takes: a tensor, a tuple of arguments, or a dict of keyword arguments"
@@ -142,12 +144,17 @@ def _eval_pass(
 
 
 def _pass(
-    model: nn.Module, own: Mapping[str, torch.Tensor], arguments: Arguments, options: Options, means: Means
+    model: nn.Module,
+    own: Mapping[str, torch.Tensor],
+    arguments: Arguments,
+    options: Options,
+    means: Means,
+    sized: bool = True,
 ) -> tuple[Labels, Passes, Trace]:
     def run(known: Remembering | None) -> tuple[Labels, Passes, Trace]:
         labels = Labels()
         entries = enter(labels, model, own, options)
-        passes = Passes(model, own, own, options, means, memoized=known)
+        passes = Passes(model, own, own, options, means, memoized=known, sized=sized)
         return labels, passes, passes.trace(labels, entries, arguments, training=False)
 
     return _with_memoized(model, run)

@@ -18,7 +18,7 @@ def shape(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
     """x.shape, x.size(), x.size(dim)"""
     found = func(*args, **kwargs)
     factors = mode.capture.factors(args[0])
-    if not factors:
+    if not factors or not mode.capture.sized:
         return found
     if isinstance(found, int):
         dim = (args[1] if len(args) > 1 else kwargs["dim"]) % args[0].ndim
