@@ -63,11 +63,15 @@ class Kept(TorchDispatchMode):
             return _attention(func, args, kwargs)
         if name in ("mean", "sum", "linalg_vector_norm") and args[0].is_floating_point():
             return _sum(func, name, args, kwargs)
-        if name in ("var", "std"):
+        if name in ("mse_loss", "smooth_l1_loss", "huber_loss"):
+            each = func(*args[:2], 0, *args[3:], **kwargs)
+            reduction = args[2] if len(args) > 2 else 1
+            return each if reduction == 0 else each.nanmean() if reduction == 1 else each.nansum()
+        if name in ("var", "std", "var_mean"):
             x, over, keep = args[0], tuple(args[1] or range(args[0].ndim)), kwargs.get("keepdim", False)
             n = (~x.isnan()).sum(over, keepdim=keep) - (1 if kwargs.get("correction") is None else kwargs["correction"])
             v = (x - x.nanmean(over, keepdim=True)).square().nansum(over, keepdim=keep) / n
-            return v if name == "var" else v.sqrt()
+            return v if name == "var" else v.sqrt() if name == "std" else (v, x.nanmean(over, keepdim=keep))
         x = args[0] if args else None
         if not (isinstance(x, torch.Tensor) and x.is_floating_point()):
             return func(*args, **kwargs)

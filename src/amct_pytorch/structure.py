@@ -200,6 +200,7 @@ def _remedy(value: Any) -> str:
         return (
             "A tensor with a gradient history: torch.nn.utils.weight_norm and spectral_norm leave one (use those of "
             "torch.nn.utils.parametrizations), and caches that were filled with gradients enabled do (run the model "
-            "under torch.no_grad(), or clear them)"
+            "under torch.no_grad(), or clear them), and so does torch.nn.utils.prune (make its zeros permanent with "
+            'prune.remove(module, "weight"))'
         )
     return "Keep it outside the model, or give its class a __deepcopy__; of a scripted function keep the plain one"

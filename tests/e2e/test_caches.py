@@ -179,3 +179,61 @@ def test_functions_that_remember_are_what_they_were(fails: bool, late: bool) -> 
     assert Size.__hash__ is int.__hash__
     assert [type(n) for n in heads_of(16, 4)] == [int, int]  # and no sizes of the analysis
     assert {type(n) for n in heads_of(8, 4)} == {int}
+
+
+HEAD_SIZES: dict[int, int] = {}
+
+
+def head_size(width: int) -> int:
+    if width not in HEAD_SIZES:
+        HEAD_SIZES[width] = width // 4
+    return HEAD_SIZES[width]
+
+
+class Remembering(nn.Module):
+    """Heads whose size is worked out of a width once: by a table of its file, or by a function of its own."""
+
+    def __init__(self, own: bool) -> None:
+        super().__init__()
+        self.a, self.qkv, self.o = nn.Linear(4, 16), nn.Linear(16, 48), nn.Linear(16, 4)
+        self.head_size = functools.lru_cache(None)(lambda width: width // 4) if own else head_size
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.a(x)[:, None]
+        q, k, v = self.qkv(y).view(*y.shape[:2], 3, 4, self.head_size(y.shape[-1])).permute(2, 0, 3, 1, 4)
+        return self.o(nn.functional.scaled_dot_product_attention(q, k, v, scale=0.5).transpose(1, 2).flatten(1))
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["table", "own function"])
+def test_sizes_do_not_stay_in_memories(own: bool) -> None:
+    HEAD_SIZES.clear()
+    model = Remembering(own).eval()
+    larger = nn.Sequential(nn.Linear(4, 128), nn.ReLU(), nn.Linear(128, 4), model).eval()
+    before = amct.plan(model, X, CONFIG).report()
+    amct.plan(larger, X, CONFIG)
+    assert not any(type(v) is Size for item in HEAD_SIZES.items() for v in item)
+    assert amct.plan(model, X, CONFIG).report() == before
+    assert "qkv" in before
+    assert type(model.head_size(16)) is int
+
+
+ACTIVATIONS: dict[str, torch.Tensor] = {}
+
+
+def test_what_hooks_have_kept_is_as_before() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    near: dict[str, torch.Tensor] = {}
+
+    def keep(module: nn.Module, args: Any, out: torch.Tensor) -> None:
+        ACTIVATIONS["a"] = near["a"] = out.detach()
+        near["only in a pass"] = out
+
+    ACTIVATIONS.clear()
+    model[0].register_forward_hook(keep)
+    model(X)
+    del near["only in a pass"]
+    kept = ACTIVATIONS["a"], near["a"]
+    plan = amct.plan(model, X, CONFIG)
+    assert [g.after for g in plan.summary.groups] == [4]
+    assert ACTIVATIONS["a"] is kept[0]
+    assert near == {"a": kept[1]}

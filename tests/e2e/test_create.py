@@ -367,3 +367,98 @@ def test_functions_that_the_forward_compiles_run_as_they_are_written(tmp_path: P
     with torch.no_grad():
         small(x)
     assert compiled
+
+
+class Padded(nn.Module):
+    """A few tokens, of which some are padding."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(48, heads, 64, batch_first=True)
+        self.embed, self.encoder, self.head = nn.Linear(8, 48), nn.TransformerEncoder(layer, 2), nn.Linear(48, 4)
+
+    def forward(self, x: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+        return self.head(self.encoder(self.embed(x), src_key_padding_mask=padding))  # type: ignore[no-any-return]
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize(("heads", "left"), [(6, 3), (8, 4)])
+def test_padding_is_left_out_the_way_that_the_heads_allow(heads: int, left: int, tmp_path: Path) -> None:
+    """In eval mode, without gradients: nested tensors are for even numbers of heads."""
+    x, padding = torch.randn(2, 5, 8), torch.zeros(2, 5, dtype=torch.bool)
+    padding[0, 3:] = True
+    small = amct.create_prune_retrain_model(Padded(heads).eval(), (x, padding), HALF, tmp_path / "record.txt")
+    assert [m.num_heads for m in small.modules() if isinstance(m, nn.MultiheadAttention)] == [left, left]
+    torch.save(small.state_dict(), tmp_path / "small.pth")
+    again = amct.restore_prune_retrain_model(
+        Padded(heads).eval(), None, tmp_path / "record.txt", HALF, tmp_path / "small.pth"
+    )
+    want = small(x, padding)
+    for model in (small, again):
+        with torch.no_grad():
+            got = model(x, padding)
+        torch.testing.assert_close(got[~padding], want[~padding])
+
+
+@pytest.mark.parametrize("config", [HALF, amct.SparsityConfig(amct.NmSparsity())])
+def test_what_is_made_in_inference_mode_can_be_trained(config: amct.SparsityConfig, tmp_path: Path) -> None:
+    dense, record, checkpoint = chain(16, 8), tmp_path / "record.txt", tmp_path / "small.pth"
+    with torch.inference_mode():
+        small = amct.create_prune_retrain_model(dense, X, config, record)
+        torch.save(small.state_dict(), checkpoint)
+        again = amct.restore_prune_retrain_model(dense, X, record, config, checkpoint)
+    amct.create_prune_retrain_model(dense, X, config, tmp_path / "outside.txt")
+    assert record.read_bytes() == (tmp_path / "outside.txt").read_bytes()
+    for model in (small, again):
+        model(X).sum().backward()
+        assert all(p.grad is not None for p in model.parameters())
+
+
+class Inferring(nn.Module):
+    """Its first layers never train."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = conv(3, 16), conv(16, 8), conv(8, 4)
+
+    @torch.inference_mode()
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.b(torch.nn.functional.dropout2d(self.a(x), 0.5, self.training)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.c(self.features(x).clone())  # type: ignore[no-any-return]
+
+
+def test_a_part_in_inference_mode_is_pruned_as_any() -> None:
+    plan = amct.plan(Inferring().eval(), X, HALF)
+    assert [(g.layers, g.after) for g in plan.summary.groups] == [(("a",), 8), (("b",), 4)]
+
+
+class Leaving(nn.Module):
+    """Inputs of which the first head is sure leave there; `by`: how the later layers are held."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__()
+        self.stem, self.first, self.by = conv(3, 16), conv(16, 4), by
+        later = conv(16, 16), conv(16, 16)
+        if by == "attributes":
+            self.later0, self.later1 = later
+        else:
+            self.later = nn.ModuleDict(zip(("sharp", "blurred"), later, strict=True))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.stem(x))
+        for i, layer in enumerate((self.later0, self.later1) if self.by == "attributes" else self.later.values()):
+            if float(x.mean()) > i:
+                y = y + layer(y)
+        return self.first(y)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("by", ["attributes", "names"])
+def test_layers_that_other_values_reach_run_after_the_cut(by: str, tmp_path: Path) -> None:
+    dense = Leaving(by).eval()
+    ones = torch.ones(1, 3, 8, 8)
+    with pytest.warns(amct.AmctWarning, match="values decide which of the layers beside it run"):
+        small = amct.create_prune_retrain_model(dense, ones * 0.5, HALF, tmp_path / "record.txt")
+    for times in (-1.0, 0.5, 2.0):
+        assert small(ones * times).shape == dense(ones * times).shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import attention
+import habits
 import hard
 import layers
 import more
@@ -25,6 +26,7 @@ FAMILIES = {
     "attention: ": attention.PATTERNS,
     "size: ": sizes.PATTERNS,
     "hard: ": hard.PATTERNS,
+    "habit: ": habits.PATTERNS,
     "network: ": networks.PATTERNS,
     "more: ": more.PATTERNS,
     "review: ": review.PATTERNS,

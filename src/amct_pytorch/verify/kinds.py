@@ -92,10 +92,17 @@ def weight_norm(moves: Moves, call: Call, a: Logged) -> bool:
     return magnitude <= direction == moves.keys(a.outs[0])
 
 
+def loss(moves: Moves, call: Call, a: Logged) -> bool:
+    """What meets holds the same, and so does what comes of it element by element."""
+    held = moves.keys(a.ins[0])
+    return all(moves.keys(info) == held for info in a.ins) and (not a.shapes[0] or moves.keys(a.outs[0]) == held)
+
+
 def variance(moves: Moves, call: Call, a: Logged) -> bool:
-    """var(x, dims, correction=1) divides by the number of elements less the correction."""
+    """var(x, dims, correction=1), and var_mean, divides by the number of elements less the correction."""
     correction = call.kwargs.get("correction")
-    return bool(math.prod(call.shapes[0]) > math.prod(call.out.shape) * (1 if correction is None else correction))
+    out = call.out[0] if isinstance(call.out, tuple) else call.out
+    return bool(math.prod(call.shapes[0]) > math.prod(out.shape) * (1 if correction is None else correction))
 
 
 def spread(moves: Moves, call: Call, a: Logged) -> bool:
@@ -146,10 +153,12 @@ def repeat(moves: Moves, call: Call, a: Logged) -> bool:
     return move(moves, call, a._replace(outs=(out,)))
 
 
+_WRONG = dict.fromkeys(("var", "var_mean"), "too few elements stay for an unbiased variance")
 _BY_NAME: dict[str, Kind] = {
     **dict.fromkeys(("mm", "bmm", "addmm", "baddbmm"), matmul),
     "linear": linear,
-    "var": variance,
+    **dict.fromkeys(_WRONG, variance),
+    **dict.fromkeys("mse_loss smooth_l1_loss huber_loss soft_margin_loss binary_cross_entropy".split(), loss),
     "_weight_norm_interface": weight_norm,
     "convolution": convolution,
     **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm"), batch_norm),
@@ -173,7 +182,6 @@ _BY_NAME: dict[str, Kind] = {
     **dict.fromkeys(("view_as_real", "view_as_complex", "real", "imag"), _trusted),
     **dict.fromkeys(("_conj", "_neg_view"), pointwise),  # views, of which only complex numbers have the first
 }
-_WRONG = {"var": "too few elements stay for an unbiased variance"}
 _KINDS: dict[Any, Kind] = {}
 
 

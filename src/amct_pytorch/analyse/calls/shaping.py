@@ -144,7 +144,7 @@ HANDLERS: dict[Any, Handler] = {
     **dict.fromkeys((_T.expand, _T.broadcast_to, torch.broadcast_to), expand),
     _T.expand_as: expand_as,
     **dict.fromkeys((_T.repeat, _T.tile, torch.tile), repeat),
-    **dict.fromkeys((torch.ones, torch.zeros, torch.empty), factory(0)),
+    **dict.fromkeys((torch.ones, torch.zeros, torch.empty, torch.rand, torch.randn), factory(0)),
     **dict.fromkeys((_T.new_ones, _T.new_zeros, _T.new_empty), factory(1)),
     F.normalize: normalize,
 }

@@ -46,11 +46,13 @@ def _along(value: Any, ndim: int) -> list[int]:
     return [int(d) % max(ndim, 1) for d in dims]
 
 
-def reduction(over: str | None = None, at: int = 1) -> Rule:
+def reduction(over: str | None = None, at: int = 1, default: int | None = None) -> Rule:
+    """`default`: the dim where none is given, None for all of them"""
+
     def rule(capture: Capture, call: Call) -> None:
         x = call.args[0]
         outs = call.out if isinstance(call.out, (tuple, list)) else (call.out,)
-        along = _along(call.arg(at, "dim"), x.ndim)
+        along = _along(call.arg(at, "dim", default), x.ndim)
         keepdim = bool(call.kwargs.get("keepdim", call.args[at + 1] if _has_keepdim(call, at) else False))
         factors = capture.factors(x)
         if call.name in COUNTING:
@@ -95,6 +97,18 @@ def vector_norm(capture: Capture, call: Call) -> None:
     reduction(None if known else f"a norm of order {order} is taken over it", at=2)(capture, call)
 
 
+def loss(at: int) -> Rule:
+    """mse_loss(x, y, reduction) and others: elements meet; then their mean or sum is taken, but for a reduction of 0"""
+
+    def rule(capture: Capture, call: Call) -> None:
+        tensors = [t for t in call.args if isinstance(t, torch.Tensor)]
+        met = capture.merge([(t, capture.factors(t)) for t in tensors], max(t.ndim for t in tensors))
+        if call.arg(at, "reduction", 1) == 0:
+            capture.put(call.out, met)
+
+    return rule
+
+
 def along_dim(at: int, over: str | None) -> Rule:
     """Operations that compute along one dim and keep the shape (or, as top-k, another length along it)."""
 
@@ -115,12 +129,13 @@ def along_dim(at: int, over: str | None) -> Rule:
 
 OF_ONE = ("any", "all", "amin", "amax")  # of equal elements, however many, it is that of one
 COUNTING = ("sum", "nansum", "linalg_vector_norm", "norm")
+LOSSES = "mse_loss smooth_l1_loss huber_loss soft_margin_loss".split()
 STAYS = "it stays"
 RULES: dict[str, Rule] = {
-    **{n: reduction() for n in ("mean", "sum", "var", "nansum", "nanmean")},
+    **{n: reduction() for n in ("mean", "sum", "var", "var_mean", "nansum", "nanmean")},
     **{
         n: reduction(f"{n} is taken over it")
-        for n in "amin std std_mean var_mean prod logsumexp any all argmax argmin median nanmedian mode".split()
+        for n in "amin std std_mean prod logsumexp any all argmax argmin median nanmedian".split()
     },
     **dict.fromkeys(("max", "min"), maximum),
     "amax": greatest,
@@ -144,5 +159,9 @@ RULES: dict[str, Rule] = {
         )
     },
     "topk": along_dim(2, STAYS),
+    "mode": reduction("mode is taken over it", default=-1),
+    "kthvalue": reduction("kthvalue is taken over it", at=2, default=-1),
+    **dict.fromkeys(LOSSES, loss(2)),
+    **{"binary_cross_entropy": loss(3), "binary_cross_entropy_with_logits": loss(4)},
     **dict.fromkeys(("_fft_r2c", "_fft_c2c", "_fft_c2r"), along_dim(1, STAYS)),
 }

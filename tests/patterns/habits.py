@@ -1,0 +1,136 @@
+"""Habits of research code: noise of a given shape, losses inside, scripted helpers, whatever is raised caught."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from judge import Build, between, conv, image, net, of, tokens
+from torch import nn
+
+HEADS = {16: 4}
+
+
+def scripted(function: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.script(function)
+
+
+def bias_gelu(x: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    y = x + b
+    return y * 0.5 * (1.0 + torch.tanh(0.79788456 * y * (1 + 0.044715 * y * y)))
+
+
+def plus_one(x: torch.Tensor) -> torch.Tensor:
+    return x + 1
+
+
+BIAS_GELU, PLUS_ONE = scripted(bias_gelu), scripted(plus_one)
+
+
+class Standardized(nn.Conv2d):
+    """Its weight has mean 0 and variance 1 over each output channel (arXiv 1903.10520)."""
+
+    def __init__(self, i: int, o: int, unbiased: bool) -> None:
+        super().__init__(i, o, 3)
+        self.unbiased = unbiased
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        v, m = torch.var_mean(self.weight, dim=[1, 2, 3], keepdim=True, unbiased=self.unbiased)
+        return F.conv2d(x, (self.weight - m) / torch.sqrt(v + 1e-5), self.bias)
+
+
+def standardized(unbiased: bool) -> Build:
+    def make() -> nn.Module:
+        layers = (Standardized(i, o, unbiased) for i, o in ((3, 16), (16, 12), (12, 4)))
+        return nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU())))
+
+    return of(make, "0 2 4", image)
+
+
+def with_loss(loss: Any, must: str = "a t b") -> Build:
+    """A loss between two producers, inside of the forward."""
+
+    def forward(s: Any, x: torch.Tensor) -> Any:
+        y, target = s.a(x), s.t(x)
+        return s.b(y), loss(y, target.detach())
+
+    return net(forward, must, image, a=lambda: conv(3, 16), t=lambda: conv(3, 16), b=lambda: conv(16, 4))
+
+
+def apart(s: Any, x: torch.Tensor) -> Any:
+    """The loss of each element, weighted per channel by what the network makes."""
+    y = s.a(x)
+    return s.b(F.smooth_l1_loss(y, s.t(x), reduction="none") * y.mean((2, 3), keepdim=True))
+
+
+class Guarded(nn.Module):
+    """Looks something up, and takes whatever is raised for a miss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.qkv, self.o = nn.Linear(8, 16), nn.Linear(16, 48), nn.Linear(16, 4)
+
+    def heads(self, width: int) -> int:
+        try:
+            return HEADS[width]
+        except:  # noqa: E722 - the habit that this is about
+            return width // 2
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, t, d = self.a(x).shape
+        heads = self.heads(16)
+        q, k, v = self.qkv(self.a(x)).view(b, t, 3, self.heads(d), -1).permute(2, 0, 3, 1, 4)
+        assert heads == 4
+        return self.o(F.scaled_dot_product_attention(q, k, v, scale=0.3).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class OfNumbersAlone(nn.Module):
+    """Takes another way where its head count is of a class of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.qkv, self.o, self.heads = nn.Linear(8, 16), nn.Linear(16, 48), nn.Linear(16, 4), 4
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        heads = self.heads if type(self.heads) is int else sum(self.heads)  # type: ignore[arg-type]
+        y = self.a(x)
+        q, k, v = self.qkv(y).view(*y.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)
+        return self.o(F.scaled_dot_product_attention(q, k, v, scale=0.3).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+PATTERNS: dict[str, Build] = {
+    "noise of a shape": between(lambda t: t + 0 * torch.randn(t.shape)),
+    "noise of sizes": between(lambda t: t * (torch.rand(t.shape[0], t.shape[1], 1, 1) >= 0)),
+    "noise of another's width": between(lambda t: t + 0 * torch.randn(1, 16, 1, 1), ""),
+    "standardized by var_mean": standardized(unbiased=False),
+    "standardized by var_mean, unbiased": standardized(unbiased=True),
+    "squared error": with_loss(F.mse_loss),
+    "squared error, summed": with_loss(lambda y, t: F.mse_loss(y, t, reduction="sum")),
+    "smooth error": with_loss(F.smooth_l1_loss),
+    "Huber error": with_loss(lambda y, t: F.huber_loss(y, t, delta=0.5)),
+    "error of each element": net(
+        apart, "a t b", image, a=lambda: conv(3, 16), t=lambda: conv(3, 16), b=lambda: conv(16, 4)
+    ),
+    "error against the other half": between(lambda t: t + F.mse_loss(t, t.flip(1), reduction="none"), ""),
+    "kth value over positions": between(lambda t: t - t.flatten(2).kthvalue(3, -1)[0][..., None, None]),
+    "kth value over channels": between(lambda t: t - t.kthvalue(3, 1, keepdim=True)[0], ""),
+    "scripted": net(
+        lambda s, x: s.b(BIAS_GELU(s.a(x), s.bias)),
+        "a b",
+        tokens,
+        a=lambda: nn.Linear(8, 16, bias=False),
+        bias=lambda: nn.Parameter(torch.randn(16)),
+        b=lambda: nn.Linear(16, 4),
+    ),
+    "scripted, with a number": between(PLUS_ONE),
+    "elements counted": between(lambda t: t.reshape(t.size(0), t.numel() // t.size(0)).view(t.shape)),
+    "elements of one counted": between(lambda t: t.reshape(-1, t[0].nelement()).view(t.shape)),
+    "size divided with remainder": between(lambda t: t.reshape(t.size(0), *divmod(t.size(1), 1)[:1], -1).view(t.shape)),
+    "size rounded": between(lambda t: t.reshape(t.size(0), round(t.size(1)), -1).view(t.shape)),
+    "whatever is raised": of(Guarded, "", tokens),
+    "of numbers alone": of(OfNumbersAlone, "a o", tokens),
+}
