@@ -129,7 +129,7 @@ def view(moves: Moves, call: Call, a: Logged) -> bool:
 def reshape(moves: Moves, call: Call, a: Logged) -> bool:
     if math.prod(call.shapes[0]) != call.out.numel():  # the same bytes as elements of another size
         return not moves.along(a.ins[0], -1)[0] and moves.keys(a.ins[0]) == moves.keys(a.outs[0])
-    return moves.right(call, a, call.shapes, reshaped, tuple(call.out.shape))
+    return moves.right(call, a, call.shapes, reshaped)
 
 
 def restrided(moves: Moves, call: Call, a: Logged) -> bool:
