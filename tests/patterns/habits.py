@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from judge import Build, between, conv, image, net, of, tokens
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 HEADS = {16: 4}
 
@@ -102,6 +103,24 @@ class OfNumbersAlone(nn.Module):
         return self.o(F.scaled_dot_product_attention(q, k, v, scale=0.3).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
+class Sequences(nn.Module):
+    """Words of sentences of several lengths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.up, self.rnn = nn.Embedding(20, 16), nn.Linear(16, 24), nn.GRU(24, 8, batch_first=True)
+        self.mix, self.head = nn.Linear(24, 12), nn.Linear(12, 4)
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> Any:
+        packed = pack_padded_sequence(F.relu(self.up(self.embed(x))), lengths, True, enforce_sorted=False)
+        padded, _ = pad_packed_sequence(self.rnn(packed)[0], True)
+        return padded, self.head(F.relu(self.mix(packed.data)))
+
+
+def sentences() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.arange(21).view(3, 7) % 20, torch.tensor([7, 3, 5])
+
+
 PATTERNS: dict[str, Build] = {
     "noise of a shape": between(lambda t: t + 0 * torch.randn(t.shape)),
     "noise of sizes": between(lambda t: t * (torch.rand(t.shape[0], t.shape[1], 1, 1) >= 0)),
@@ -131,6 +150,7 @@ PATTERNS: dict[str, Build] = {
     "elements of one counted": between(lambda t: t.reshape(-1, t[0].nelement()).view(t.shape)),
     "size divided with remainder": between(lambda t: t.reshape(t.size(0), *divmod(t.size(1), 1)[:1], -1).view(t.shape)),
     "size rounded": between(lambda t: t.reshape(t.size(0), round(t.size(1)), -1).view(t.shape)),
+    "sentences of several lengths": of(Sequences, "embed up mix head", sentences),
     "whatever is raised": of(Guarded, "", tokens),
     "of numbers alone": of(OfNumbersAlone, "a o", tokens),
 }

@@ -138,7 +138,7 @@ def _decide(kind: type[nn.Module]) -> bool:
 def _named(kinds: Iterable[type[nn.Module]]) -> bool:
     """Whether a file of the model's code has a name of its own for what tells whether gradients are recorded."""
     own = {base for kind in kinds for base in kind.__mro__}
-    return any(value is _grad_enabled for file in files(own) for value in list(vars(file).values()))
+    return any(id(_grad_enabled) in map(id, list(vars(file).values())) for file in files(own))
 
 
 def _apply(function: type, *args: Any, **kwargs: Any) -> Any:

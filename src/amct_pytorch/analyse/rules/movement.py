@@ -432,6 +432,12 @@ def view_as_real(capture: Capture, call: Call) -> None:
     capture.put(call.out, [np.expand_dims(f, f.ndim) for f in capture.factors(call.args[0])])
 
 
+def pack(capture: Capture, call: Call) -> None:
+    """_pack_padded_sequence(x, lengths, batch_first): (time, batch, ...) -> (places that are no padding, ...)"""
+    factors = capture.fixed(capture.factors(call.args[0]), [0, 1], "sequences are packed over it")
+    capture.put(call.out[0], [f.reshape(f.shape[1:]) for f in factors])
+
+
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
         (
@@ -484,4 +490,5 @@ RULES: dict[str, Rule] = {
     "as_strided_": as_strided,
     "view_as_complex": view_as_complex,
     "view_as_real": view_as_real,
+    "_pack_padded_sequence": pack,
 }
