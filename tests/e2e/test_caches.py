@@ -237,3 +237,20 @@ def test_what_hooks_have_kept_is_as_before() -> None:
     assert [g.after for g in plan.summary.groups] == [4]
     assert ACTIVATIONS["a"] is kept[0]
     assert near == {"a": kept[1]}
+
+
+class Guarded(dict[Any, Any]):
+    """A table that refuses to be looked through."""
+
+    def items(self) -> Any:
+        raise RuntimeError("only by name")
+
+
+GUARDED = Guarded()
+
+
+def test_tables_of_other_kinds_are_left_alone() -> None:
+    HEAD_SIZES.clear()
+    plan = amct.plan(Remembering(own=False).eval(), X, CONFIG)
+    assert "qkv" in plan.report()
+    assert GUARDED == {}

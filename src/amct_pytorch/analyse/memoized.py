@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from amct_pytorch.analyse.code import files, looked_at
 from amct_pytorch.analyse.sizes import Size
 from amct_pytorch.analyse.values import flatten
 from amct_pytorch.structure import classes
+
+_TABLES = (dict, OrderedDict, defaultdict)  # others may do what they like when they are looked through
 
 
 class Remembering(NamedTuple):
@@ -38,7 +41,7 @@ def memoized(model: nn.Module) -> Remembering:
     """What does of the model's classes, of the files that define them, and of files of which these use something."""
     kinds = classes(model)
     owners: list[Any] = [*(c for c in kinds if looked_at(c.__module__)), *files(kinds)]
-    tables = [v for owner in owners for v in list(vars(owner).values()) if isinstance(v, dict)]
+    tables = [v for owner in owners for v in list(vars(owner).values()) if type(v) in _TABLES]
     return Remembering([found for owner in owners for found in _of(owner)], tables)
 
 
