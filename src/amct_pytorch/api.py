@@ -21,6 +21,7 @@ from amct_pytorch.checkpoint import expected, fill, fitting, read_state_dict
 from amct_pytorch.config import SparsityConfig
 from amct_pytorch.errors import AmctWarning
 from amct_pytorch.export import export_onnx
+from amct_pytorch.files import refuse_same_file
 from amct_pytorch.inputs import as_arguments
 from amct_pytorch.nm_restore import restore_nm
 from amct_pytorch.record import NmPlan, Plan, Record
@@ -68,7 +69,8 @@ def plan(
 def apply(model: nn.Module, plan: Plan) -> nn.Module:
     """A new model, sparse as the plan says; the model stays as it is. No analysis, no forward pass.
 
-    Raises RecordError where the plan does not fit the model, ModelError where the model cannot be copied.
+    Raises RecordError (of a 2:4 plan ModelError) where the plan does not fit the model, ModelError where the model
+    cannot be copied.
     """
     with trainable():
         return sparsify(model, plan) if isinstance(plan, NmPlan) else shrink(model, plan)
@@ -94,6 +96,7 @@ def create_prune_retrain_model(
     AmctWarning gives the reasons, and the copy is not pruned.
     """
     refuse_wrapped(model, "create_prune_retrain_model")
+    refuse_same_file(config_defination, record_file)
     with collection_paused():
         chosen = plan(model, input_data, config_defination, rules=rules, opaque=opaque)
         sparse = apply(model, chosen)
@@ -127,9 +130,10 @@ def restore_prune_retrain_model(
     record = read_record(record_file)
     check_kind(record, config)
     if config.kind == "2:4":
+        config.check_layers(model)  # of its update_freq, which holds
         masks = resolve_nm(record, config, model)
         with trainable():
-            return restore_nm(model, masks, record, read_state_dict(pth_file, state_dict_name), pth_file)
+            return restore_nm(model, masks, read_state_dict(pth_file, state_dict_name), pth_file)
     plan = resolve(record, model)
     wanted = expected(model, cut_shapes(model, plan))
     state = fitting(read_state_dict(pth_file, state_dict_name), wanted, pth_file)

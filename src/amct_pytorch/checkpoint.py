@@ -18,6 +18,7 @@ Path = str | os.PathLike[str]
 Shape = tuple[int, ...]
 StateDict = dict[str, Any]
 
+_AVERAGED = "n_averaged"  # which torch.optim.swa_utils.AveragedModel has beside its `module.`
 _PREFIXES = ("module.", "_orig_mod.")  # of DataParallel, DistributedDataParallel; of torch.compile
 
 
@@ -142,7 +143,10 @@ def fill(model: nn.Module, state: StateDict, path: Path) -> None:
 def strip_prefixes(state: StateDict, keys: Iterable[str]) -> None:
     """Take wrappers' prefixes off the keys, in place: as many as make the most of them `keys`, for a part of the model
     may be called so."""
-    wanted, names, prefixes = set(keys), set(state), ""
+    wanted = set(keys)
+    if _AVERAGED in state and _AVERAGED not in wanted and all(k == _AVERAGED or k.startswith("module.") for k in state):
+        del state[_AVERAGED]
+    names, prefixes = set(state), ""
     most, taken = len(names & wanted), ""
     while prefix := next((p for p in _PREFIXES if names and all(name.startswith(p) for name in names)), ""):
         names, prefixes = {name.removeprefix(prefix) for name in names}, prefixes + prefix

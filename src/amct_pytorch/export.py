@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import os
@@ -78,11 +79,12 @@ class _FlatCall(nn.Module):
         named = named_leaves(_by_parameter(model, self.args, self.kwargs), "")
         inputs = {name[1:]: leaf for name, leaf in named if isinstance(leaf, torch.Tensor)}
         self.names, self.tensors = tuple(inputs), tuple(inputs.values())
-        self.buffers_before = [
-            (module._buffers, name, buffer, buffer.detach().clone())
+        self.before = [
+            (table, name, tensor, tensor.detach().clone())
             for module in model.modules()
-            for name, buffer in module._buffers.items()
-            if buffer is not None
+            for table in (module._buffers, module._parameters)
+            for name, tensor in table.items()
+            if tensor is not None
         ]
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -96,15 +98,19 @@ class _FlatCall(nn.Module):
                 f"{type(error).__name__}: {error}. Check that model.eval() runs on this input_data"
             ) from error
         self._put_back()
-        return tuple(_tensor(leaf, name) for name, leaf in named_leaves(outputs, "output") if leaf is not None)
+        found = tuple(_tensor(leaf, name) for name, leaf in named_leaves(outputs, "output") if leaf is not None)
+        if not found:
+            raise ModelError(f"{type(self.target[0]).__qualname__} returns nothing, so that the graph has no output")
+        return found
 
     def _put_back(self) -> None:
-        """What the forward wrote into buffers: the exporter reads their values after it. No operation of the graph."""
+        """What the forward wrote into the model: the exporter reads its values after it. No operation of the graph."""
         tracing = torch._C._get_tracing_state()
         torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
         try:
-            for buffers, name, buffer, value in self.buffers_before:
-                buffers[name] = buffer.copy_(value)
+            with torch.no_grad():
+                for table, name, tensor, value in self.before:
+                    table[name] = tensor.copy_(value)  # type: ignore[assignment]
         finally:
             torch._C._set_tracing_state(tracing)  # type: ignore[attr-defined]
 
@@ -216,7 +222,10 @@ def _exported(
 ) -> bytes:
     model = type(call.target[0]).__qualname__
     try:
-        with tempfile.TemporaryDirectory() as folder, _unchanged_state(call), _passed_on_warnings():
+        plain = (_unchanged_state(call), _passed_on_warnings(), *map(_without_autocast, ("cpu", "cuda")))
+        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+            for context in plain:
+                stack.enter_context(context)
             file = os.path.join(folder, "model.onnx")
             torch.onnx.export(
                 call,
@@ -229,7 +238,7 @@ def _exported(
                 dynamo=False,
             )
             onnx.checker.check_model(file)
-            return Path(file).read_bytes()
+            return _with_inputs(Path(file).read_bytes(), input_names, call.tensors, axes)
     except (ModelError, Warning):
         raise
     except Exception as error:
@@ -237,6 +246,44 @@ def _exported(
             f"{model} cannot be written as ONNX opset {opset}: {type(error).__name__}: {error}. If this opset lacks an "
             "operation, a later one may have it (opset=18), or forward must say it with other operations"
         ) from error
+
+
+def _with_inputs(
+    data: bytes, names: Sequence[str], tensors: Sequence[torch.Tensor], axes: Mapping[str, Mapping[int, str]]
+) -> bytes:
+    """The graph with all its inputs in their order: the exporter drops those that no operation uses."""
+    model = onnx.load_from_string(data)
+    found = {value.name: value for value in model.graph.input}
+    if all(name in found for name in names):
+        return data
+    for name, tensor in zip(names, tensors, strict=True):
+        shape = [axes.get(name, {}).get(d, n) for d, n in enumerate(tensor.shape)]
+        found.setdefault(name, onnx.helper.make_tensor_value_info(name, _TYPES[tensor.dtype], shape))
+    del model.graph.input[:]
+    model.graph.input.extend(found[name] for name in names)
+    return bytes(model.SerializeToString())
+
+
+_TYPES = {
+    torch.bfloat16: onnx.TensorProto.BFLOAT16,
+    torch.float16: onnx.TensorProto.FLOAT16,
+    torch.float32: onnx.TensorProto.FLOAT,
+    torch.float64: onnx.TensorProto.DOUBLE,
+    torch.uint8: onnx.TensorProto.UINT8,
+    torch.int8: onnx.TensorProto.INT8,
+    torch.int16: onnx.TensorProto.INT16,
+    torch.int32: onnx.TensorProto.INT32,
+    torch.int64: onnx.TensorProto.INT64,
+    torch.bool: onnx.TensorProto.BOOL,
+    torch.complex64: onnx.TensorProto.COMPLEX64,
+    torch.complex128: onnx.TensorProto.COMPLEX128,
+}
+
+
+def _without_autocast(device: str) -> contextlib.AbstractContextManager[object]:
+    """The types of a graph are those of the model."""
+    enabled = torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if enabled else contextlib.nullcontext()
 
 
 @contextmanager

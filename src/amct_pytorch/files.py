@@ -58,6 +58,13 @@ def atomic_write(path: Path, data: bytes, mode: int | None = None) -> None:
         ) from cause
 
 
+def refuse_same_file(config: object, record: object) -> None:
+    """Raise WriteError where a record would take the place of the config that it is made by."""
+    paths = [os.path.realpath(path) for path in (config, record) if isinstance(path, (str, os.PathLike))]
+    if len(paths) == 2 and paths[0] == paths[1]:
+        raise WriteError(f"{record}: config_defination and record_file are one file; give the record its own")
+
+
 def _replace(target: str, data: bytes, mode: int | None) -> None:
     temporary = os.path.join(os.path.dirname(target), f".amct-{secrets.token_hex(8)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # the umask applies

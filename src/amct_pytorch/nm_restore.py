@@ -9,39 +9,52 @@ import numpy as np
 import torch
 from torch import nn
 
+from amct_pytorch.apply.mask import is_2to4
 from amct_pytorch.apply.nm import convert
-from amct_pytorch.apply.nm_layers import COUNTER, drop
-from amct_pytorch.apply.nm_record import own_names
-from amct_pytorch.apply.nm_weights import mask_key, record_name, sparse_weights
+from amct_pytorch.apply.nm_layers import COUNTER, SparseLayer, drop, mask_of
+from amct_pytorch.apply.nm_record import INNER, own_names
+from amct_pytorch.apply.nm_weights import mask_key, sparse_weights
 from amct_pytorch.checkpoint import expected, fill, fitting, strip_prefixes
 from amct_pytorch.errors import CheckpointError
-from amct_pytorch.record import NmPlan, Record
+from amct_pytorch.record import NmPlan
 
 Path = str | os.PathLike[str]
 
 
-def restore_nm(model: nn.Module, plan: NmPlan, record: Record, state: dict[str, Any], path: Path) -> nn.Module:
+def restore_nm(model: nn.Module, plan: NmPlan, state: dict[str, Any], path: Path) -> nn.Module:
     """The sparse model of a plan with the values of a checkpoint. No forward pass; the model stays as it is.
 
-    The checkpoint's masks hold, the record's where it has none. Raises CheckpointError where it does not fit.
+    The checkpoint's masks hold, the record's where one of AMCT's has none. Raises CheckpointError for others.
     """
     sparse = convert(model, plan, without_values=set(expected(model).names.values()))
     wanted = expected(sparse)
+    theirs = any(INNER in key for key in state)
     state = own_names(state, os.fspath(path))
     strip_prefixes(state, wanted.shapes)
-    masks_of_record = _complete(state, plan, path)
+    _complete(state, plan, path, theirs)
     if COUNTER in wanted.shapes:
         state.setdefault(COUNTER, torch.zeros((), dtype=torch.int64))  # AMCT's, or update_freq was 0
     else:
         state.pop(COUNTER, None)
     fill(sparse, fitting(state, wanted, path), path)
-    _drop(sparse, record, masks_of_record)
+    for name, layer, parameter in sparse_weights(sparse):
+        _check_mask(layer, parameter, mask_key(name, parameter), path)
+        if layer.sparsity_2to4[parameter].holds_zeros:
+            drop(layer, parameter)
     return sparse
 
 
-def _complete(state: dict[str, Any], plan: NmPlan, path: Path) -> set[str]:
-    """Add the record's masks where the checkpoint has none; their keys."""
-    added = set()
+def _complete(state: dict[str, Any], plan: NmPlan, path: Path, theirs: bool) -> None:
+    """Add the record's masks where a checkpoint of AMCT's has none. Ours always has them: without, it is another
+    model's, or of layers that became others, and the record's masks may not be those of its weights."""
+    missing = [key for layer in plan.layers if (key := mask_key(layer.name, layer.parameter)) not in state]
+    if missing and not theirs:
+        raise CheckpointError(
+            f"{os.fspath(path)}: this is no checkpoint of the sparse model: {len(missing)} of {len(plan.layers)} masks "
+            f"are missing ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}). Save the state dict of the "
+            "model that create_prune_retrain_model returned; one of the dense model, or of to_dense(model), loads into "
+            "the dense model itself"
+        )
     for layer in plan.layers:
         key = mask_key(layer.name, layer.parameter)
         if key in state:
@@ -52,16 +65,12 @@ def _complete(state: dict[str, Any], plan: NmPlan, path: Path) -> set[str]:
                 "batch. Give a checkpoint of the sparse model, or create it anew"
             )
         state[key] = torch.from_numpy(np.frombuffer(layer.mask, np.uint8).copy())
-        added.add(key)
-    return added
 
 
-def _drop(sparse: nn.Module, record: Record, added: set[str]) -> None:
-    """Write the zeros into weights that are to hold them, unless the checkpoint is known to have them."""
-    known = (
-        {entry.name for entry in record.selective if entry.update_freq == 0} if record.gradients == "kept" else set()
-    )
-    for name, layer, parameter in sparse_weights(sparse):
-        is_known = record_name(name, parameter) in known and mask_key(name, parameter) not in added
-        if layer.sparsity_2to4[parameter].holds_zeros and not is_known:
-            drop(layer, parameter)
+def _check_mask(layer: SparseLayer, parameter: str, key: str, path: Path) -> None:
+    sparsity = layer.sparsity_2to4[parameter]
+    if not is_2to4(mask_of(layer, parameter), sparsity.axis, sparsity.groups):
+        raise CheckpointError(
+            f"{os.fspath(path)}: {key} keeps more than 2 of 4 consecutive weights: the file was changed, or is of "
+            "another kind of sparsity; give the checkpoint of the sparse model"
+        )

@@ -462,3 +462,12 @@ def test_layers_that_other_values_reach_run_after_the_cut(by: str, tmp_path: Pat
         small = amct.create_prune_retrain_model(dense, ones * 0.5, HALF, tmp_path / "record.txt")
     for times in (-1.0, 0.5, 2.0):
         assert small(ones * times).shape == dense(ones * times).shape
+
+
+def test_the_record_does_not_take_the_place_of_the_config(tmp_path: Path) -> None:
+    path = tmp_path / "net.cfg"
+    write_config(HALF, path)
+    before = path.read_bytes()
+    with pytest.raises(amct.WriteError, match="are one file"):
+        amct.create_prune_retrain_model(chain(8), X, path, tmp_path / "." / "net.cfg")
+    assert path.read_bytes() == before

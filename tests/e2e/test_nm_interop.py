@@ -56,11 +56,17 @@ def test_the_checkpoints_mask_wins(tmp_path: Path) -> None:
 
 
 def test_a_record_without_masks_needs_a_checkpoint_with_them(tmp_path: Path) -> None:
-    torch.save(SmallGap().state_dict(), tmp_path / "dense.pth")
-    with pytest.raises(amct.CheckpointError, match="written before the first"):
-        amct.restore_prune_retrain_model(
-            SmallGap(), None, entry(".record_before_forward.txt"), CONFIG, tmp_path / "dense.pth"
-        )
+    dense = SmallGap().state_dict()
+    theirs = {key.replace("fc.", "fc.replaced_module."): value for key, value in dense.items()}
+    for state, why in (
+        (dense, "no checkpoint of the sparse model: 3 of 3 masks"),
+        (theirs, "written before the first"),
+    ):
+        torch.save(state, tmp_path / "dense.pth")
+        with pytest.raises(amct.CheckpointError, match=why):
+            amct.restore_prune_retrain_model(
+                SmallGap(), None, entry(".record_before_forward.txt"), CONFIG, tmp_path / "dense.pth"
+            )
 
 
 def test_a_mask_that_is_none(tmp_path: Path) -> None:

@@ -152,3 +152,15 @@ def test_down_to_one_channel(tmp_path: Path) -> None:
         assert distance(run(small, (X,)), run(kept_twin(larger, small), (X,))) < 1e-10
         same(model, tmp_path, record, small, config)
     assert (small.up.out_channels, small.last.in_channels, small.last.out_channels) == (1, 1, 1)
+
+
+def test_a_layer_that_is_gone_since_the_first_time_is_told(tmp_path: Path) -> None:
+    dense = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1))
+    config = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
+    small = amct.create_prune_retrain_model(dense.eval(), X.float(), config, tmp_path / "first.txt")
+    assert isinstance(small, nn.Sequential)
+    small[0] = torch.nn.utils.fusion.fuse_conv_bn_eval(small[0], small[1])  # type: ignore[arg-type]
+    small[1] = nn.Identity()
+    with pytest.raises(amct.RecordError, match=r"1\.bias is gone since then.*_sparsity_plan"):
+        amct.create_prune_retrain_model(small, X.float(), config, tmp_path / "second.txt")
+    assert not (tmp_path / "second.txt").exists()

@@ -386,3 +386,66 @@ def test_arguments_of_another_kind(tmp_path: Path, options: dict[str, object], s
 def test_what_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(errors.ModelError, match="a str"):
         save("model", tmp_path / "m", torch.randn(2, 8))  # type: ignore[arg-type]
+
+
+class Ignoring(nn.Module):
+    """Its second input is for training alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, a: torch.Tensor, target: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return self.fc(a) - b  # type: ignore[no-any-return]
+
+
+def test_an_input_that_is_not_used_is_an_input(tmp_path: Path) -> None:
+    model = Ignoring().eval()
+    a, target, b = torch.randn(3, 4), torch.arange(3), torch.randn(3, 2)
+    save(model, tmp_path / "net", (a, target, b), dynamic_axes={"target": {0: "batch"}, "a": {0: "batch"}})
+    session = onnxruntime.InferenceSession(str(tmp_path / "net_deploy_model.onnx"))
+    assert [(i.name, i.type) for i in session.get_inputs()] == [
+        ("a", "tensor(float)"),
+        ("target", "tensor(int64)"),
+        ("b", "tensor(float)"),
+    ]
+    assert session.get_inputs()[1].shape == ["batch"]
+    feed = {"a": a.numpy(), "target": target.numpy(), "b": b.numpy()}
+    np.testing.assert_allclose(session.run(None, feed)[0], model(a, target, b).detach().numpy(), atol=1e-6)
+
+
+def test_a_forward_without_a_result_is_refused(tmp_path: Path) -> None:
+    class Silent(nn.Linear):
+        def forward(self, x: torch.Tensor) -> None:  # type: ignore[override]
+            super().forward(x)
+
+    with pytest.raises(errors.ModelError, match="Silent returns nothing"):
+        save(Silent(4, 2), tmp_path / "net", torch.randn(3, 4))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:ONNX Preprocess - Removing mutation")
+def test_a_parameter_that_the_forward_writes_is_saved_as_it_was(tmp_path: Path) -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.count = nn.Parameter(torch.zeros(1), requires_grad=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.count.add_(1.0)
+            return x + self.count
+
+    model, x = Counting(), torch.randn(3, 4)
+    save(model, tmp_path / "net", x)
+    assert float(model.count) == 0
+    got = onnxruntime.InferenceSession(str(tmp_path / "net_deploy_model.onnx")).run(None, {"x": x.numpy()})[0]
+    np.testing.assert_allclose(got, model(x).numpy(), atol=1e-6)
+
+
+def test_autocast_around_save_does_not_change_the_graph(tmp_path: Path) -> None:
+    model, x = Residual().eval(), torch.randn(2, 3, 8, 8)
+    save(model, tmp_path / "plain", x)
+    with torch.autocast("cpu", torch.bfloat16):
+        save(model, tmp_path / "cast", x)
+    one, two = (tmp_path / f"{name}_deploy_model.onnx" for name in ("plain", "cast"))
+    assert one.read_bytes() == two.read_bytes()

@@ -207,7 +207,10 @@ def test_to_dense(update_freq: int) -> None:
 
 def test_to_dense_tells_of_weights_that_came_back() -> None:
     made = amct.apply(nn.Linear(8, 4), amct.plan(nn.Linear(8, 4), None, config()))
+    x = torch.randn(2, 8)
     with torch.no_grad():
         made._parameters["weight"].fill_(1.0)
+    assert torch.equal(amct.to_dense(made)(x), made(x))  # reading it drops them again
+    made._parameters["weight"].data.fill_(1.0)  # past autograd: nobody can see that
     with pytest.warns(amct.AmctWarning, match="other than zero"):
         assert (amct.to_dense(made).weight != 0).sum() == 16

@@ -66,6 +66,11 @@ def choose(weight: torch.Tensor, dim: int, groups: int = 1) -> torch.Tensor:
     return mask
 
 
+def is_2to4(mask: torch.Tensor, dim: int, groups: int = 1) -> bool:
+    """Whether a mask keeps at most 2 of every 4 along `dim`: of those that it keeps, no choice would leave one out."""
+    return not bool((mask & ~choose(mask.float(), dim, groups)).any())
+
+
 def pack(mask: torch.Tensor) -> torch.Tensor:
     """A bool tensor as bits: uint8, one dimension, C order, the most significant bit first, zeros at the end."""
     flat = mask.contiguous().view(torch.uint8).flatten()

@@ -16,6 +16,7 @@ from amct_pytorch.apply.nm_layers import (
     Sparsity,
     count_batches,
     drop,
+    is_back,
     make_dense,
     make_sparse,
     mask_of,
@@ -108,8 +109,10 @@ def to_dense(model: nn.Module) -> nn.Module:
     plain = shrink(model, ChannelPlan())
     if plan is None:
         del plain._sparsity_plan
-    for name, layer, parameter in list(sparse_weights(plain)):
-        _warn_of_leak(name, layer, parameter)
+    for name, layer, parameter in sparse_weights(model):
+        if is_back(layer, parameter):
+            _warn_of_leak(name, parameter)
+    for _, layer, parameter in list(sparse_weights(plain)):
         drop(layer, parameter)
     for module in plain.modules():
         if isinstance(module, SparseLayer):
@@ -190,17 +193,13 @@ def _to_bytes(bits: torch.Tensor) -> bytes:
     return bits.cpu().numpy().tobytes()
 
 
-def _warn_of_leak(name: str, layer: SparseLayer, parameter: str) -> None:
-    weight = layer._parameters[parameter]
-    assert weight is not None
-    if layer.sparsity_2to4[parameter].holds_zeros and bool(weight.data[~mask_of(layer, parameter)].any()):
-        warnings.warn(
-            f"{name}: dropped weights of {parameter} had become other than zero, and are zeros again in the plain "
-            "model, which so differs from the one that was trained; an optimizer that held momentum from before the "
-            "model became sparse does that, or code that writes to the weights",
-            AmctWarning,
-            stacklevel=3,
-        )
+def _warn_of_leak(name: str, parameter: str) -> None:
+    warnings.warn(
+        f"{name}: dropped weights of {parameter} had become other than zero, and are zeros again in the plain model, "
+        "which so differs from the one that was trained; code that writes to `.data` of the weights does that",
+        AmctWarning,
+        stacklevel=4,
+    )
 
 
 def _summary(model: nn.Module, layers: list[NmLayer], left: list[Left]) -> Summary:

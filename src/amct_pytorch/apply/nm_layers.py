@@ -16,6 +16,7 @@ from torch import nn
 
 from amct_pytorch.apply.mask import choose, pack, unpack
 from amct_pytorch.errors import ModelError
+from amct_pytorch.structure import trainable
 
 SR_STE_DECAY = (
     2e-4  # lambda_w of Zhou et al. 2021, "Learning N:M fine-grained structured sparse neural networks from scratch"
@@ -162,6 +163,14 @@ def sparse_class(dense: type[nn.Module], parameters: tuple[str, ...]) -> type[nn
     return _classes[dense, parameters]
 
 
+_TAKEN = nn.Parameter(torch.empty(0))
+_NOT_THERE = (
+    "{name} of a {layer} has to stay its parameter, and something else would take its place (a parametrization, weight "
+    "norm, torch.nn.utils.prune): do that to the plain model, amct.to_dense(model), or before "
+    "create_prune_retrain_model, which then leaves the layer dense"
+)
+
+
 def dense_class(sparse: type[nn.Module]) -> type[nn.Module]:
     """The class that `sparse_class` made this one of."""
     return sparse.__bases__[1]
@@ -169,18 +178,24 @@ def dense_class(sparse: type[nn.Module]) -> type[nn.Module]:
 
 def _property(name: str) -> property:
     def in_effect(layer: SparseLayer) -> torch.Tensor | None:
-        weight = layer._parameters[name]
+        weight = layer._parameters.get(name, _TAKEN)
+        if weight is _TAKEN:
+            raise ModelError(_NOT_THERE.format(name=name, layer=type(layer).__name__))
         return None if weight is None else _effective(layer, name, weight)
 
-    return property(in_effect, doc=f"`{name}` with its zeros in; the parameter is in `parameters()`.")
+    def refused(layer: SparseLayer, value: Any) -> None:
+        raise ModelError(_NOT_THERE.format(name=name, layer=type(layer).__name__))
+
+    return property(in_effect, refused, doc=f"`{name}` with its zeros in; the parameter is in `parameters()`.")
 
 
 def _effective(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Tensor:
     sparsity = layer.sparsity_2to4[name]
     if sparsity.holds_zeros:
+        values = _with_zeros(layer, name, weight)
         if not (torch.is_grad_enabled() and weight.requires_grad):
-            return weight
-        return _KeptGradient.apply(weight, _mask(layer, name, weight), weight.detach())  # type: ignore[no-untyped-call, no-any-return]
+            return values
+        return _KeptGradient.apply(weight, _mask(layer, name, weight), values.detach())  # type: ignore[no-untyped-call, no-any-return]
     mask = _mask(layer, name, weight)
     if sparsity.gradients == "kept":
         if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not isinstance(weight, nn.Parameter):
@@ -189,6 +204,20 @@ def _effective(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Ten
         return _KeptGradient.apply(weight, mask, product)  # type: ignore[no-untyped-call, no-any-return]
     decay = SR_STE_DECAY if sparsity.gradients == "sr_ste" else 0.0
     return _StraightThrough.apply(weight, mask, decay)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _with_zeros(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Tensor:
+    """The weight, which holds the zeros: they are written again where it was written to since they were last.
+
+    Optimizers that mix gradients (Muon), momentum from before, and checkpoints of another kind move what is dropped.
+    """
+    known = layer.products_2to4[name]
+    if torch.compiler.is_compiling() or not isinstance(weight, nn.Parameter) or weight.is_inference():
+        return weight * _mask(layer, name, weight)
+    if known.of(weight) is None:
+        weight.data.mul_(_mask(layer, name, weight))  # past autograd: a backward pass that is to come may need it
+        known.set(weight, True)
+    return weight
 
 
 def _product(known: Derived, weight: nn.Parameter, mask: torch.Tensor) -> torch.Tensor:
@@ -216,7 +245,8 @@ def _mask(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Tensor:
         return unpack(bits, weight.shape, weight.dtype) if mask is None else mask
     mask = derived.of(bits)
     if mask is None or mask.dtype != weight.dtype:
-        mask = derived.set(bits, unpack(bits, weight.shape, weight.dtype))
+        with trainable():  # the first to ask may be a validation in inference mode
+            mask = derived.set(bits, unpack(bits, weight.shape, weight.dtype))
     return mask  # type: ignore[no-any-return]
 
 
@@ -260,6 +290,15 @@ def drop(layer: SparseLayer, parameter: str) -> None:
     weight = layer._parameters[parameter]
     assert weight is not None
     weight.data.masked_fill_(~mask_of(layer, parameter), 0)
+
+
+def is_back(layer: SparseLayer, parameter: str) -> bool:
+    """Whether what is dropped of a weight that holds the zeros is other than zero in effect: written past autograd."""
+    weight = layer._parameters[parameter]
+    assert weight is not None
+    if not layer.sparsity_2to4[parameter].holds_zeros or layer.products_2to4[parameter].of(weight) is None:
+        return False
+    return bool(weight.data[~mask_of(layer, parameter)].any())
 
 
 def count_batches(root: nn.Module) -> None:

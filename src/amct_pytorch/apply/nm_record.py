@@ -19,7 +19,7 @@ from amct_pytorch.config import NmSparsity, SparsityConfig
 from amct_pytorch.errors import AmctWarning, CheckpointError, RecordError
 from amct_pytorch.record import NmLayer, NmPlan, Record, SelectiveMask
 
-_INNER = ".replaced_module"  # AMCT puts the layer itself into one that holds its state
+INNER = ".replaced_module"  # AMCT puts the layer itself into one that holds its state
 _MASK = "wts_mask"
 _NOT_OURS = ("wts_scales", "wts_offsets", "cur_batch", "prune_cur_batch", "s_rec_flag")
 
@@ -73,7 +73,7 @@ def resolve_nm(record: Record, config: SparsityConfig, model: nn.Module) -> NmPl
 
 def own_names(state: Mapping[str, Any], source: str) -> dict[str, Any]:
     """A state dict with the names of our sparse models, whichever it has. AMCT's counters and quantization state go."""
-    layers = {key[: key.index(_INNER + ".")] for key in state if _INNER + "." in key}
+    layers = {key[: key.index(INNER + ".")] for key in state if INNER + "." in key}
     renamed: dict[str, Any] = {}
     for key, value in state.items():
         layer, _, last = key.rpartition(".")
@@ -82,7 +82,7 @@ def own_names(state: Mapping[str, Any], source: str) -> dict[str, Any]:
         if layer in layers and last == _MASK:
             renamed[f"{layer}.{mask_name('weight')}"] = _packed(value, key, source)
         else:
-            renamed[re.sub(re.escape(_INNER) + r"\.(?=\w+$)", ".", key)] = value
+            renamed[re.sub(re.escape(INNER) + r"\.(?=\w+$)", ".", key)] = value
     return renamed
 
 

@@ -57,16 +57,18 @@ def mask_key(layer: str, parameter: str) -> str:
 def weights(model: nn.Module) -> Iterator[Weight]:
     """Every weight that 2:4 sparsity is for, in the order of the modules, and every other matrix with the reason."""
     layers = Counter(map(id, (layer for _, layer in model.named_modules(remove_duplicate=False))))
-    names: dict[int, list[str]] = {}
+    names: dict[object, list[str]] = {}
     for name, tensor in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(tensor), []).append(name)
+        names.setdefault(_place(tensor), []).append(name)
     for name, layer in model.named_modules():
         for weight in _weights_of(name, layer):
             reason = weight.reason or _why_dense(weight)
             if not reason and layers[id(layer)] > 1:
                 reason = "a layer that is in the model under several names stays dense"
-            elif not reason and len(names[id(weight.tensor)]) > 1:
-                reason = f"a weight that several layers share stays dense ({', '.join(names[id(weight.tensor)][:3])})"
+            elif not reason and len(names.get(_place(weight.tensor), ())) > 1:
+                reason = (
+                    f"a weight that several layers share stays dense ({', '.join(names[_place(weight.tensor)][:3])})"
+                )
             yield weight._replace(reason=reason)
 
 
@@ -92,6 +94,12 @@ def _weights_of(name: str, layer: nn.Module) -> Iterator[Weight]:
     if "weight" in eligible and "weight" not in layer._parameters:
         reason = "a weight that is computed from others (a parametrization, weight norm) stays dense"
         yield Weight(name, "weight", *eligible["weight"], torch.as_tensor(layer.weight).detach(), reason)
+
+
+def _place(tensor: torch.Tensor) -> object:
+    """What tells whether two parameters are one: its memory, where it has any."""
+    lies = tensor.numel() and not (tensor.is_meta or is_lazy(tensor)) and tensor.layout == torch.strided
+    return (tensor.data_ptr(), tensor.shape) if lies else id(tensor)
 
 
 def _why_dense(weight: Weight) -> str:

@@ -40,8 +40,8 @@ def shrink(model: nn.Module, plan: ChannelPlan, without_values: Collection[str] 
             "the weights loaded"
         )
     carried = carried_plan(model)
-    composed = plan if carried is None else compose(carried, plan)
     tensors = named_tensors(model)
+    composed = plan if carried is None else _composed(carried, plan, tensors)
     _check_tensors(tensors)
     with torch.inference_mode(False), torch.no_grad():
         memo = _new_tensors(tensors, plan, set(without_values))
@@ -67,6 +67,18 @@ def _refresh(model: nn.Module) -> None:
             module.train(mode)
     for module, mode in modes:
         module.training = mode
+
+
+def _composed(carried: ChannelPlan, plan: ChannelPlan, tensors: Mapping[str, torch.Tensor]) -> ChannelPlan:
+    gone = [name for name in carried.shapes if name not in tensors]
+    if gone:
+        raise RecordError(
+            f"the model was pruned before, and {gone[0]} is gone since then"
+            + (f" (and {len(gone) - 1} more)" if len(gone) > 1 else "")
+            + ": it was changed in between, so one record cannot tell of both; to take the model as it is for a new "
+            "original, delete its attribute _sparsity_plan"
+        )
+    return compose(carried, plan)
 
 
 def carried_plan(model: nn.Module) -> ChannelPlan | None:

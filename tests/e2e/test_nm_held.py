@@ -1,0 +1,137 @@
+"""What is dropped stays dropped, whoever writes to the weights; what is no checkpoint of the sparse model is told."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+import amct_pytorch as amct
+
+X = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
+ONCE = amct.SparsityConfig(amct.NmSparsity(0))
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16))
+
+
+def made(folder: Path, config: amct.SparsityConfig = ONCE) -> nn.Module:
+    return amct.create_prune_retrain_model(net(), X, config, folder / "record.txt")
+
+
+def restored(folder: Path, state: dict[str, torch.Tensor], config: amct.SparsityConfig = ONCE) -> nn.Module:
+    torch.save(state, folder / "state.pth")
+    return amct.restore_prune_retrain_model(net(), None, folder / "record.txt", config, folder / "state.pth")
+
+
+def sparse_by_hand(model: nn.Module) -> bool:
+    """2 of every 4 of the weights in effect, and the forward computes with them."""
+    weights = [model.get_submodule(name).weight.detach().clone() for name in ("0", "2")]  # type: ignore[operator]
+    hidden = torch.relu(X @ weights[0].T + model.get_parameter("0.bias"))
+    want = hidden @ weights[1].T + model.get_parameter("2.bias")
+    torch.testing.assert_close(model(X), want)
+    return all(int((w.reshape(-1, 4) != 0).sum(1).max()) <= 2 for w in weights)
+
+
+def centered(model: nn.Module) -> None:
+    """Gradients that are mixed along the input channels reach what is dropped."""
+    model(X).square().sum().backward()
+    with torch.no_grad():
+        for p in model.parameters():
+            assert p.grad is not None
+            p -= 0.1 * (p.grad - p.grad.mean(-1, keepdim=True))
+
+
+def test_updates_that_mix_gradients_bring_nothing_back(tmp_path: Path) -> None:
+    model = made(tmp_path)
+    for _ in range(3):
+        centered(model)
+        assert sparse_by_hand(model)
+        with torch.no_grad():
+            assert sparse_by_hand(model)
+        assert sparse_by_hand(model.eval())
+        model.train()
+    assert torch.equal(amct.to_dense(model)(X), model(X))
+
+
+def test_a_state_dict_that_holds_the_dropped_weights_leaves_them_dropped(tmp_path: Path) -> None:
+    other = made(tmp_path, amct.SparsityConfig(amct.NmSparsity(0), gradients="straight_through"))
+    model = made(tmp_path)
+    model.load_state_dict(other.state_dict())
+    assert sparse_by_hand(model)
+    torch.testing.assert_close(model(X), other(X))
+
+
+def test_an_older_checkpoint_than_the_record_restores(tmp_path: Path) -> None:
+    model = made(tmp_path, amct.SparsityConfig(amct.NmSparsity(2)))
+    centered(model)
+    state, want = model.state_dict(), model.eval()(X)
+    with pytest.warns(amct.AmctWarning, match="update_freq"):
+        first = restored(tmp_path, state)
+    amct.update_record(first, tmp_path / "record.txt")
+    second = restored(tmp_path, state)
+    for again in (first, second):
+        assert sparse_by_hand(again)
+        torch.testing.assert_close(again(X), want)
+
+
+def test_masks_are_not_made_up(tmp_path: Path) -> None:
+    model = made(tmp_path)
+    plain = amct.to_dense(model).state_dict()
+    some = {key: value for key, value in model.state_dict().items() if key != "2.weight_mask_2to4"}
+    for state, count in ((plain, 2), (net().state_dict(), 2), (some, 1)):
+        with pytest.raises(amct.CheckpointError, match=f"no checkpoint of the sparse model: {count} of 2 masks"):
+            restored(tmp_path, state)
+    every = {key: torch.full_like(value, 255) if "mask" in key else value for key, value in model.state_dict().items()}
+    with pytest.raises(amct.CheckpointError, match=r"0\.weight_mask_2to4 keeps more than 2 of 4"):
+        restored(tmp_path, every)
+
+
+@pytest.mark.parametrize("gradients", ["kept", "sr_ste"])
+@pytest.mark.filterwarnings("ignore::amct_pytorch.errors.AmctWarning")
+def test_validation_in_inference_mode_comes_before_training(gradients: str, tmp_path: Path) -> None:
+    for freq in (0, 3):
+        config = amct.SparsityConfig(amct.NmSparsity(freq), gradients=gradients)
+        model = made(tmp_path, config)
+        centered(model)
+        again = restored(tmp_path, model.state_dict(), config)
+        for one in (made(tmp_path, config), again):
+            with torch.inference_mode():
+                one.eval()(X)
+            centered(one.train())
+
+
+def test_a_name_that_the_config_alone_has_is_refused_by_restore(tmp_path: Path) -> None:
+    model = made(tmp_path)
+    with pytest.raises(amct.ConfigError, match="no layer 'nope'"):
+        restored(tmp_path, model.state_dict(), amct.SparsityConfig(amct.NmSparsity(0), skip_layers=("nope",)))
+
+
+def test_weights_of_one_memory_stay_dense(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Embedding(16, 16), nn.Linear(16, 16), nn.Linear(16, 16))
+    model[2].weight.data = model[0].weight.data
+    words = torch.arange(8)
+    sparse = amct.create_prune_retrain_model(model, words, ONCE, tmp_path / "record.txt")
+    assert torch.equal(sparse.get_submodule("2").weight, model[2].weight)  # type: ignore[arg-type]
+    assert bool((sparse.get_submodule("1").weight == 0).any())  # type: ignore[union-attr]
+
+
+def test_what_would_take_the_place_of_a_sparse_weight_is_refused(tmp_path: Path) -> None:
+    model = made(tmp_path)
+
+    def changed() -> None:
+        parametrizations.weight_norm(model.get_submodule("0"))
+        model(X)
+
+    with pytest.raises(amct.ModelError, match="to_dense"):
+        changed()
+
+
+def test_averages_of_a_sparse_model_restore(tmp_path: Path) -> None:
+    model = made(tmp_path)
+    average = torch.optim.swa_utils.AveragedModel(model)
+    again = restored(tmp_path, average.state_dict())
+    assert torch.equal(again(X), model(X))
