@@ -15,7 +15,7 @@ from train import STOPPED
 import amct_pytorch as amct
 
 HERE = Path(__file__).parent
-DENSE_EPOCHS, EPOCHS = 12, 10
+DENSE_EPOCHS, EPOCHS = 9, 7
 HALF_WAY = EPOCHS * 40 // 2 + 7  # batches; no checkpoint is written there, so some of the work is done again
 KINDS = {"half the channels": HERE / "channels.cfg", "2:4": HERE / "nm.cfg"}
 

@@ -107,3 +107,27 @@ def test_what_was_found_of_other_arguments_is_not_taken(tensor: str) -> None:
     for op, args, run, by in (*MOVES, *MOVES):
         if run is not padded:
             assert verdict(known, op, args, run, ins, moved(left, by)), (op, args)
+
+
+def test_a_view_of_memory_in_another_order_is_another_view() -> None:
+    known, ins = moves(), TENSORS["two dims"]
+    (left,) = [known.compact(f) for f in ins]
+    for x in (torch.zeros(2, 8, 3), torch.zeros(3, 8, 2).transpose(0, 2)):
+        size, stride = [2, 4, 3], [24, 6, 1]
+        memory = np.zeros(48, np.int64)
+        np.lib.stride_tricks.as_strided(memory, (2, 8, 3), [8 * s for s in x.stride()])[:] = left
+        out = np.lib.stride_tricks.as_strided(memory, size, [8 * s for s in stride]).copy()
+        call = Call(aten.as_strided.default, "", (x, size, stride), {}, x.as_strided(size, stride), (tuple(x.shape),))
+        logged = Logged("", (), (), (Info([out]),), (Info(ins),), ())
+        assert known.right(call, logged, [tuple(x.shape)], strided, x.stride(), x.storage_offset())
+
+
+def test_a_padded_row_is_none_of_the_tensor() -> None:
+    """All that is there is of one unit, but nothing is where the operation pads."""
+    known, x = moves(), torch.zeros(2, 1, 3)
+    out = aten.constant_pad_nd.default(x, [0, 0, 0, 0, 1, 0], 0.0)
+    call = Call(aten.constant_pad_nd.default, "", (x, [0, 0, 0, 0, 1, 0], 0.0), {}, out, (tuple(x.shape),))
+    for padding, right in ((0, False), (12, False)):
+        labels = [np.array([padding, 0, 12]).reshape(3, 1, 1)]
+        logged = Logged("", (), (), (Info(labels),), (Info([np.array([0, 12]).reshape(2, 1, 1)]),), ())
+        assert known.right(call, logged, [tuple(x.shape)], padded) == right
