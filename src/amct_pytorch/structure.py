@@ -37,8 +37,8 @@ _ATOMS = frozenset(
 
 def named_modules(model: nn.Module, every_name: bool = False) -> list[tuple[str, nn.Module]]:
     """What `model.named_modules` gives; `every_name`: without `remove_duplicate`."""
-    found: list[tuple[str, nn.Module]] = []
-    _walk(model, "", found, None if every_name else set())
+    found: list[tuple[str, nn.Module]] = [("", model)]
+    _walk(model, "", found, None if every_name else {model})
     return found
 
 
@@ -47,16 +47,15 @@ def classes(model: nn.Module) -> set[type]:
     return {base for kind in {type(module) for _, module in named_modules(model)} for base in kind.__mro__}
 
 
-def _walk(module: nn.Module, name: str, found: list[tuple[str, nn.Module]], seen: set[nn.Module] | None) -> None:
-    if seen is not None:
-        if module in seen:
-            return
-        seen.add(module)
-    found.append((name, module))
-    dot = name and f"{name}."
+def _walk(module: nn.Module, dot: str, found: list[tuple[str, nn.Module]], seen: set[nn.Module] | None) -> None:
     for own, part in module._modules.items():
-        if part is not None:
-            _walk(part, dot + own, found, seen)
+        if part is None or (seen is not None and part in seen):
+            continue
+        if seen is not None:
+            seen.add(part)
+        found.append((dot + own, part))
+        if part._modules:  # most have none
+            _walk(part, f"{dot}{own}.", found, seen)
 
 
 def set_mode(model: nn.Module, training: bool) -> None:

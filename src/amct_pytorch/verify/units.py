@@ -80,11 +80,13 @@ class Units:
         return found[2]
 
     def _keys_of(self, factors: Iterable[Factor]) -> Iterator[Key]:
-        return (key(*self.reduced(f)) for f in factors if self.reduced(f)[1])
+        for codes, held in map(self.reduced, factors):
+            if held:
+                yield key(codes, held)
 
     def keys_kept(self, info: Info) -> set[Key]:
         """The same after the cut."""
-        return {key(*self.kept(f)) for f in info.factors if self.kept(f)[1]}
+        return {key(codes, held) for codes, held in map(self.kept, info.factors) if held}
 
     def along(self, info: Info, dim: int) -> tuple[bytes, frozenset[Key]]:
         """What a tensor holds along a dim, empty where that is nothing, and along the others."""
