@@ -471,3 +471,17 @@ def test_the_record_does_not_take_the_place_of_the_config(tmp_path: Path) -> Non
     with pytest.raises(amct.WriteError, match="are one file"):
         amct.create_prune_retrain_model(chain(8), X, path, tmp_path / "." / "net.cfg")
     assert path.read_bytes() == before
+
+
+def test_where_values_decide_and_nothing_runs_nothing_goes(tmp_path: Path) -> None:
+    class Choosing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = chain(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layers(x) if float(x.sum()) < 0 else x
+
+    with pytest.warns(amct.AmctWarning, match="no operation of the forward pass uses it"):
+        small = amct.create_prune_retrain_model(Choosing().eval(), X, HALF, tmp_path / "record.txt")
+    assert small(-X).shape == (1, 4, 8, 8)

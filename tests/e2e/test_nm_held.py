@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import amct_pytorch as amct
+from amct_pytorch.apply.nm_layers import SparseLayer
 
 X = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
 ONCE = amct.SparsityConfig(amct.NmSparsity(0))
@@ -135,3 +136,11 @@ def test_averages_of_a_sparse_model_restore(tmp_path: Path) -> None:
     average = torch.optim.swa_utils.AveragedModel(model)
     again = restored(tmp_path, average.state_dict())
     assert torch.equal(again(X), model(X))
+
+
+def test_inference_keeps_no_mask_in_memory(tmp_path: Path) -> None:
+    model = made(tmp_path).eval()
+    with torch.no_grad():
+        model.get_parameter("0.weight").add_(1.0)
+        assert sparse_by_hand(model)
+    assert all(m.masks_2to4["weight"].value is None for m in model if isinstance(m, SparseLayer))  # type: ignore[attr-defined]

@@ -101,7 +101,7 @@ def _hold_beside_idle(entries: Mapping[str, Entry], touched: Collection[str], la
     """
     ran = {part for name in entries if name in touched for part in _parts(name)}
     idle = [name for name in entries if name not in touched and _parts(name)[0] not in ran]
-    beside = {next(part for part in _parts(name) if part in ran) for name in idle}
+    beside = {next((part for part in _parts(name) if part in ran), "") for name in idle}
     for name, entry in entries.items():
         if name in touched and not beside.isdisjoint(_parts(name)):
             for f in entry.all():

@@ -214,8 +214,11 @@ def _with_zeros(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Te
     known = layer.products_2to4[name]
     if torch.compiler.is_compiling() or not isinstance(weight, nn.Parameter) or weight.is_inference():
         return weight * _mask(layer, name, weight)
-    if known.of(weight) is None:
-        weight.data.mul_(_mask(layer, name, weight))  # past autograd: a backward pass that is to come may need it
+    if known.of(weight) is None:  # past autograd: a backward pass that is to come may need the weight as it was
+        if torch.is_grad_enabled() and weight.requires_grad:
+            weight.data.mul_(_mask(layer, name, weight))
+        else:
+            drop(layer, name)  # which keeps no mask in memory
         known.set(weight, True)
     return weight
 
