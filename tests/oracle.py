@@ -66,7 +66,12 @@ class Kept(TorchDispatchMode):
         if name in ("mse_loss", "smooth_l1_loss", "huber_loss"):
             each = func(*args[:2], 0, *args[3:], **kwargs)
             reduction = args[2] if len(args) > 2 else 1
-            return each if reduction == 0 else each.nanmean() if reduction == 1 else each.nansum()
+            return _reduced(each, reduction)
+        if name.startswith("binary_cross_entropy"):
+            at = 4 if name.endswith("logits") else 3
+            given = [None if t is None else t.nan_to_num(0.5) for t in (*args[:at], *[None] * (at - len(args)))]
+            each = func(*given, 0, **kwargs).masked_fill(args[0].isnan(), NAN)
+            return _reduced(each, args[at] if len(args) > at else 1)
         if name in ("var", "std", "var_mean"):
             x, over, keep = args[0], tuple(args[1] or range(args[0].ndim)), kwargs.get("keepdim", False)
             n = (~x.isnan()).sum(over, keepdim=keep) - (1 if kwargs.get("correction") is None else kwargs["correction"])
@@ -85,6 +90,10 @@ class Kept(TorchDispatchMode):
         if name == "max" and len(args) == 1:
             return func(x.masked_fill(x.isnan(), -torch.inf))
         return _normalization(func, name, args, kwargs)
+
+
+def _reduced(each: torch.Tensor, reduction: int) -> torch.Tensor:
+    return each if reduction == 0 else each.nanmean() if reduction == 1 else each.nansum()
 
 
 def _contraction(func: Any, name: str, args: Any, kwargs: Any) -> torch.Tensor:

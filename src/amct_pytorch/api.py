@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from amct_pytorch.analyse.capture import Rule
@@ -25,7 +26,7 @@ from amct_pytorch.files import refuse_same_file
 from amct_pytorch.inputs import as_arguments
 from amct_pytorch.nm_restore import restore_nm
 from amct_pytorch.record import NmPlan, Plan, Record
-from amct_pytorch.structure import collection_paused, trainable
+from amct_pytorch.structure import collection_paused
 from amct_pytorch.taught import options, refuse_taught
 from amct_pytorch.textio import read_config, read_record, write_record
 from amct_pytorch.wrappers import refuse_wrapped, unwrap
@@ -61,7 +62,7 @@ def plan(
     refuse_sparse(model)
     arguments = as_arguments(input_data)
     taught = options(model, rules, opaque)
-    with trainable(), collection_paused():
+    with torch.inference_mode(False), collection_paused():
         facts = analyse(model, arguments, taught)
         return check(facts, settings, model, arguments, taught)
 
@@ -72,8 +73,7 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
     Raises RecordError (of a 2:4 plan ModelError) where the plan does not fit the model, ModelError where the model
     cannot be copied.
     """
-    with trainable():
-        return sparsify(model, plan) if isinstance(plan, NmPlan) else shrink(model, plan)
+    return sparsify(model, plan) if isinstance(plan, NmPlan) else shrink(model, plan)
 
 
 def create_prune_retrain_model(
@@ -132,14 +132,12 @@ def restore_prune_retrain_model(
     if config.kind == "2:4":
         config.check_layers(model)  # of its update_freq, which holds
         masks = resolve_nm(record, config, model)
-        with trainable():
-            return restore_nm(model, masks, read_state_dict(pth_file, state_dict_name), pth_file)
+        return restore_nm(model, masks, read_state_dict(pth_file, state_dict_name), pth_file)
     plan = resolve(record, model)
     wanted = expected(model, cut_shapes(model, plan))
     state = fitting(read_state_dict(pth_file, state_dict_name), wanted, pth_file)
-    with trainable():
-        small = shrink(model, plan, without_values=set(wanted.names.values()))
-        fill(small, state, pth_file)
+    small = shrink(model, plan, without_values=set(wanted.names.values()))
+    fill(small, state, pth_file)
     return small
 
 

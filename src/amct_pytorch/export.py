@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import inspect
 import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -222,10 +221,7 @@ def _exported(
 ) -> bytes:
     model = type(call.target[0]).__qualname__
     try:
-        plain = (_unchanged_state(call), _passed_on_warnings(), *map(_without_autocast, ("cpu", "cuda")))
-        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-            for context in plain:
-                stack.enter_context(context)
+        with tempfile.TemporaryDirectory() as folder, _plain_state(call), _passed_on_warnings():
             file = os.path.join(folder, "model.onnx")
             torch.onnx.export(
                 call,
@@ -258,10 +254,16 @@ def _with_inputs(
         return data
     for name, tensor in zip(names, tensors, strict=True):
         shape = [axes.get(name, {}).get(d, n) for d, n in enumerate(tensor.shape)]
-        found.setdefault(name, onnx.helper.make_tensor_value_info(name, _TYPES[tensor.dtype], shape))
+        found.setdefault(name, onnx.helper.make_tensor_value_info(name, _element_type(name, tensor), shape))
     del model.graph.input[:]
     model.graph.input.extend(found[name] for name in names)
     return bytes(model.SerializeToString())
+
+
+def _element_type(name: str, tensor: torch.Tensor) -> int:
+    if tensor.dtype not in _TYPES:
+        raise ModelError(f"the input {name!r}, which nothing uses, is of {tensor.dtype}, which ONNX has no type for")
+    return int(_TYPES[tensor.dtype])
 
 
 _TYPES = {
@@ -280,20 +282,19 @@ _TYPES = {
 }
 
 
-def _without_autocast(device: str) -> contextlib.AbstractContextManager[object]:
-    """The types of a graph are those of the model."""
-    enabled = torch.is_autocast_enabled(device)
-    return torch.autocast(device, enabled=False) if enabled else contextlib.nullcontext()
-
-
 @contextmanager
-def _unchanged_state(call: _FlatCall) -> Iterator[None]:
-    """Keeps the random state, and turns off nn.TransformerEncoderLayer's fused inference, unknown to ONNX."""
+def _plain_state(call: _FlatCall) -> Iterator[None]:
+    """Keeps the random state; turns off autocast, for the types of a graph are those of the model, and the fused
+    inference of nn.TransformerEncoderLayer, unknown to ONNX."""
     fused = torch.backends.mha.get_fastpath_enabled()
-    devices = sorted({tensor.device.index for tensor in call.parameters() if tensor.is_cuda})
+    devices = {tensor.device for tensor in (*call.parameters(), *call.tensors)}
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.random.fork_rng(devices):
+        with ExitStack() as stack:
+            stack.enter_context(torch.random.fork_rng(sorted(d.index for d in devices if d.type == "cuda")))
+            for kind in {d.type for d in devices}:
+                if torch.is_autocast_enabled(kind):
+                    stack.enter_context(torch.autocast(kind, enabled=False))
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)

@@ -72,11 +72,6 @@ def set_mode(model: nn.Module, training: bool) -> None:
             set_mode(part, training)
 
 
-def trainable() -> contextlib.AbstractContextManager[Any]:
-    """What is made inside can be trained, within torch.inference_mode too."""
-    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else contextlib.nullcontext()
-
-
 @contextlib.contextmanager
 def collection_paused() -> Iterator[None]:
     """No cyclic garbage is collected inside: a pass makes many small objects, and none that has to go at once."""

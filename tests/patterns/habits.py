@@ -62,6 +62,10 @@ def with_loss(loss: Any, must: str = "a t b") -> Build:
     return net(forward, must, image, a=lambda: conv(3, 16), t=lambda: conv(3, 16), b=lambda: conv(16, 4))
 
 
+def cross_entropy(**options: Any) -> Any:
+    return lambda y, t: F.binary_cross_entropy_with_logits(y, t.sigmoid(), **options)
+
+
 def apart(s: Any, x: torch.Tensor) -> Any:
     """The loss of each element, weighted per channel by what the network makes."""
     y = s.a(x)
@@ -131,6 +135,18 @@ PATTERNS: dict[str, Build] = {
     "squared error, summed": with_loss(lambda y, t: F.mse_loss(y, t, reduction="sum")),
     "smooth error": with_loss(F.smooth_l1_loss),
     "Huber error": with_loss(lambda y, t: F.huber_loss(y, t, delta=0.5)),
+    **{
+        f"cross entropy of logits, {kind}": with_loss(cross_entropy(**options))
+        for kind, options in {
+            "averaged": {},
+            "summed": {"reduction": "sum"},
+            "one weight": {"pos_weight": torch.tensor([2.0], dtype=torch.float64)},
+        }.items()
+    },
+    "cross entropy of logits, of each": between(
+        lambda t: t + F.binary_cross_entropy_with_logits(t, t.sigmoid(), t.exp().detach(), reduction="none")
+    ),
+    "cross entropy, weighted": with_loss(lambda y, t: F.binary_cross_entropy(y.sigmoid(), t.sigmoid(), t.exp())),
     "error of each element": net(
         apart, "a t b", image, a=lambda: conv(3, 16), t=lambda: conv(3, 16), b=lambda: conv(16, 4)
     ),

@@ -133,7 +133,7 @@ def reduced(factor: Factor) -> Factor:
     if factor.ndim == 1:  # most are, and numpy takes longer for any number of dims
         return factor[:1] if (factor == factor[:1]).all() else factor
     for d in dims(factor):
-        first = factor[(slice(None),) * d + (slice(0, 1),)]
+        first = index(factor, d, 0, 1)
         if (factor == first).all():
             factor = first
     return factor
@@ -308,7 +308,7 @@ def compact(keep: Mask, factor: Factor) -> Factor:
 
 def index(factor: Factor, dim: int, start: int, stop: int) -> Factor:
     """The labels of a range of a dim."""
-    return factor[tuple(slice(start, stop) if d == dim else slice(None) for d in range(factor.ndim))]
+    return factor[(slice(None),) * dim + (slice(start, stop),)]
 
 
 def unlabelled(labels: Labels, size: int, reason: Reason) -> Factor:

@@ -16,7 +16,6 @@ from torch import nn
 
 from amct_pytorch.apply.mask import choose, pack, unpack
 from amct_pytorch.errors import ModelError
-from amct_pytorch.structure import trainable
 
 SR_STE_DECAY = (
     2e-4  # lambda_w of Zhou et al. 2021, "Learning N:M fine-grained structured sparse neural networks from scratch"
@@ -248,7 +247,7 @@ def _mask(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Tensor:
         return unpack(bits, weight.shape, weight.dtype) if mask is None else mask
     mask = derived.of(bits)
     if mask is None or mask.dtype != weight.dtype:
-        with trainable():  # the first to ask may be a validation in inference mode
+        with torch.inference_mode(False):  # the first to ask may be a validation in inference mode
             mask = derived.set(bits, unpack(bits, weight.shape, weight.dtype))
     return mask  # type: ignore[no-any-return]
 

@@ -94,8 +94,9 @@ def weight_norm(moves: Moves, call: Call, a: Logged) -> bool:
 
 def loss(moves: Moves, call: Call, a: Logged) -> bool:
     """What meets holds the same, and so does what comes of it element by element."""
-    held = moves.keys(a.ins[0])
-    return all(moves.keys(info) == held for info in a.ins) and (not a.shapes[0] or moves.keys(a.outs[0]) == held)
+    each = [moves.keys(info) for info in a.ins]
+    held = frozenset().union(*each)
+    return held in each and (not a.shapes[0] or moves.keys(a.outs[0]) == held)
 
 
 def variance(moves: Moves, call: Call, a: Logged) -> bool:
@@ -158,7 +159,8 @@ _BY_NAME: dict[str, Kind] = {
     **dict.fromkeys(("mm", "bmm", "addmm", "baddbmm"), matmul),
     "linear": linear,
     **dict.fromkeys(_WRONG, variance),
-    **dict.fromkeys("mse_loss smooth_l1_loss huber_loss soft_margin_loss binary_cross_entropy".split(), loss),
+    **dict.fromkeys("mse_loss smooth_l1_loss huber_loss soft_margin_loss".split(), loss),
+    **dict.fromkeys("binary_cross_entropy binary_cross_entropy_with_logits".split(), loss),
     "_weight_norm_interface": weight_norm,
     "convolution": convolution,
     **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm"), batch_norm),
