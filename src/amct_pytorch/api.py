@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,16 +19,16 @@ from amct_pytorch.apply.shrink import carried_plan, cut_shapes, shrink
 from amct_pytorch.check import check
 from amct_pytorch.checkpoint import expected, fill, fitting, read_state_dict
 from amct_pytorch.config import SparsityConfig
-from amct_pytorch.errors import AmctWarning
+from amct_pytorch.errors import ModelError, warn
 from amct_pytorch.export import export_onnx
 from amct_pytorch.files import refuse_same_file
 from amct_pytorch.inputs import as_arguments
 from amct_pytorch.nm_restore import restore_nm
-from amct_pytorch.record import NmPlan, Plan, Record
+from amct_pytorch.record import ChannelPlan, NmPlan, Plan, Record
 from amct_pytorch.structure import collection_paused
 from amct_pytorch.taught import options, refuse_taught
 from amct_pytorch.textio import read_config, read_record, write_record
-from amct_pytorch.wrappers import refuse_wrapped, unwrap
+from amct_pytorch.wrappers import refuse_no_model, refuse_wrapped, unwrap
 
 _log = logging.getLogger("amct_pytorch")
 
@@ -73,6 +72,9 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
     Raises RecordError (of a 2:4 plan ModelError) where the plan does not fit the model, ModelError where the model
     cannot be copied.
     """
+    refuse_no_model(model, "apply")
+    if not isinstance(plan, (ChannelPlan, NmPlan)):
+        raise ModelError(f"apply: expected a plan, as amct.plan gives it, got {plan!r}")
     return sparsify(model, plan) if isinstance(plan, NmPlan) else shrink(model, plan)
 
 
@@ -148,6 +150,7 @@ def update_record(model: nn.Module, record_file: Path) -> None:
     What the record says of quantization stays. Raises ModelError where the model is not 2:4 sparse, RecordError where
     the file is no record of this model's layers, WriteError where it cannot be written.
     """
+    refuse_no_model(model, "update_record")
     write_record(with_masks(read_record(record_file), plan_of(unwrap(model))), record_file)
 
 
@@ -189,4 +192,4 @@ def _announce(chosen: Plan) -> None:
     report = chosen.report()
     _log.info("%s", report)
     if not isinstance(chosen, NmPlan) and not chosen.removals:
-        warnings.warn(f"nothing is pruned:\n{report}", AmctWarning, stacklevel=3)
+        warn(f"nothing is pruned:\n{report}")

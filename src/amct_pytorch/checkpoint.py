@@ -64,14 +64,19 @@ def read_state_dict(path: Path, state_dict_name: str | None = None) -> StateDict
         raise CheckpointError(
             f"{name}: expected a state dict, names to tensors, got {_kind(content)}; save model.state_dict()"
         )
-    nested = [key for key, value in content.items() if isinstance(value, dict) and _has_tensors(value)]
-    if nested and not _has_tensors(content):
+    if not _has_tensors(content):
         raise CheckpointError(
-            f"{name}: no tensors at the top of {_where(state_dict_name)}, which has {_few(content)}; they seem to be "
-            f"under {nested[0]!r}: "
-            + (f"give state_dict_name={nested[0]!r}" if state_dict_name is None else "save them flat")
+            f"{name}: no tensors at the top of {_where(state_dict_name)}, which has {_few(content) or 'nothing'}; "
+            + _remedy(content, state_dict_name)
         )
     return content
+
+
+def _remedy(content: Mapping[str, Any], state_dict_name: str | None) -> str:
+    nested = next((key for key, value in content.items() if isinstance(value, dict) and _has_tensors(value)), None)
+    if nested is None or state_dict_name is not None:
+        return "save model.state_dict(), as it is or under one key"
+    return f"they seem to be under {nested!r}: give state_dict_name={nested!r}"
 
 
 def expected(model: nn.Module, shapes: Mapping[str, Shape] | None = None) -> Expected:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import struct
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -12,7 +11,7 @@ from numbers import Real
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from amct_pytorch.errors import AmctWarning, ConfigError
+from amct_pytorch.errors import ConfigError, warn
 
 if TYPE_CHECKING:
     from torch import nn
@@ -132,11 +131,7 @@ class SparsityConfig:
         layers = dict(model.named_modules(remove_duplicate=False))
         idle = [p for p in self.skip_layers if _is_pattern(p) and not any(fnmatchcase(name, p) for name in layers)]
         if idle:
-            warnings.warn(
-                f"{self._prefix()}no layer of the model matches {', '.join(map(repr, idle))} in skip_layers",
-                AmctWarning,
-                stacklevel=2,
-            )
+            warn(f"{self._prefix()}no layer of the model matches {', '.join(map(repr, idle))} in skip_layers")
         for where, names in (("skip_layers", self.skip_layers), ("override_layers", self.override_layers)):
             for name in names:
                 if name not in layers and not (where == "skip_layers" and _is_pattern(name)):
@@ -148,11 +143,9 @@ class SparsityConfig:
             if name in layers and not [*layers[name].parameters(recurse=False)] and [*layers[name].parameters()]
         ]
         if empty:
-            warnings.warn(
+            warn(
                 f"{self._prefix()}{', '.join(map(repr, empty))} holds layers and has no weights of its own: what the "
-                f"config says of it has no effect; name its layers (to skip all: {empty[0] + '.*'!r})",
-                AmctWarning,
-                stacklevel=2,
+                f"config says of it has no effect; name its layers (to skip all: {empty[0] + '.*'!r})"
             )
         types = {
             base.__name__
@@ -162,12 +155,10 @@ class SparsityConfig:
         }
         absent = sorted({*self.skip_types, *self.override_types} - types)
         if absent:
-            warnings.warn(
+            warn(
                 f"{self._prefix()}no layer of the model is a {' or a '.join(absent)}: what the config says of "
                 f"{'this type' if len(absent) == 1 else 'these types'} has no effect (a type is the class name of a "
-                "layer with weights of its own: Conv2d)",
-                AmctWarning,
-                stacklevel=2,
+                "layer with weights of its own: Conv2d)"
             )
 
     def _all(self) -> dict[str, Sparsity]:

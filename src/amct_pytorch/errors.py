@@ -1,5 +1,8 @@
 """The errors and the warning of this package: few kinds, each message names what is wrong and how to mend it."""
 
+import sys
+import warnings
+
 
 class AmctError(Exception):
     """Base of all errors of this package."""
@@ -34,3 +37,11 @@ class WriteError(AmctError, OSError):
 
 class AmctWarning(UserWarning):
     """Something was left undone, or will not be as one may expect."""
+
+
+def warn(text: str) -> None:
+    """Give an AmctWarning for the line outside of this package that led here."""
+    package, level, frame = __name__.partition(".")[0], 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, AmctWarning, stacklevel=level)

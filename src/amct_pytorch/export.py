@@ -19,9 +19,9 @@ from torch import nn
 from amct_pytorch.apply.nm import to_dense
 from amct_pytorch.apply.nm_weights import is_sparse
 from amct_pytorch.errors import ModelError
-from amct_pytorch.files import atomic_write
+from amct_pytorch.files import write_together
 from amct_pytorch.inputs import as_arguments, map_tensors, named_leaves
-from amct_pytorch.wrappers import refuse_scripted, unwrap
+from amct_pytorch.wrappers import refuse_no_model, refuse_scripted, unwrap
 
 SUFFIXES = ("_deploy_model.onnx", "_fake_quant_model.onnx")
 _LARGEST = 2**31 - 1  # bytes: protobuf's limit for one message
@@ -58,8 +58,7 @@ def export_onnx(
         raise ModelError(f"inputs and outputs need different names; both have {', '.join(sorted(both))}")
     data = _exported(call, names, outputs, axes, opset)
     _check_dynamic(onnx.load_from_string(data), axes)
-    for suffix in SUFFIXES:
-        atomic_write(path + suffix, data, 0o640)
+    write_together({path + suffix: data for suffix in SUFFIXES}, 0o640)
 
 
 class _FlatCall(nn.Module):
@@ -116,8 +115,7 @@ class _FlatCall(nn.Module):
 
 def _plain_copy(model: nn.Module) -> nn.Module:
     """A private copy of the model, without wrappers, and with the zeros of 2:4 sparsity in ordinary layers."""
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"save_prune_retrain_model takes a torch.nn.Module, got a {type(model).__qualname__}")
+    refuse_no_model(model, "save_prune_retrain_model")
     refuse_scripted(model, "save_prune_retrain_model")
     model = unwrap(model)
     # What a forward pass left behind with a gradient history (old-style weight_norm does it) refuses to be copied.

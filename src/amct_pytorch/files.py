@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from collections.abc import Mapping
 
 from amct_pytorch.errors import AmctError, WriteError
 
@@ -46,16 +47,29 @@ def atomic_write(path: Path, data: bytes, mode: int | None = None) -> None:
     takes the process's usual ones for a new file. A symbolic link stays one: its target is replaced. `WriteError` where
     the system refuses.
     """
-    if not isinstance(path, (str, os.PathLike)):
-        raise WriteError(f"expected the path of a file to write, got a {type(path).__name__}")
+    write_together({path: data}, mode)
+
+
+def write_together(contents: Mapping[Path, bytes], mode: int | None = None) -> None:
+    """`atomic_write` of several files: where one cannot be written, none is."""
+    for path in contents:
+        if not isinstance(path, (str, os.PathLike)):
+            raise WriteError(f"expected the path of a file to write, got a {type(path).__name__}")
+    written: list[tuple[str, str]] = []
     try:
-        target = os.path.realpath(path)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        _replace(target, data, mode)
+        for path, data in contents.items():
+            target = os.path.realpath(path)
+            written.append((_temporary(target, data, mode), target))
+        while written:
+            os.replace(*written[0])
+            del written[0]
     except (OSError, ValueError) as cause:  # ValueError: a null character in the path
         raise WriteError(
             f"{os.fspath(path)}: cannot be written ({cause}); what was there before is unchanged"
         ) from cause
+    finally:
+        for temporary, _ in written:
+            os.unlink(temporary)
 
 
 def refuse_same_file(config: object, record: object) -> None:
@@ -65,7 +79,11 @@ def refuse_same_file(config: object, record: object) -> None:
         raise WriteError(f"{record}: config_defination and record_file are one file; give the record its own")
 
 
-def _replace(target: str, data: bytes, mode: int | None) -> None:
+def _temporary(target: str, data: bytes, mode: int | None) -> str:
+    """A new file beside `target`, complete, to take its place."""
+    if os.path.isdir(target):
+        raise IsADirectoryError("Is a directory")
+    os.makedirs(os.path.dirname(target), exist_ok=True)
     temporary = os.path.join(os.path.dirname(target), f".amct-{secrets.token_hex(8)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # the umask applies
     try:
@@ -74,10 +92,10 @@ def _replace(target: str, data: bytes, mode: int | None) -> None:
             file.flush()
             os.chmod(temporary, _permissions(target, temporary) if mode is None else mode)
             os.fsync(file.fileno())
-        os.replace(temporary, target)
     except BaseException:
         os.unlink(temporary)
         raise
+    return temporary
 
 
 def _permissions(target: str, temporary: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from amct_pytorch.analyse.capture import Capture, Rule
 from amct_pytorch.analyse.known import Call
 from amct_pytorch.analyse.operations import operation_name
 from amct_pytorch.analyse.passes import Options
-from amct_pytorch.errors import AmctWarning, ConfigError, ModelError
+from amct_pytorch.errors import ConfigError, ModelError, warn
 
 
 def options(
@@ -58,11 +57,7 @@ def _opaque(model: nn.Module, opaque: Sequence[nn.Module | type[nn.Module]]) -> 
     for entry in opaque:
         if isinstance(entry, type) and issubclass(entry, nn.Module):
             if not any(isinstance(m, entry) for m in modules):
-                warnings.warn(
-                    f"opaque: no module of the model is a {entry.__qualname__}: it has no effect",
-                    AmctWarning,
-                    stacklevel=4,
-                )
+                warn(f"opaque: no module of the model is a {entry.__qualname__}: it has no effect")
         elif not isinstance(entry, nn.Module):
             raise ModelError(f"opaque: expected a module of the model or a class of modules, got {entry!r}")
         elif not any(m is entry for m in modules):

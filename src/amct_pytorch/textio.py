@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -29,7 +29,7 @@ from google.protobuf.message import DecodeError, Message
 
 from amct_pytorch import record_text
 from amct_pytorch.config import GRADIENTS, ChannelSparsity, NmSparsity, Sparsity, SparsityConfig
-from amct_pytorch.errors import AmctError, AmctWarning, ConfigError, RecordError
+from amct_pytorch.errors import AmctError, ConfigError, RecordError, warn
 from amct_pytorch.files import Path, atomic_write, read_text
 from amct_pytorch.proto import (
     POOL,
@@ -56,6 +56,10 @@ def read_config(config: Path | SparsityConfig) -> SparsityConfig:
     """
     if isinstance(config, SparsityConfig):
         return config
+    if not isinstance(config, (str, os.PathLike)):
+        raise ConfigError(
+            f"config_defination: expected the path of a text file, or a SparsityConfig, got a {type(config).__name__}"
+        )
     text = read_text(config, "config_defination", ConfigError)
     source = str(config)
     message = AMCTRetrainConfig()
@@ -64,9 +68,7 @@ def read_config(config: Path | SparsityConfig) -> SparsityConfig:
     found = _config(message, source, text)
     unused = _quantization_fields(message)
     if unused:
-        warnings.warn(
-            f"{source}: quantization is not done here; not used: {', '.join(unused)}", AmctWarning, stacklevel=2
-        )
+        warn(f"{source}: quantization is not done here; not used: {', '.join(unused)}")
     return found
 
 

@@ -21,13 +21,18 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
+def refuse_no_model(model: object, call: str) -> None:
+    """Raises ModelError for what is no instance of a torch.nn.Module, which `call` takes."""
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{call}: expected a model, an instance of a torch.nn.Module, got {model!r}")
+
+
 def refuse_wrapped(model: nn.Module, call: str) -> None:
     """Raises ModelError if `model` is wrapped: `call` makes a new model, and a wrapper belongs around that one.
 
     So it does for what is no model, or has parameters without a shape.
     """
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"{call}: expected a model, an instance of a torch.nn.Module, got {model!r}")
+    refuse_no_model(model, call)
     modules = named_modules(model)
     _refuse_scripted(modules, call)
     for path, module in modules:

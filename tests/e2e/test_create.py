@@ -1,5 +1,6 @@
 """What create removes of what a config asks for, and what it says where it cannot."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -485,3 +486,34 @@ def test_where_values_decide_and_nothing_runs_nothing_goes(tmp_path: Path) -> No
     with pytest.warns(amct.AmctWarning, match="no operation of the forward pass uses it"):
         small = amct.create_prune_retrain_model(Choosing().eval(), X, HALF, tmp_path / "record.txt")
     assert small(-X).shape == (1, 4, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda net, plan: amct.apply(net, None), "apply: expected a plan, .*got None"),
+        (lambda net, plan: amct.apply(plan, net), "apply: expected a model, .*got ChannelPlan"),
+        (lambda net, plan: amct.update_record(None, "net.record"), "update_record: expected a model, .*got None"),
+        (lambda net, plan: amct.to_dense(plan), "to_dense: expected a model, .*got ChannelPlan"),
+        (lambda net, plan: amct.plan(net, X, 0.5), "config_defination: .*or a SparsityConfig, got a float"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(call: Any, says: str) -> None:
+    net = chain(16, 8)
+    with pytest.raises((amct.ModelError, amct.ConfigError), match=says):
+        call(net, amct.plan(net, X, HALF))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda net, config, record: amct.plan(net, X, config),
+        lambda net, config, record: amct.create_prune_retrain_model(net, X, config, record),
+        lambda net, config, record: config.check_layers(net),
+    ],
+)
+def test_a_warning_points_to_the_line_of_the_user(call: Any, tmp_path: Path) -> None:
+    config = dataclasses.replace(HALF, skip_types=("Conv3d",))
+    with pytest.warns(amct.AmctWarning, match="no layer of the model is a Conv3d") as said:
+        call(chain(16, 8), config, tmp_path / "record.txt")
+    assert {warning.filename for warning in said} == {__file__}

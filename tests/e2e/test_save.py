@@ -384,7 +384,7 @@ def test_arguments_of_another_kind(tmp_path: Path, options: dict[str, object], s
 
 
 def test_what_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(errors.ModelError, match="a str"):
+    with pytest.raises(errors.ModelError, match="got 'model'"):
         save("model", tmp_path / "m", torch.randn(2, 8))  # type: ignore[arg-type]
 
 

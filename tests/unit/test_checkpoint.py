@@ -150,7 +150,7 @@ def test_wrong_name_lists_the_keys(saved: dict, file: Path) -> None:
     save_file(saved, file)
     refused(lambda: load_checkpoint(network(), file, "net"), "leave state_dict_name out")
     torch.save({"a": {"b": saved}}, file)
-    refused(lambda: load_checkpoint(network(), file, "a"), "'b'", "save them flat")
+    refused(lambda: load_checkpoint(network(), file, "a"), "'b'", "save model.state_dict()")
 
 
 def test_differences_are_listed_and_nothing_is_changed(saved: dict, file: Path) -> None:

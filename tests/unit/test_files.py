@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from amct_pytorch.errors import WriteError
-from amct_pytorch.files import atomic_write
+from amct_pytorch.files import atomic_write, write_together
 
 OLD, NEW = b"old " * 1000, b"new " * 2000
 
@@ -98,6 +98,18 @@ def test_a_path_that_cannot_be_a_file(tmp_path: Path) -> None:
     with pytest.raises(WriteError, match="got a NoneType"):
         atomic_write(None, NEW)  # type: ignore[arg-type]
     assert only(tmp_path / "file") == OLD
+
+
+def test_files_are_written_together_or_none_is(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    write_together({first: OLD, second: OLD})
+    assert (first.read_bytes(), second.read_bytes()) == (OLD, OLD)
+    second.unlink()
+    second.mkdir()
+    with pytest.raises(WriteError, match=r"second: cannot be written .*Is a directory.*unchanged"):
+        write_together({first: NEW, second: NEW})
+    second.rmdir()
+    assert only(first) == OLD
 
 
 KILLED = """

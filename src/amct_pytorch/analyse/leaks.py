@@ -10,7 +10,6 @@ import functools
 import gc
 import sys
 import types
-import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from amct_pytorch.errors import AmctWarning
+from amct_pytorch.errors import warn
 from amct_pytorch.structure import classes, named_modules
 
 Made = list[weakref.ref[torch.Tensor]]
@@ -77,11 +76,9 @@ def empty(made: Made, copy: nn.Module, before: Namespaces) -> None:
     _clear(gc.get_objects(), kept)
     left = [t for t in _alive(made) if id(t) in kept]
     if left and any(not _held_by_us(holder, left) for holder in gc.get_referrers(*left)):
-        warnings.warn(
+        warn(
             "the forward pass keeps tensors outside of the model, and those of the analysis, which have no data, could "
-            "not be taken out again; clear these caches before the model runs",
-            AmctWarning,
-            stacklevel=2,
+            "not be taken out again; clear these caches before the model runs"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Mapping
 
 import numpy as np
@@ -25,10 +24,10 @@ from amct_pytorch.apply.nm_layers import (
 from amct_pytorch.apply.nm_weights import Weight, is_sparse, sparse_weights, weights
 from amct_pytorch.apply.shrink import carried_plan, shrink
 from amct_pytorch.config import NmSparsity, SparsityConfig
-from amct_pytorch.errors import AmctWarning, ModelError
+from amct_pytorch.errors import ModelError, warn
 from amct_pytorch.record import ChannelPlan, NmLayer, NmPlan
 from amct_pytorch.report import GroupSummary, Left, Summary
-from amct_pytorch.wrappers import unwrap
+from amct_pytorch.wrappers import refuse_no_model, unwrap
 
 
 def plan_nm(model: nn.Module, config: SparsityConfig) -> NmPlan:
@@ -104,6 +103,7 @@ def to_dense(model: nn.Module) -> nn.Module:
     Weights that were changed from outside to other than zero where the mask drops them are zeros again, which is an
     AmctWarning. Raises ModelError where the model cannot be copied.
     """
+    refuse_no_model(model, "to_dense")
     model = unwrap(model)
     plan = carried_plan(model)
     plain = shrink(model, ChannelPlan())
@@ -161,11 +161,9 @@ def warn_of_gradients(layers: Collection[NmLayer], gradients: str) -> None:
     """SR-STE was found fragile where masks are not chosen in every batch."""
     others = sorted({layer.update_freq for layer in layers} - {1})
     if gradients == "sr_ste" and others:
-        warnings.warn(
+        warn(
             f"gradients 'sr_ste' is meant for update_freq 1, and this config has {others}: with masks that stay for "
-            "longer, training was seen to lose much accuracy; set update_freq: 1, or leave gradients at 'kept'",
-            AmctWarning,
-            stacklevel=3,
+            "longer, training was seen to lose much accuracy; set update_freq: 1, or leave gradients at 'kept'"
         )
 
 
@@ -194,11 +192,9 @@ def _to_bytes(bits: torch.Tensor) -> bytes:
 
 
 def _warn_of_leak(name: str, parameter: str) -> None:
-    warnings.warn(
+    warn(
         f"{name}: dropped weights of {parameter} had become other than zero, and are zeros again in the plain model, "
-        "which so differs from the one that was trained; code that writes to `.data` of the weights does that",
-        AmctWarning,
-        stacklevel=4,
+        "which so differs from the one that was trained; code that writes to `.data` of the weights does that"
     )
 
 

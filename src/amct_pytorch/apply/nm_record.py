@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,7 +15,7 @@ from amct_pytorch.apply.nm import warn_of_gradients
 from amct_pytorch.apply.nm_layers import mask_name
 from amct_pytorch.apply.nm_weights import Weight, record_name, weights
 from amct_pytorch.config import NmSparsity, SparsityConfig
-from amct_pytorch.errors import AmctWarning, CheckpointError, RecordError
+from amct_pytorch.errors import CheckpointError, RecordError, warn
 from amct_pytorch.record import NmLayer, NmPlan, Record, SelectiveMask
 
 INNER = ".replaced_module"  # AMCT puts the layer itself into one that holds its state
@@ -119,4 +118,4 @@ def _few(entries: tuple[SelectiveMask, ...]) -> str:
 
 
 def _warn(record: Record, text: str) -> None:
-    warnings.warn(f"{record.source or 'the record'}: {text}", AmctWarning, stacklevel=4)
+    warn(f"{record.source or 'the record'}: {text}")
