@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from amct_pytorch.apply.nm_record import INNER, own_names
 from amct_pytorch.apply.nm_weights import mask_key, sparse_weights
 from amct_pytorch.checkpoint import expected, fill, fitting, strip_prefixes
 from amct_pytorch.errors import CheckpointError
-from amct_pytorch.record import NmPlan
+from amct_pytorch.record import NmLayer, NmPlan
 
 Path = str | os.PathLike[str]
 
@@ -31,7 +32,9 @@ def restore_nm(model: nn.Module, plan: NmPlan, state: dict[str, Any], path: Path
     theirs = any(INNER in key for key in state)
     state = own_names(state, os.fspath(path))
     strip_prefixes(state, wanted.shapes)
-    _complete(state, plan, path, theirs)
+    keys = {name: key for key, name in reversed([*wanted.names.items()])}  # hooks of the model may give other ones
+    named = {mask_key(layer.name, layer.parameter): layer for layer in plan.layers}
+    _complete(state, {keys.get(name, name): layer for name, layer in named.items()}, path, theirs)
     if COUNTER in wanted.shapes:
         state.setdefault(COUNTER, torch.zeros((), dtype=torch.int64))  # AMCT's, or update_freq was 0
     else:
@@ -44,19 +47,18 @@ def restore_nm(model: nn.Module, plan: NmPlan, state: dict[str, Any], path: Path
     return sparse
 
 
-def _complete(state: dict[str, Any], plan: NmPlan, path: Path, theirs: bool) -> None:
-    """Add the record's masks where a checkpoint of AMCT's has none. Ours always has them: without, it is another
-    model's, or of layers that became others, and the record's masks may not be those of its weights."""
-    missing = [key for layer in plan.layers if (key := mask_key(layer.name, layer.parameter)) not in state]
+def _complete(state: dict[str, Any], layers: Mapping[str, NmLayer], path: Path, theirs: bool) -> None:
+    """Add the record's masks, by their keys, where a checkpoint of AMCT's has none. Ours always has them: without, it
+    is another model's, or of layers that became others, and the record's masks may not be those of its weights."""
+    missing = [key for key in layers if key not in state]
     if missing and not theirs:
         raise CheckpointError(
-            f"{os.fspath(path)}: this is no checkpoint of the sparse model: {len(missing)} of {len(plan.layers)} masks "
+            f"{os.fspath(path)}: this is no checkpoint of the sparse model: {len(missing)} of {len(layers)} masks "
             f"are missing ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}). Save the state dict of the "
             "model that create_prune_retrain_model returned; one of the dense model, or of to_dense(model), loads into "
             "the dense model itself"
         )
-    for layer in plan.layers:
-        key = mask_key(layer.name, layer.parameter)
+    for key, layer in layers.items():
         if key in state:
             continue
         if layer.mask is None:

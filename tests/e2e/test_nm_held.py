@@ -1,6 +1,7 @@
 """What is dropped stays dropped, whoever writes to the weights; what is no checkpoint of the sparse model is told."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -144,3 +145,34 @@ def test_inference_keeps_no_mask_in_memory(tmp_path: Path) -> None:
         model.get_parameter("0.weight").add_(1.0)
         assert sparse_by_hand(model)
     assert all(m.masks_2to4["weight"].value is None for m in model if isinstance(m, SparseLayer))  # type: ignore[attr-defined]
+
+
+class Renamed(nn.Sequential):
+    """Its state dict has keys of its own."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        self._register_state_dict_hook(self.renamed)
+        self.register_load_state_dict_pre_hook(self.named_as_here)
+
+    @staticmethod
+    def renamed(module: nn.Module, state: Any, prefix: str, meta: Any) -> None:
+        for key in list(state):
+            state["body/" + key] = state.pop(key)
+
+    @staticmethod
+    def named_as_here(module: nn.Module, state: Any, *rest: Any) -> None:
+        for key in list(state):
+            state[key.removeprefix("body/")] = state.pop(key)
+
+
+@pytest.mark.parametrize("config", [ONCE, amct.SparsityConfig(amct.NmSparsity(2))])
+def test_keys_that_hooks_rename_restore(config: amct.SparsityConfig, tmp_path: Path) -> None:
+    dense = Renamed(*net())
+    model = amct.create_prune_retrain_model(dense, X, config, tmp_path / "record.txt")
+    centered(model)
+    assert all(key.startswith("body/") for key in model.state_dict())
+    torch.save(model.state_dict(), tmp_path / "state.pth")
+    again = amct.restore_prune_retrain_model(dense, None, tmp_path / "record.txt", config, tmp_path / "state.pth")
+    assert torch.equal(again.eval()(X), model.eval()(X))
+    assert sparse_by_hand(again)
