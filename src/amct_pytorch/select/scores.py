@@ -50,24 +50,22 @@ def unit_scores(classes: Sequence[Ids], producers: Sequence[tuple[Factor | slice
     for axis_labels, norms in producers:
         where = position[np.clip(unit[axis_labels] - first + 1, 0, len(position) - 1)]
         mine = where >= 0
-        values, where = norms[mine], where[mine]
-        if class_of is None:
-            low, high = values.min(), values.max()
-            values = (values - low) / (high - low if high > low else 1)
-        else:
-            low, high = _bounds(values, class_of[where], len(classes))
-            values = (values - low) / np.where(high > low, high - low, 1)
+        where = where[mine]
+        values = _normalized(norms[mine], None if class_of is None else class_of[where], len(classes))
         rows = np.bincount(where, minlength=len(units))
         total += np.bincount(where, values, minlength=len(units)) / np.maximum(rows, 1)
     return total
 
 
-def _bounds(values: Scores, class_of: Ids, count: int) -> tuple[Scores, Scores]:
-    """For each value the lowest and the highest of its class."""
+def _normalized(values: Scores, class_of: Ids | None, count: int) -> Scores:
+    """Values from 0, the lowest of their class, to 1, the highest; `class_of`: None where all are of one class."""
+    if class_of is None:
+        lowest, highest = values.min(), values.max()
+        return np.asarray((values - lowest) / (highest - lowest if highest > lowest else 1))
     low, high = np.full(count, np.inf), np.full(count, -np.inf)
     np.minimum.at(low, class_of, values)
     np.maximum.at(high, class_of, values)
-    return low[class_of], high[class_of]
+    return np.asarray((values - low[class_of]) / np.where(high > low, high - low, 1)[class_of])
 
 
 def ranked(classes: Sequence[Ids], scores: Scores) -> list[list[int]]:
