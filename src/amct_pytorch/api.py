@@ -15,7 +15,7 @@ from amct_pytorch.analyse.run import analyse
 from amct_pytorch.apply.nm import plan_nm, plan_of, refuse_sparse, sparsify
 from amct_pytorch.apply.nm_record import nm_record, resolve_nm, with_masks
 from amct_pytorch.apply.resolve import check_kind, resolve, to_record
-from amct_pytorch.apply.shrink import carried_plan, cut_shapes, shrink
+from amct_pytorch.apply.shrink import carried_plan, cut_shapes, refresh, shrink
 from amct_pytorch.check import check
 from amct_pytorch.checkpoint import expected, fill, fitting, read_state_dict
 from amct_pytorch.config import SparsityConfig
@@ -140,6 +140,7 @@ def restore_prune_retrain_model(
     state = fitting(read_state_dict(pth_file, state_dict_name), wanted, pth_file)
     small = shrink(model, plan, without_values=set(wanted.names.values()))
     fill(small, state, pth_file)
+    refresh(small)
     return small
 
 

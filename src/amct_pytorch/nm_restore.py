@@ -15,6 +15,7 @@ from amct_pytorch.apply.nm import convert
 from amct_pytorch.apply.nm_layers import COUNTER, SparseLayer, drop, mask_of
 from amct_pytorch.apply.nm_record import INNER, own_names
 from amct_pytorch.apply.nm_weights import mask_key, sparse_weights
+from amct_pytorch.apply.shrink import refresh
 from amct_pytorch.checkpoint import expected, fill, fitting, strip_prefixes
 from amct_pytorch.errors import CheckpointError
 from amct_pytorch.record import NmLayer, NmPlan
@@ -44,6 +45,7 @@ def restore_nm(model: nn.Module, plan: NmPlan, state: dict[str, Any], path: Path
         _check_mask(layer, parameter, mask_key(name, parameter), path)
         if layer.sparsity_2to4[parameter].holds_zeros:
             drop(layer, parameter)
+    refresh(sparse)
     return sparse
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import amct_pytorch as amct
 from amct_pytorch.api import create_prune_retrain_model, restore_prune_retrain_model
 from amct_pytorch.errors import AmctError, CheckpointError, ModelError, RecordError
 
@@ -228,3 +229,52 @@ def test_swapped_files_are_named(made: Made) -> None:
 @pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
 def test_wrapped_models_are_refused_with_the_remedy(made: Made, wrap: Any) -> None:
     refused(lambda: made.restore(wrap(made.model)), ModelError, "restore_prune_retrain_model", "model.")
+
+
+class Caching(nn.Module):
+    """Out of train mode it computes with a product that it made when it was put there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.scale = nn.Parameter(torch.randn(12, 16)), nn.Parameter(torch.rand(12))
+        self.register_buffer("order", torch.arange(12).flip(0))
+        self.product: torch.Tensor | None = None
+
+    def scaled(self) -> torch.Tensor:
+        return self.weight * self.scale[self.order][:, None]
+
+    def train(self, mode: bool = True) -> "Caching":
+        super().train(mode)
+        with torch.no_grad():
+            self.product = None if mode else self.scaled()
+        return self
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ (self.scaled() if self.training else self.product).T
+
+
+class CachingLinear(nn.Linear):
+    """The same of a layer that may become 2:4 sparse."""
+
+    doubled: torch.Tensor | None = None
+
+    def train(self, mode: bool = True) -> "CachingLinear":
+        super().train(mode)
+        with torch.no_grad():
+            self.doubled = None if mode else 2 * self.weight
+        return self
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, 2 * self.weight if self.doubled is None else self.doubled, self.bias)
+
+
+@pytest.mark.parametrize("sparsity", [amct.ChannelSparsity(0.5, False), amct.NmSparsity(0)], ids=["channels", "2:4"])
+def test_what_train_mode_caches_is_of_the_checkpoint(sparsity: Any, tmp_path: Path) -> None:
+    model, x = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 16), Caching(), CachingLinear(12, 8)), torch.randn(2, 8)
+    config, record, checkpoint = amct.SparsityConfig(sparsity), tmp_path / "net.record", tmp_path / "net.pth"
+    small = amct.create_prune_retrain_model(model.eval(), x, config, record)
+    want = small(x)
+    torch.testing.assert_close(want, copy.deepcopy(small).train()(x))
+    torch.save(small.state_dict(), checkpoint)
+    again = amct.restore_prune_retrain_model(model, None, record, config, checkpoint)
+    assert torch.equal(again(x), want)

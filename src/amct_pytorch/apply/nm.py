@@ -22,7 +22,7 @@ from amct_pytorch.apply.nm_layers import (
     stop_counting,
 )
 from amct_pytorch.apply.nm_weights import Weight, is_sparse, sparse_weights, weights
-from amct_pytorch.apply.shrink import carried_plan, shrink
+from amct_pytorch.apply.shrink import carried_plan, refresh, shrink
 from amct_pytorch.config import NmSparsity, SparsityConfig
 from amct_pytorch.errors import ModelError, warn
 from amct_pytorch.record import ChannelPlan, NmLayer, NmPlan
@@ -64,6 +64,7 @@ def sparsify(model: nn.Module, plan: NmPlan) -> nn.Module:
     for _, layer, parameter in sparse_weights(sparse):
         if layer.sparsity_2to4[parameter].holds_zeros:
             drop(layer, parameter)
+    refresh(sparse)
     return sparse
 
 

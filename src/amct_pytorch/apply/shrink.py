@@ -29,7 +29,8 @@ def shrink(model: nn.Module, plan: ChannelPlan, without_values: Collection[str] 
     of strides, hooks of modules and attributes stay; gradients and hooks of tensors do not come along. It carries the
     plan, composed with the one that the model carries, if any.
 
-    Tensors named in `without_values` only get memory, on the CPU if they are on meta: a checkpoint will fill them.
+    Tensors named in `without_values` only get memory, on the CPU if they are on meta: a checkpoint will fill them, and
+    `refresh` is to follow.
 
     Raises RecordError where the plan does not fit the model, ModelError where the model cannot be copied.
     """
@@ -49,15 +50,16 @@ def shrink(model: nn.Module, plan: ChannelPlan, without_values: Collection[str] 
         small = copy_structure(model, memo)
     _check_copy(small, tensors, memo)
     apply_sizes(small, plan, own, model)
-    _refresh(small)
+    if not without_values:
+        refresh(small)
     for _, module in named_modules(small):  # a part's own plan ends here: the part was cut again
         vars(module).pop(_PLAN, None)
     vars(small)[_PLAN] = composed
     return small
 
 
-def _refresh(model: nn.Module) -> None:
-    """Let classes with a `train` of their own drop what they cached of tensors that were cut; every mode stays."""
+def refresh(model: nn.Module) -> None:
+    """Let classes with a `train` of their own compute anew what they cached of tensors; every mode stays."""
     modes = [(module, module.training) for _, module in named_modules(model)]
     caching = [(module, mode) for module, mode in modes if type(module).train is not nn.Module.train]
     if not caching:

@@ -44,8 +44,16 @@ def batch_norm(capture: Capture, call: Call) -> None:
     capture.put(_first(call.out), factors)
     for statistic in call.out[1:] if isinstance(call.out, (tuple, list)) else ():
         if statistic.ndim == 1 and statistic.numel() > 0:
-            mine = (f for f in factors if f.size > 1 and f.size == f.shape[1])
-            capture.put(statistic, [f.ravel() for f in mine])
+            capture.put(statistic, [_of_channels(capture, f) for f in factors if f.shape[1] > 1])
+
+
+def _of_channels(capture: Capture, f: Factor) -> Factor:
+    """The labels of a vector over dim 1 of what a factor labels."""
+    others = [d for d in lb.dims(f) if d != 1]
+    part = lb.narrow(f, others)
+    if others:
+        capture.labels.partial.append((f, part))
+    return part.ravel()
 
 
 def layer_norm(capture: Capture, call: Call) -> None:
@@ -68,9 +76,10 @@ def group_norm(capture: Capture, call: Call) -> None:
     factors = _per_channel(capture, x, [weight, bias], 1)
     kept = []
     for f in factors:
-        if f.shape[1] > 1 and len(lb.dims(f)) == 1:
-            capture.labels.balance(f.reshape(groups, -1))
-            kept.append(f)
+        row = capture.fix(f, range(2, x.ndim), "positions are normalized together") if f.shape[1] > 1 else None
+        if row is not None and len(lb.dims(row)) == 1:
+            capture.labels.balance(row.reshape(groups, -1))
+            kept.append(row)
         else:
             kept += capture.fixed([f], [1], "groups are normalized whose channels depend on more than one dim")
     capture.put(_first(call.out), kept)
