@@ -25,7 +25,6 @@ _ATOMS = frozenset(
         bytes,
         type(None),
         type,
-        types.FunctionType,
         types.BuiltinFunctionType,
         torch.dtype,
         torch.device,
@@ -91,7 +90,7 @@ def copy_structure(model: nn.Module, new: dict[int, Any]) -> nn.Module:
     module, list or table. Raises ModelError naming the attribute that cannot be copied.
     """
     try:
-        copied = _Copying(new).value(model)
+        copied = _Copying(model, new).value(model)
     except Exception as cause:
         _name_culprit(model, new)
         raise ModelError(
@@ -105,9 +104,11 @@ def copy_structure(model: nn.Module, new: dict[int, Any]) -> nn.Module:
 class _Copying:
     """One copy: `memo` holds what takes the place of each value, by its identity, as copy.deepcopy has it."""
 
-    def __init__(self, new: dict[int, Any]) -> None:
+    def __init__(self, model: nn.Module, new: dict[int, Any]) -> None:
         self.memo = dict(new)
         self.plain: dict[type, bool] = {}
+        self.model = model
+        self.own: set[int] | None = None  # what a function may hold of the model
 
     def value(self, value: Any) -> Any:
         kind = type(value)
@@ -128,9 +129,51 @@ class _Copying:
             memo[id(value)] = items
             items.extend(map(self.value, value))
             return items
+        if kind is types.FunctionType:
+            return self.function(value)
         if isinstance(value, nn.Module) and self.is_plain(kind):
             return self.module(value, object.__new__(kind))
         return copy.deepcopy(value, memo)
+
+    def function(self, value: types.FunctionType) -> types.FunctionType:
+        """A function that holds parts of the model, in its closure or as defaults, with the copies of these in their
+        place; others as they are, which is what copy.deepcopy does with all."""
+        if not self.holds(value, set()):
+            return value
+        cells = [types.CellType() for _ in value.__closure__ or ()]
+        new = types.FunctionType(value.__code__, value.__globals__, value.__name__, None, tuple(cells) or None)
+        self.memo[id(value)] = new  # before what it holds: it may hold itself
+        new.__dict__.update(value.__dict__)
+        new.__qualname__, new.__doc__, new.__module__ = value.__qualname__, value.__doc__, value.__module__
+        new.__annotations__ = value.__annotations__
+        new.__defaults__ = value.__defaults__ and tuple(map(self.held, value.__defaults__))
+        new.__kwdefaults__ = value.__kwdefaults__ and {k: self.held(v) for k, v in value.__kwdefaults__.items()}
+        for cell, old in zip(cells, value.__closure__ or (), strict=True):
+            if _contents(old):
+                cell.cell_contents = self.held(old.cell_contents)
+        return new
+
+    def held(self, value: Any) -> Any:
+        """What a function holds, where it is of the model; other values are the user's own, and shared."""
+        return self.value(value) if self.holds(value, set()) else value
+
+    def holds(self, value: Any, seen: set[int]) -> bool:
+        """Whether something is a part or a tensor of the model, or holds one."""
+        if type(value) in _ATOMS or id(value) in seen:
+            return False
+        if self.own is None:
+            self.own = {*self.memo, *(id(module) for module in self.model.modules())}
+        if id(value) in self.own:
+            return True
+        seen.add(id(value))
+        if type(value) is types.FunctionType:
+            cells = [c for cell in value.__closure__ or () for c in _contents(cell)]
+            values = (*cells, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
+        elif type(value) is types.MethodType:
+            values = (value.__self__,)
+        else:
+            values = tuple(value.values() if type(value) is dict else value if type(value) in (list, tuple) else ())
+        return any(self.holds(v, seen) for v in values)
 
     def table(self, value: Any, table: Any) -> Any:
         self.memo[id(value)] = table
@@ -156,6 +199,13 @@ class _Copying:
         if known is None:
             known = self.plain[kind] = _is_plain(kind)
         return known
+
+
+def _contents(cell: types.CellType) -> tuple[Any, ...]:
+    try:
+        return (cell.cell_contents,)
+    except ValueError:  # it is empty
+        return ()
 
 
 _TABLES = frozenset(vars(nn.Module())) - {"training"}  # of parameters, modules, hooks

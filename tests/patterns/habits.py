@@ -168,5 +168,6 @@ PATTERNS: dict[str, Build] = {
     "size rounded": between(lambda t: t.reshape(t.size(0), round(t.size(1)), -1).view(t.shape)),
     "sentences of several lengths": of(Sequences, "embed up mix head", sentences),
     "whatever is raised": of(Guarded, "", tokens),
+    "filled with no number": between(lambda t: torch.nan_to_num(t.masked_fill(t > 1e6, float("nan")))),
     "of numbers alone": of(OfNumbersAlone, "a o", tokens),
 }

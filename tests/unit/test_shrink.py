@@ -454,3 +454,52 @@ def test_plan_of_a_part_does_not_outlive_the_cut_of_the_whole() -> None:
     )
     assert carried_plan(small[0]) is None
     assert carried_plan(whole[0]) is not None
+
+
+class Holding(nn.Module):
+    """Functions that it made when it was built hold its parts."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+        a, b, scale, parts = self.a, self.b, torch.ones(2), [self.a, self.b]
+        if by == "closure":
+            self.run = lambda x: b(a(x).relu()) * scale
+        elif by == "default":
+            self.run = lambda x, b=b, *, a=a: b(a(x).relu()) * scale
+        elif by == "list":
+            self.run = lambda x: parts[1](parts[0](x).relu()) * scale
+        elif by == "itself":
+            self.run = lambda x: self.b(self.a(x).relu()) * scale
+        else:
+
+            def run(x: torch.Tensor, times: int = 1) -> torch.Tensor:
+                return run(a(x).relu(), 0) if times else b(x) * scale
+
+            self.run = run
+        self.plain = lambda x: x * scale
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.run(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("by", ["closure", "default", "list", "itself", "recursion"])
+def test_functions_hold_the_parts_of_the_copy(by: str) -> None:
+    model, x = Holding(by), torch.randn(3, 4)
+    small = shrink(model, hidden(model, (0, 3, 5), "a", "b"))
+    stays = ~torch.isin(torch.arange(8), torch.tensor([0, 3, 5]))
+    torch.testing.assert_close(small(x), model.b(model.a(x).relu() * stays))
+    small(x).sum().backward()
+    assert all(p.grad is not None for p in small.parameters())
+    assert all(p.grad is None for p in model.parameters())
+    assert small.plain is model.plain  # holds nothing of the model
+
+
+def test_hooks_hold_the_parts_of_the_copy() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+    part = model[1]
+    model[0].register_forward_hook(lambda module, args, out: part.register_buffer("seen", out.detach()))
+    small = shrink(model, ChannelPlan())
+    small(torch.ones(1, 4))
+    assert "seen" in small[1]._buffers
+    assert "seen" not in part._buffers

@@ -31,6 +31,7 @@ from amct_pytorch.analyse.sizes import Dim, Equation, Expression, Size
 from amct_pytorch.analyse.values import flatten, tensors_of
 from amct_pytorch.record import Norm
 
+NAN = float("nan")  # one and the same is equal to itself in tuples
 _TORCH = os.path.join(os.path.dirname(torch.__file__), "")
 _HERE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 
@@ -467,7 +468,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = [v for v in leaves[kind.scalars] if not isinstance(v, torch.Tensor)]
         if isinstance(call.func, HigherOrderOperator):  # functions are made anew in each pass
             given = [v for v in given if not callable(v)]
-        scalars = tuple([int(v) if type(v) is Size else v for v in given])
+        scalars = tuple([int(v) if type(v) is Size else v if v == v else NAN for v in given])
         return scalars if not kind.written else (*scalars, *[hasattr(call.arg(*w), COPIED) for w in kind.written])
 
     def numbers(self, out: torch.Tensor, values: tuple[Any, ...]) -> None:
@@ -476,6 +477,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.put(out, [])
         info = self.info(out)
         assert info is not None
+        values = tuple([v if v == v else NAN for v in values])
         self.log.append(Logged("making a tensor of numbers", values, (tuple(out.shape),), (info,), (), ()))
 
     def stepped(self, counter: torch.Tensor, by: int) -> None:
