@@ -8,6 +8,7 @@ import hard
 import layers
 import more
 import networks
+import parts
 import picking
 import pytest
 import reference
@@ -28,6 +29,7 @@ FAMILIES = {
     "hard: ": hard.PATTERNS,
     "habit: ": habits.PATTERNS,
     "network: ": networks.PATTERNS,
+    "part: ": parts.PATTERNS,
     "more: ": more.PATTERNS,
     "review: ": review.PATTERNS,
     "picking: ": picking.PATTERNS,

@@ -71,6 +71,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.touched: set[str] = set()
         self.parameters: dict[int, str] = {}
         self.entered: dict[str, Info] = {}  # of parameters, buffers and inputs
+        self.buffers: set[str] = set()
         self.earlier = earlier
         self.found: list[Finding] = []
         self.per_group: dict[int, Factor] = {}
@@ -118,6 +119,8 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         info = known or Info([f for f in factors if f.size > 1], static=static, name=name)
         info.makers = None if static else frozenset()
         self.entered[name] = info
+        if static and not isinstance(tensor, nn.Parameter):
+            self.buffers.add(name)
         setattr(tensor, MARK, info)
         self.parameters[id(tensor)] = name
         self._marked.append(tensor)
@@ -239,6 +242,8 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         Operands are aligned at their last dims. A tensor of None takes no part in the second.
         """
         out: list[Factor] = []
+        if len(operands) > 1 and all(self.is_static(t) for t, _ in operands):
+            operands = sorted(operands, key=self._order)
         for _, factors in operands:
             for f in factors:
                 self._join(out, f.reshape((1,) * (ndim - f.ndim) + f.shape) if f.ndim < ndim else f)
@@ -257,6 +262,11 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if bare:
                 out = self.fixed(out, bare, "its channels meet a tensor that does not depend on them")
         return out
+
+    def _order(self, operand: tuple[Any, Sequence[Factor]]) -> tuple[bool, int]:
+        """Of what weights are made of, the largest parameter is the one that makes the channels: no mask, no gain."""
+        info = self.info(operand[0])
+        return info is not None and info.name in self.buffers, -operand[0].numel()
 
     def _join(self, out: list[Factor], f: Factor) -> None:
         if f.size <= 1:

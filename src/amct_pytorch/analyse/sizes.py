@@ -104,6 +104,9 @@ class Size(int):
     def __round__(self, digits: SupportsIndex | None = None) -> int:
         return self if digits is None else int.__round__(self, digits)
 
+    def __neg__(self) -> Size:
+        return Size(-int(self), Operation("sub", 0, self.origin), self.told)
+
     def __divmod__(self, other: int) -> tuple[int, int]:
         return self // other, self % other
 

@@ -12,7 +12,7 @@ from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse.known import Piece
 from amct_pytorch.analyse.labels import index
 from amct_pytorch.analyse.size_mode import LITERAL, Handler, SizeMode
-from amct_pytorch.analyse.sizes import Dim, Expression, Size, attributes, origin
+from amct_pytorch.analyse.sizes import Dim, Expression, Operation, Size, attributes, origin
 
 
 def pieces(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -112,19 +112,20 @@ def _bounds(key: Any, ndim: int) -> dict[int, tuple[Any, Any]]:
 
 
 def _bounded(mode: SizeMode, piece: Piece, low: Any, high: Any, whole: int) -> None:
-    expressions: list[tuple[Expression, int]] = []
+    f, expressions = piece.factor, list[tuple[Expression, int]]()
     for bound in (low, high):
         if bound is None or (isinstance(bound, int) and int(bound) in (0, whole) and not isinstance(bound, Size)):
             continue
         if not isinstance(bound, Size):
             mode.drop(piece, LITERAL)
             return
-        at = int(bound)
-        expressions.append((origin(bound), at if at >= 0 else whole + at))
-        if at < 0:
-            mode.drop(piece, "a part is counted from the end")
+        if bound < -whole:
+            mode.drop(piece, "a part begins before the first")
             return
-    f = piece.factor
+        if bound < 0:  # counted from the end
+            expressions.append((Operation("add", Dim(f, piece.dim), origin(bound)), whole + int(bound)))
+        else:
+            expressions.append((origin(bound), int(bound)))
     for expression, at in expressions:
         mode.capture.equate(expression, Dim(index(f, piece.dim, 0, at), piece.dim) if at > 1 else at)
     length = piece.stop - piece.start
@@ -140,7 +141,8 @@ def narrow(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     length = args[3] if len(args) > 3 else kwargs["length"]
     for p in taken:
         if isinstance(start, int) and isinstance(length, int):
-            _bounded(mode, p, start, start + length, p.factor.shape[p.dim])
+            stop = None if start < 0 and int(start) + int(length) == 0 else start + length
+            _bounded(mode, p, start, stop, p.factor.shape[p.dim])
         else:
             mode.drop(p, LITERAL)
     return out

@@ -110,7 +110,7 @@ def repeat(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     lag = out.ndim - x.ndim
     for d, n in enumerate(times):
         if d < lag or x.shape[d - lag] == 1:
-            mode.spread(out, d, n)
+            mode.spread(out, d, n, new=True)
     return out
 
 

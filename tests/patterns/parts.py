@@ -1,0 +1,136 @@
+"""Parts counted from the end, masked weights, masks repeated for heads, positions that an attribute tells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from judge import Build, net, tokens
+from torch import nn
+
+
+def halves(take: Any) -> Build:
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        low, high = take(F.relu(s.a(x)), s.half)
+        return s.b(low) + s.c(high)  # type: ignore[no-any-return]
+
+    parts = {"a": lambda: nn.Linear(8, 16), "b": lambda: nn.Linear(8, 4), "c": lambda: nn.Linear(8, 4)}
+    return net(forward, "a b c", tokens, half=lambda: 8, **parts)
+
+
+def added_to_parts(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """What low-rank adapters add to the first and the last part of a packed layer."""
+    x = s.e(x)
+    qkv = s.qkv(x)
+    qkv[..., : s.width] += s.first(x)
+    qkv[..., -s.width :] += s.last(x)
+    q, k, v = qkv.chunk(3, -1)
+    return s.o(x + q.relu() * k * v)  # type: ignore[no-any-return]
+
+
+def weighted(weight: Any) -> Build:
+    """A layer whose weight is made of a parameter and something else."""
+
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        return s.o(F.linear(s.i(x), weight(s)).relu())  # type: ignore[no-any-return]
+
+    return net(
+        forward,
+        "i w o",
+        tokens,
+        i=lambda: nn.Linear(8, 12),
+        w=lambda: nn.Parameter(torch.randn(16, 12)),
+        g=lambda: nn.Parameter(torch.rand(16, 1) + 0.5),
+        m=lambda: nn.Buffer(((torch.arange(16)[:, None] + torch.arange(12)) % 3 > 0).float()),
+        o=lambda: nn.Linear(16, 4),
+    )
+
+
+def repeated_mask(s: Any, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    b, t, _ = x.shape
+    q, k, v = (part(x).view(b, t, s.heads, s.size).transpose(1, 2) for part in (s.q, s.k, s.v))
+    mask = mask.unsqueeze(1).repeat(1, s.heads, 1, 1)
+    y = (q @ k.transpose(-1, -2) * 0.5).masked_fill(mask, -1e9).softmax(-1) @ v
+    return s.o(y.transpose(1, 2).reshape(b, t, s.heads * s.size))  # type: ignore[no-any-return]
+
+
+def gathered_bias(s: Any, x: torch.Tensor) -> torch.Tensor:
+    b, t, _ = x.shape
+    q, k, v = (p.reshape(b, t, s.heads, -1).transpose(1, 2) for p in s.qkv(x).chunk(3, -1))
+    bias = s.table.gather(0, s.places.repeat(1, s.heads)).reshape(t, t, -1).permute(2, 0, 1)
+    y = (q @ k.transpose(-1, -2) * 0.4 + bias).softmax(-1) @ v
+    return s.o(y.transpose(1, 2).reshape(b, t, -1))  # type: ignore[no-any-return]
+
+
+def grown(norm: Any, shape: Any) -> Build:
+    """An image that a linear layer makes of a vector, and a norm over its channels."""
+
+    def forward(s: Any, z: torch.Tensor) -> torch.Tensor:
+        return s.c(s.n(s.a(z).view(shape(s, z))))  # type: ignore[no-any-return]
+
+    return net(
+        forward,
+        "a c",
+        lambda: torch.randn(2, 8),
+        a=lambda: nn.Linear(8, 256),
+        n=norm,
+        c=lambda: nn.Conv2d(16, 4, 3, padding=1),
+        width=lambda: 16,
+        side=lambda: 4,
+    )
+
+
+def attention(**more: Any) -> dict[str, Any]:
+    layers = {name: lambda: nn.Linear(8, 16) for name in "qkv"}
+    return {**layers, "o": lambda: nn.Linear(16, 4), "heads": lambda: 4, "size": lambda: 4, **more}
+
+
+NORMS = {
+    "batch norm": lambda: nn.BatchNorm2d(16),
+    "instance norm": lambda: nn.InstanceNorm2d(16),
+    "group norm": lambda: nn.GroupNorm(4, 16),
+}
+SHAPES = {
+    "of attributes": lambda s, z: (-1, s.width, s.side, s.side),
+    "of the rest": lambda s, z: (z.shape[0], -1, s.side, s.side),
+}
+PATTERNS: dict[str, Build] = {
+    "last part": halves(lambda x, n: (x[..., :n], x[..., -n:])),
+    "all but the last part, last part": halves(lambda x, n: (x[..., :-n], x[..., -n:])),
+    "last part by narrow": halves(lambda x, n: (x.narrow(-1, 0, n), x.narrow(-1, -n, n))),
+    "last part, of its shape": halves(lambda x, n: (x[..., : x.shape[-1] // 2], x[..., -(x.shape[-1] // 2) :])),
+    "added to parts": net(
+        added_to_parts,
+        "e qkv first last o",
+        tokens,
+        e=lambda: nn.Linear(8, 16),
+        qkv=lambda: nn.Linear(16, 48),
+        first=lambda: nn.Linear(16, 16),
+        last=lambda: nn.Linear(16, 16),
+        o=lambda: nn.Linear(16, 4),
+        width=lambda: 16,
+    ),
+    "mask times weight": weighted(lambda s: s.m * s.w),
+    "weight times mask": weighted(lambda s: s.w * s.m),
+    "gain times weight": weighted(lambda s: s.g * s.w),
+    "mask plus weight": weighted(lambda s: s.m + s.w),
+    "mask repeated for the heads": net(
+        repeated_mask, "q k v o", lambda: (tokens(), torch.ones(4, 5, 5).triu(1).bool()), **attention()
+    ),
+    "bias gathered for repeated places": net(
+        gathered_bias,
+        "qkv o",
+        tokens,
+        qkv=lambda: nn.Linear(8, 48),
+        o=lambda: nn.Linear(16, 4),
+        heads=lambda: 4,
+        table=lambda: nn.Parameter(torch.randn(9, 4)),
+        places=lambda: nn.Buffer((torch.arange(5)[:, None] - torch.arange(5) + 4).flatten()[:, None]),
+    ),
+    **{
+        f"image {of} of a vector, {kind}": grown(norm, shape)
+        for kind, norm in NORMS.items()
+        for of, shape in SHAPES.items()
+    },
+}
