@@ -76,6 +76,7 @@ class Kept(TorchDispatchMode):
             x, over, keep = args[0], tuple(args[1] or range(args[0].ndim)), kwargs.get("keepdim", False)
             n = (~x.isnan()).sum(over, keepdim=keep) - (1 if kwargs.get("correction") is None else kwargs["correction"])
             v = (x - x.nanmean(over, keepdim=True)).square().nansum(over, keepdim=keep) / n
+            v = v.masked_fill(x.isnan().all(over, keepdim=keep), NAN)
             return v if name == "var" else v.sqrt() if name == "std" else (v, x.nanmean(over, keepdim=keep))
         x = args[0] if args else None
         if not (isinstance(x, torch.Tensor) and x.is_floating_point()):

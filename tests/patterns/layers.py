@@ -418,7 +418,7 @@ PATTERNS: dict[str, Build] = {
         b=lambda: L(16, 4),
     ),
     "group norm of one group": module_between(lambda: nn.GroupNorm(1, 16)),
-    "group norm of every channel": module_between(lambda: nn.GroupNorm(16, 16), ""),
+    "group norm of every channel": module_between(lambda: nn.GroupNorm(16, 16)),
     "local response norm": module_between(lambda: nn.LocalResponseNorm(3), ""),
     "PReLU with one slope": module_between(lambda: nn.PReLU()),
     "PReLU after linear": net(

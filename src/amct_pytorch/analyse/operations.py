@@ -22,7 +22,7 @@ SIZED = {
         0,
     ),
     "affine_grid_generator": -1,  # align_corners
-    "native_group_norm": -2,  # groups, eps
+    "native_group_norm": -1,  # eps; the shapes of the statistics tell the groups
     "native_layer_norm": -1,  # eps
     "_fused_rms_norm": -1,
 }

@@ -50,7 +50,10 @@ def grouped(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
 def group_normalized(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     out = func(*args, **kwargs)
     groups = args[1] if len(args) > 1 else kwargs["num_groups"]
-    if isinstance(groups, Size):
+    x = input_of(args, kwargs)
+    if x.shape[1] == int(groups):  # each channel by itself
+        mode.sized(x, 1, groups)
+    elif isinstance(groups, Size):
         mode.capture.equate(groups.origin, int(groups))
     return out
 

@@ -70,7 +70,7 @@ def layer_norm(capture: Capture, call: Call) -> None:
 
 
 def group_norm(capture: Capture, call: Call) -> None:
-    """Every group loses equally many channels."""
+    """Every group loses equally many channels; groups of one channel go with it."""
     x, weight, bias = call.args[:3]
     groups = call.args[6]
     factors = _per_channel(capture, x, [weight, bias], 1)
@@ -78,11 +78,15 @@ def group_norm(capture: Capture, call: Call) -> None:
     for f in factors:
         row = capture.fix(f, range(2, x.ndim), "positions are normalized together") if f.shape[1] > 1 else None
         if row is not None and len(lb.dims(row)) == 1:
-            capture.labels.balance(row.reshape(groups, -1))
+            if groups < x.shape[1]:
+                capture.labels.balance(row.reshape(groups, -1))
             kept.append(row)
         else:
             kept += capture.fixed([f], [1], "groups are normalized whose channels depend on more than one dim")
     capture.put(_first(call.out), kept)
+    if groups == x.shape[1]:
+        for statistic in call.out[1:]:
+            capture.put(statistic, [lb.place(f.ravel(), 1, 2) for f in kept if f.shape[1] > 1 and len(lb.dims(f)) == 1])
 
 
 def weight_norm(capture: Capture, call: Call) -> None:
