@@ -67,6 +67,11 @@ class Replay(Capture):  # type: ignore[no-untyped-call]
         b = Logged("making a tensor of numbers", values, (tuple(out.shape),), (), (), ())
         self._give([out], self._next(b, None))
 
+    def assigned(self, x: torch.Tensor, value: torch.Tensor) -> None:
+        infos = tuple(self._known(t) for t in (x, value))
+        shapes = (tuple(x.shape), tuple(value.shape))
+        self._give([x], self._next(Logged("assigning data", (), shapes[1:], (), infos, shapes), None))
+
     def stepped(self, counter: torch.Tensor, by: int) -> None:
         info = self._known(counter)
         self._next(Logged("counting", (by,), ((),), (), (info,), ((),)), None)

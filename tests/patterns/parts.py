@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from judge import Build, net, tokens
+from judge import Build, net, of, tokens
 from torch import nn
 
 
@@ -81,6 +81,23 @@ def grown(norm: Any, shape: Any) -> Build:
     )
 
 
+class Merged(nn.Module):
+    """Out of train mode, a convolution whose weight is made of those of two others, as soon as it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.narrow = nn.Conv2d(8, 16, 3, padding=1), nn.Conv2d(8, 16, 1)
+        self.merged = nn.Conv2d(8, 16, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            return self.wide(x) + self.narrow(x)  # type: ignore[no-any-return]
+        wide, narrow = self.wide.weight.data.clone(), F.pad(self.narrow.weight.data.clone(), [1, 1, 1, 1])
+        self.merged.weight.data = (wide.flip(2, 3) + narrow).contiguous()
+        self.merged.bias.data = self.wide.bias.data + self.narrow.bias.data  # type: ignore[union-attr]
+        return self.merged(x)  # type: ignore[no-any-return]
+
+
 def attention(**more: Any) -> dict[str, Any]:
     layers = {name: lambda: nn.Linear(8, 16) for name in "qkv"}
     return {**layers, "o": lambda: nn.Linear(16, 4), "heads": lambda: 4, "size": lambda: 4, **more}
@@ -128,9 +145,12 @@ PATTERNS: dict[str, Build] = {
         table=lambda: nn.Parameter(torch.randn(9, 4)),
         places=lambda: nn.Buffer((torch.arange(5)[:, None] - torch.arange(5) + 4).flatten()[:, None]),
     ),
+    "convolutions merged when they run": of(
+        lambda: nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), Merged(), nn.SiLU(), nn.Conv2d(16, 4, 1)), "0 1.merged 3"
+    ),
     **{
-        f"image {of} of a vector, {kind}": grown(norm, shape)
+        f"image {sizes} of a vector, {kind}": grown(norm, shape)
         for kind, norm in NORMS.items()
-        for of, shape in SHAPES.items()
+        for sizes, shape in SHAPES.items()
     },
 }

@@ -490,6 +490,21 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         values = tuple([v if v == v else NAN for v in values])
         self.log.append(Logged("making a tensor of numbers", values, (tuple(out.shape),), (info,), (), ()))
 
+    def assigned(self, x: torch.Tensor, value: torch.Tensor) -> None:
+        """The data of `value` were given to `x`: it holds what both hold, where their shapes are the same."""
+        infos = tuple(self._known(t) for t in (x, value))
+        shapes = (tuple(x.shape), tuple(value.shape))
+        self.touched.update(info.name for info in infos if info.name)
+        if shapes[0] == shapes[1]:
+            self.put(x, self.merge([(x, infos[0].factors), (value, infos[1].factors)], x.ndim))
+            info = self._known(x)
+            info.static, info.makers = all(i.static for i in infos), infos[1].makers
+        else:
+            info = infos[0]
+            for f in (*infos[0].factors, *infos[1].factors):
+                self.freeze(f, "data of another shape are assigned")
+        self.log.append(Logged("assigning data", (), shapes[1:], (info,), infos, shapes))
+
     def stepped(self, counter: torch.Tensor, by: int) -> None:
         """A number was added to an integer: the same has to be added after the cut."""
         info = self._known(counter)

@@ -102,15 +102,7 @@ def leaving(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
 
 def assigned(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """x.data = value: from here on x holds what the value holds; it has to hold the channels that it held."""
-    x, value = args
-    operands = [(t, mode.capture.factors(t)) for t in (x, value)]
-    if x.shape == value.shape:
-        factors = mode.capture.merge(operands, x.ndim)
-        if len(factors) != len(operands[0][1]):
-            mode.capture.put(x, factors)
-    else:
-        for f in (*operands[0][1], *operands[1][1]):
-            mode.capture.freeze(f, "data of another shape are assigned")
+    mode.capture.assigned(*args)
     return func(*args, **kwargs)
 
 
