@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from amct_pytorch.analyse.capture import NAN, Capture
-from amct_pytorch.analyse.known import MARK, Call, Info, Logged
+from amct_pytorch.analyse.capture import Capture
+from amct_pytorch.analyse.known import MARK, Call, Info, Logged, comparable
 from amct_pytorch.analyse.labels import Factor, Labels
 from amct_pytorch.analyse.operations import Operation
 from amct_pytorch.analyse.passes import Trace
@@ -63,8 +63,7 @@ class Replay(Capture):  # type: ignore[no-untyped-call]
         self._give(outs, self._next(b, call))
 
     def numbers(self, out: torch.Tensor, values: tuple[Any, ...]) -> None:
-        values = tuple([v if v == v else NAN for v in values])
-        b = Logged("making a tensor of numbers", values, (tuple(out.shape),), (), (), ())
+        b = Logged("making a tensor of numbers", comparable(values), (tuple(out.shape),), (), (), ())
         self._give([out], self._next(b, None))
 
     def assigned(self, x: torch.Tensor, value: torch.Tensor) -> None:

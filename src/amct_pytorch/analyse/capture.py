@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse import shapes
 from amct_pytorch.analyse.earlier import Earlier, Finding
-from amct_pytorch.analyse.known import COPIED, MARK, RAGGED, Call, Info, Logged, Piece, alike, digest_of
+from amct_pytorch.analyse.known import COPIED, MARK, RAGGED, Call, Info, Logged, Piece, alike, comparable, digest_of
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.leaks import Made
 from amct_pytorch.analyse.mode import Shared
@@ -31,7 +31,6 @@ from amct_pytorch.analyse.sizes import Dim, Equation, Expression, Size
 from amct_pytorch.analyse.values import flatten, tensors_of
 from amct_pytorch.record import Norm
 
-NAN = float("nan")  # one and the same is equal to itself in tuples
 _TORCH = os.path.join(os.path.dirname(torch.__file__), "")
 _HERE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
 
@@ -478,7 +477,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = [v for v in leaves[kind.scalars] if not isinstance(v, torch.Tensor)]
         if isinstance(call.func, HigherOrderOperator):  # functions are made anew in each pass
             given = [v for v in given if not callable(v)]
-        scalars = tuple([int(v) if type(v) is Size else v if v == v else NAN for v in given])
+        scalars = comparable([int(v) if type(v) is Size else v for v in given])
         return scalars if not kind.written else (*scalars, *[hasattr(call.arg(*w), COPIED) for w in kind.written])
 
     def numbers(self, out: torch.Tensor, values: tuple[Any, ...]) -> None:
@@ -487,8 +486,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.put(out, [])
         info = self.info(out)
         assert info is not None
-        values = tuple([v if v == v else NAN for v in values])
-        self.log.append(Logged("making a tensor of numbers", values, (tuple(out.shape),), (info,), (), ()))
+        self.log.append(Logged("making a tensor of numbers", comparable(values), (tuple(out.shape),), (info,), (), ()))
 
     def assigned(self, x: torch.Tensor, value: torch.Tensor) -> None:
         """The data of `value` were given to `x`: it holds what both hold, where their shapes are the same."""

@@ -88,6 +88,14 @@ class Piece(NamedTuple):
     out: torch.Tensor
 
 
+_NAN = float("nan")
+
+
+def comparable(values: Sequence[Any]) -> tuple[Any, ...]:
+    """Scalars as tuples compare them: every NaN is the same object, for none is equal to another."""
+    return tuple([v if v == v else _NAN for v in values])
+
+
 def identical(one: Sequence[Factor], two: Sequence[Factor]) -> bool:
     """Whether two tensors have the very same factors."""
     return len(one) == len(two) and all(f is g for f, g in zip(one, two, strict=True))
