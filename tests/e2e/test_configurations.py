@@ -271,7 +271,7 @@ def test_what_the_forward_pass_reads_follows_all_the_same(tmp_path: Path) -> Non
 
 
 def test_a_head_size_that_would_change(tmp_path: Path) -> None:
-    """The heads stay, the width goes: the constructor would make smaller heads."""
+    """The heads stay as they are, the width goes: the constructor would make smaller heads."""
 
     class Fixed(nn.Module):
         def __init__(self, options: Options) -> None:
@@ -283,7 +283,7 @@ def test_a_head_size_that_would_change(tmp_path: Path) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             x = torch.relu(self.embed(x))
             q, k = self.qk(x).view(3, 7, 2, self.heads, self.size).permute(2, 0, 3, 1, 4)
-            return self.out(x), (q @ k.transpose(2, 3)).softmax(-1)
+            return self.out(x), (q * torch.linspace(1, 2, 8) @ k.transpose(2, 3)).softmax(-1)
 
     small = create(Fixed(Options()), tmp_path)
     assert small.embed.out_features == 16

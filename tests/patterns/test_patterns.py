@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import attention
+import factors
 import habits
 import hard
 import layers
@@ -30,6 +31,7 @@ FAMILIES = {
     "habit: ": habits.PATTERNS,
     "network: ": networks.PATTERNS,
     "part: ": parts.PATTERNS,
+    "factor: ": factors.PATTERNS,
     "more: ": more.PATTERNS,
     "review: ": review.PATTERNS,
     "picking: ": picking.PATTERNS,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from amct_pytorch.analyse import labels as lb
+from amct_pytorch.analyse.groups import group
 from amct_pytorch.analyse.labels import Labels, Reason
 from amct_pytorch.record import Axis
 
@@ -132,6 +133,78 @@ def test_a_part_does_not_decide_what_ties_decided() -> None:
     found = lb.settle(labels)
     assert free(found[f]) == 3
     assert labels.frozen[0][0] is part
+
+
+def test_whole_rows_go_of_what_was_summed() -> None:
+    """(heads, size), summed over sizes: heads go. Rows that are there twice have the same labels."""
+    labels, f = of_shape((3, 4))
+    wide = np.concatenate([f, f])
+    labels.joints.append(wide)
+    rows = labels.summed(wide, [1])
+    assert rows is not None
+    assert rows.shape == (6, 1)
+    assert np.array_equal(rows[:3], rows[3:])
+    found = lb.settle(labels)
+    assert np.array_equal(expanded(found[rows], wide.shape), found[wide])
+    assert free(found[f]) == 3
+    assert labels.summed(f, [0, 1]) is None
+    assert labels.summed(f, []) is f
+
+
+@pytest.mark.parametrize("why", ["shared by all rows", "frozen"])
+def test_parts_of_rows_go_where_whole_ones_cannot(why: str) -> None:
+    labels, f = of_shape((3, 4))
+    labels.joints.append(f)
+    rows = labels.summed(f, [1])
+    assert rows is not None
+    other = lb.place(labels.fresh(3, Axis("p", 0)), 0, 2)
+    labels.tie(rows, other)
+    if why == "frozen":
+        labels.freeze(other, Reason("it is picked"))
+    else:
+        labels.tie(f, f[:1])
+    found = lb.settle(labels)
+    assert np.array_equal(expanded(found[f[:1]], f.shape), found[f])
+    assert free(found[f]) == 4
+    assert not np.isin(found[other], found[f]).any()
+    assert any(
+        np.isin(other, found_).all() or np.isin(found[other], found[found_]).all() for found_, _ in labels.frozen
+    )
+
+
+@pytest.mark.parametrize(("held", "goes"), [(None, 0), (0, 1), (1, 0)])
+def test_one_of_two_factors_of_a_product_goes(held: int | None, goes: int) -> None:
+    """The first, if it is not frozen."""
+    labels = Labels()
+    two = [lb.place(labels.fresh(n, Axis(f"w{d}", 0)), d, 2) for d, n in enumerate((4, 3))]
+    joint = labels.product(*two)
+    assert free(joint) == 12
+    if held is not None:
+        labels.freeze(two[held], Reason("it is picked"))
+    found = lb.settle(labels)
+    assert np.array_equal(expanded(found[two[goes]], joint.shape), found[joint])
+    stay = {u for f, _ in labels.frozen for u in found[f].ravel().tolist()}
+    assert stay == set(found[two[1 - goes]].ravel().tolist())
+
+
+def test_groups_go_whole_or_lose_equally_many() -> None:
+    """(groups, channels of each): where each is one unit, with what counts them; else as rows that are balanced."""
+    for whole in (True, False):
+        labels, f = of_shape((2, 3))
+        labels.produced.append(f)
+        counted = labels.groups(f.ravel(), 2)
+        assert labels.groups(f.ravel(), 2) is counted
+        assert labels.groups(f.ravel(), 6).size == 6
+        if whole:
+            labels.tie(f, f[:, :1])
+        found = group(labels, [])
+        (only,) = found.groups
+        if whole:
+            assert np.array_equal(found.unit[counted], found.unit[f[:, 0]])
+            assert [len(c) for c in only.classes] == [2]
+        else:
+            assert len(np.unique(found.unit[f])) == 6
+            assert [len(c) for c in only.classes] == [3, 3]
 
 
 def test_kept_and_compacted() -> None:

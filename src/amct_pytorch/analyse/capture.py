@@ -159,6 +159,12 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kept = (self.fix(f, along, text) for f in factors)
         return [f for f in kept if f is not None]
 
+    def summed(self, factor: Factor, along: Sequence[int]) -> Factor | None:
+        """What a sum over the given dims leaves of a factor, None where that is nothing."""
+        if self.labels.is_constant(factor) and 0 < sum(d in along for d in lb.dims(factor)) < len(lb.dims(factor)):
+            return self.fix(factor, along, "")
+        return self.labels.summed(factor, along)
+
     def counted(self, factors: Sequence[Factor], along: Sequence[int]) -> list[Factor]:
         """The factors without those of constants that are summed along the given dims: they count channels."""
         if not self.labels.constants:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
+from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse.labels import Factor, Labels, Mask, Reason, first_of, settle
 from amct_pytorch.record import Axis
 
@@ -56,12 +57,13 @@ def group(labels: Labels, untouched: Iterable[str], buffers: Iterable[str] = ())
     `untouched`: tensors that no operation used. `buffers`: what they hold is given, not made: it may only follow.
     """
     unit = settle(labels)
+    rows = _settle_groups(labels, unit)
     count = int(unit.max()) + 1 if len(unit) else 0
     sizes = np.diff([*labels.starts, labels.count])
     axis_of = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
     idle = set(untouched)
     why = _reasons(labels, unit, count, idle)
-    rows = _rows(labels, unit, why)
+    rows = _rows([*labels.balanced, *rows], unit, why)
     produced = _produced(labels, set(buffers))
     groups = _groups(labels, unit, axis_of, why, rows, count, produced)
     return Grouping(unit, groups, _frozen(labels, unit, why, produced | _filters(labels, idle)))
@@ -108,9 +110,21 @@ def _range(labels: Labels, i: int) -> slice:
     return slice(labels.starts[i], labels.starts[i + 1] if i + 1 < len(labels.starts) else labels.count)
 
 
-def _rows(labels: Labels, unit: Ids, why: _Why) -> list[Ids]:
+def _settle_groups(labels: Labels, unit: Ids) -> list[Factor]:
+    """Whole groups go where the channels of each are one unit; the others, of which each loses equally many."""
+    open_ = []
+    for rows, whole in labels.grouped:
+        if lb.constant(unit[rows], [1]):
+            unit[whole] = unit[rows[:, 0]]
+        else:
+            open_.append(rows)
+            labels.freeze(whole, Reason("its groups lose equally many channels each, and none of them all"))
+    return open_
+
+
+def _rows(balanced: Iterable[Factor], unit: Ids, why: _Why) -> list[Ids]:
     """The units of the rows that have to lose equally many, where that does not follow from the ties."""
-    rows = [r for r in (unit[f] for f in labels.balanced) if not _same_rows(r)]
+    rows = [r for r in (unit[f] for f in balanced) if not _same_rows(r)]
     changed = True
     while changed:
         changed = False

@@ -7,6 +7,7 @@ is *joint*.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from amct_pytorch.record import Axis
 
 Factor = npt.NDArray[np.int64]
+Ties = list[tuple[Factor, Factor]]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -30,7 +32,7 @@ class Reason:
     line: str = ""
 
 
-_KNOWN = ("ties", "frozen", "joints", "partial", "balanced", "produced", "residual")
+_KNOWN = ("ties", "frozen", "joints", "sums", "partial", "grouped", "balanced", "produced", "residual")
 
 
 @dataclass
@@ -45,7 +47,9 @@ class Labels:
     seen: set[tuple[int, int]] = field(default_factory=set)
     frozen: list[tuple[Factor, Reason]] = field(default_factory=list)
     joints: list[Factor] = field(default_factory=list)
+    sums: list[tuple[Factor, Factor]] = field(default_factory=list)  # (over more dims, what a sum over some leaves)
     partial: list[tuple[Factor, Factor]] = field(default_factory=list)  # (over more dims, over some of them)
+    grouped: list[tuple[Factor, Factor]] = field(default_factory=list)  # (groups, channels) and (groups)
     balanced: list[Factor] = field(default_factory=list)  # (rows, labels): every row loses equally many
     produced: list[Factor] = field(default_factory=list)
     residual: list[Factor] = field(default_factory=list)  # tied by additions to what other layers made
@@ -89,10 +93,48 @@ class Labels:
     def freeze(self, labels: Factor, reason: Reason) -> None:
         self.frozen.append((labels, reason))
 
+    def summed(self, factor: Factor, along: Iterable[int]) -> Factor | None:
+        """What a sum over dims of a factor leaves, None where that is nothing.
+
+        Of a joint factor that is new labels: they go where whole rows of it go, and stay where parts of all rows do.
+        """
+        varied, along = dims(factor), set(along)
+        rest = [d for d in varied if d not in along]
+        if len(rest) in (0, len(varied)):
+            return factor if rest else None
+        first = narrow(factor, along)
+        different, which = np.unique(first, return_inverse=True)  # a row may be there several times
+        rows = self.fresh(len(different))[which].reshape(first.shape)
+        self.sums.append((factor, rows))
+        if len(rest) > 1:
+            self.joints.append(rows)
+        return rows
+
+    def product(self, one: Factor, two: Factor) -> Factor:
+        """Two factors as a joint one: new labels, one for each pair, of which whole rows or columns go."""
+        (left, i), (right, j) = (np.unique(f, return_inverse=True) for f in (one, two))
+        pairs = i.reshape(one.shape) * len(right) + j.reshape(two.shape)
+        joint = self.fresh(len(left) * len(right))[pairs]
+        self.joints.append(joint)
+        self.partial += [(joint, one), (joint, two)]
+        return joint
+
     def balance(self, rows: Factor) -> None:
         """Every row of `rows` (rows, channels) has to lose equally many channels."""
         if rows.shape[0] > 1:
             self.balanced.append(rows)
+
+    def groups(self, channels: Factor, count: int) -> Factor:
+        """The labels of groups of channels: of whole ones, where whole ones go, else every one loses equally many."""
+        if count == channels.size:
+            return channels
+        rows = channels.reshape(count, -1)
+        for known, whole in self.grouped:
+            if known.shape == rows.shape and (known == rows).all():
+                return whole
+        whole = self.fresh(count)
+        self.grouped.append((rows, whole))
+        return whole
 
     def marks(self) -> dict[str, int]:
         """How much is known so far."""
@@ -230,26 +272,45 @@ def settle(labels: Labels) -> npt.NDArray[np.int64]:
     """The component of each label, after every joint factor was given one dim along which it may shrink.
 
     What remains of a tensor has to be a dense array. A joint factor allows that where its components differ along one
-    dim only (whole rows, or the same index in every row). Where it met a factor over some of its dims, those are the
-    ones that shrink, unless other operations decided already; where nothing decides, the last dim shrinks.
+    dim only (whole rows, or the same index in every row). Where it was summed, whole rows of what was left go; where it
+    met a factor over some of its dims, those are the ones that shrink; unless other operations decided already, or
+    those that would go stay. Where nothing decides, the last dim shrinks.
     """
-    ties = list(labels.ties)
+    ties, partial, found = _summed(labels)
     joints = _unique([f for f in labels.joints if len(dims(f)) > 1])
-    partial = list(labels.partial)
-    found = components(labels, ties)
     while True:
         done = len(ties)
         partial = [p for p in partial if not _follow(labels, ties, found, *p)]
         if len(ties) == done:
-            _default(ties, found, partial, joints)
+            _default(labels, ties, found, partial, joints)
         if len(ties) == done:
             return found
         found = components(labels, ties)
 
 
-def _follow(
-    labels: Labels, ties: list[tuple[Factor, Factor]], found: npt.NDArray[np.int64], wide: Factor, part: Factor
-) -> bool:
+def _summed(labels: Labels) -> tuple[Ties, Ties, npt.NDArray[np.int64]]:
+    """The ties, with those of whole rows that were summed and may go; what is open, with those that may not; and the
+    components."""
+    ties = [*labels.ties, *labels.sums]
+    found = components(labels, ties)
+    stays = _frozen(labels, found)
+    may = [not (stays[found[wide]].all() or constant(found[wide], dims(wide))) for wide, _ in labels.sums]
+    if all(may):
+        return ties, list(labels.partial), found
+    ties = [*labels.ties, *itertools.compress(labels.sums, may)]
+    partial = [*itertools.compress(labels.sums, [not m for m in may]), *labels.partial]
+    return ties, partial, components(labels, ties)
+
+
+def _frozen(labels: Labels, found: npt.NDArray[np.int64]) -> Mask:
+    """Which components stay."""
+    stays = np.zeros(int(found.max()) + 1 if len(found) else 0, np.bool_)
+    for factor, _ in labels.frozen:
+        stays[found[factor]] = True
+    return stays
+
+
+def _follow(labels: Labels, ties: Ties, found: npt.NDArray[np.int64], wide: Factor, part: Factor) -> bool:
     """Where it is decided along which dims `wide` shrinks, tie `part` to it or freeze it; whether it is decided."""
     shared = dims(part)
     others = [d for d in dims(wide) if d not in shared]
@@ -262,19 +323,15 @@ def _follow(
     return False
 
 
-def _default(
-    ties: list[tuple[Factor, Factor]],
-    found: npt.NDArray[np.int64],
-    partial: list[tuple[Factor, Factor]],
-    joints: list[Factor],
-) -> None:
+def _default(labels: Labels, ties: Ties, found: npt.NDArray[np.int64], partial: Ties, joints: list[Factor]) -> None:
     """Decide where nothing else does: for all undecided factors that have no component in common with another."""
     used = np.zeros(int(found.max()) + 1 if len(found) else 0, np.bool_)
+    stays = _frozen(labels, found) if partial else used
     for wide, part in partial:
-        others = [d for d in dims(wide) if d not in dims(part)]
         if not (used[found[wide]].any() or used[found[part]].any()):
             used[found[wide]] = used[found[part]] = True
-            ties.append((wide, narrow(wide, others)))
+            others = [d for d in dims(wide) if d not in dims(part)]
+            ties.append((wide, narrow(wide, dims(part) if stays[found[part]].all() else others)))
     if partial:
         return
     for f in joints:

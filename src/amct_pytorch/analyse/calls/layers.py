@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from amct_pytorch.analyse.calls.shaping import input_of
 from amct_pytorch.analyse.size_mode import LITERAL, Handler, SizeMode
-from amct_pytorch.analyse.sizes import Dim, Size
+from amct_pytorch.analyse.sizes import Dim, Size, origin
 
 
 def normalized(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -48,13 +48,15 @@ def grouped(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
 
 
 def group_normalized(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """group_norm(x, groups, ...): one attribute counts them."""
     out = func(*args, **kwargs)
     groups = args[1] if len(args) > 1 else kwargs["num_groups"]
-    x = input_of(args, kwargs)
-    if x.shape[1] == int(groups):  # each channel by itself
-        mode.sized(x, 1, groups)
+    x, capture = input_of(args, kwargs), mode.capture
+    f = capture.varying(x, 1)
+    if f is not None and f.size == f.shape[1] and int(groups) > 1:
+        capture.equate(origin(groups), Dim(capture.labels.groups(f.ravel(), int(groups)), 0))
     elif isinstance(groups, Size):
-        mode.capture.equate(groups.origin, int(groups))
+        capture.equate(groups.origin, int(groups))
     return out
 
 

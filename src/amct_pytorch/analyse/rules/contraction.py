@@ -37,10 +37,8 @@ def contract(
     for f, d, rest in ((a, dim, rest_a), (b, other, rest_b)):
         if f is None:
             continue
-        alone = a is None or b is None
-        if alone or len(lb.dims(f)) > 1:
-            row = capture.fix(f, [d], BARE)
-            rest += [row] if row is not None else []
+        row = capture.fix(f, [d], BARE) if a is None or b is None else capture.summed(f, [d])
+        rest += [row] if row is not None else []
     return rest_a, rest_b
 
 

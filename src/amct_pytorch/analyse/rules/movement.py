@@ -30,14 +30,28 @@ def reshape(capture: Capture, call: Call) -> None:
             capture.put(out, _of_nothing(capture, x, before, after))
             return
         before, after = one, two
-    moved = []
-    for f in capture.factors(x):
+    put_joint(capture, out, _reshaped(capture, capture.factors(x), before, after))
+
+
+def _reshaped(capture: Capture, factors: Sequence[Factor], before: Sequence[int], after: Sequence[int]) -> list[Factor]:
+    """The labels of a reshape. Where two factors come into one dim, the larger one of channels decides."""
+    moved: list[tuple[Factor, Factor]] = []
+    queue = list(factors)
+    if len(queue) > 1:
+        queue.sort(key=lambda f: (capture.labels.is_constant(f), -f.size))
+    while queue:
+        f = queue.pop(0)
         g = lb.reshape(f, before, after)
+        met = next((i for i, (_, m) in enumerate(moved) if not set(lb.dims(g)).isdisjoint(lb.dims(m))), None)
         if len(lb.dims(g)) > 1 and _change_places(f, before, after):
             capture.freeze(f, "channels and positions change places, and which ones depends on how many positions")
+        elif met is None:
+            moved.append((f, g))
+        elif capture.labels.is_constant(f):
+            capture.freeze(f, "two kinds of channels are merged into one dim")
         else:
-            moved.append(g)
-    put_joint(capture, out, _apart(capture, moved))
+            queue.insert(0, capture.labels.product(moved.pop(met)[0], f))
+    return [g for _, g in moved]
 
 
 def _change_places(factor: Factor, before: Sequence[int], after: Sequence[int]) -> bool:
@@ -63,19 +77,6 @@ def _of_nothing(capture: Capture, x: torch.Tensor, before: Sequence[int], after:
     lag = len(before) - same
     kept = capture.fixed(capture.factors(x), range(lag), "nothing is given other sizes")
     return [f.reshape((1,) * (len(after) - same) + f.shape[lag:]) for f in kept]
-
-
-def _apart(capture: Capture, factors: list[Factor]) -> list[Factor]:
-    """Where two factors came into one dim, the larger one of channels stays: labels cannot say both."""
-    kept: list[Factor] = []
-    if len(factors) > 1:
-        factors = sorted(factors, key=lambda f: (capture.labels.is_constant(f), -f.size))
-    for f in factors:
-        if any(set(lb.dims(f)) & set(lb.dims(k)) for k in kept):
-            capture.freeze(f, "two kinds of channels are merged into one dim")
-        else:
-            kept.append(f)
-    return kept
 
 
 def put_joint(capture: Capture, out: torch.Tensor, factors: Sequence[Factor]) -> None:

@@ -70,23 +70,21 @@ def layer_norm(capture: Capture, call: Call) -> None:
 
 
 def group_norm(capture: Capture, call: Call) -> None:
-    """Every group loses equally many channels; groups of one channel go with it."""
+    """Whole groups go where their channels do, as heads; else every group loses equally many."""
     x, weight, bias = call.args[:3]
     groups = call.args[6]
     factors = _per_channel(capture, x, [weight, bias], 1)
-    kept = []
+    kept, counted = [], []
     for f in factors:
         row = capture.fix(f, range(2, x.ndim), "positions are normalized together") if f.shape[1] > 1 else None
         if row is not None and len(lb.dims(row)) == 1:
-            if groups < x.shape[1]:
-                capture.labels.balance(row.reshape(groups, -1))
             kept.append(row)
+            counted.append(lb.place(capture.labels.groups(row.ravel(), groups), 1, 2))
         else:
             kept += capture.fixed([f], [1], "groups are normalized whose channels depend on more than one dim")
     capture.put(_first(call.out), kept)
-    if groups == x.shape[1]:
-        for statistic in call.out[1:]:
-            capture.put(statistic, [lb.place(f.ravel(), 1, 2) for f in kept if f.shape[1] > 1 and len(lb.dims(f)) == 1])
+    for statistic in call.out[1:]:
+        capture.put(statistic, counted)
 
 
 def weight_norm(capture: Capture, call: Call) -> None:

@@ -29,13 +29,9 @@ def _reduced(
         if mine and over is not None:
             capture.freeze(f, over)
             continue
-        if mine and len(mine) == len(lb.dims(f)):
-            continue
-        if mine:
-            row = capture.fix(f, mine, "")
-            assert row is not None
-            f = row
-        out.append(f if keepdim else f.reshape([n for d, n in enumerate(f.shape) if d not in along]))
+        row = capture.summed(f, mine)
+        if row is not None:
+            out.append(row if keepdim else row.reshape([n for d, n in enumerate(row.shape) if d not in along]))
     return out
 
 

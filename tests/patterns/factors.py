@@ -1,0 +1,154 @@
+"""Dims of (parts, width): whole parts go where they can, the width of each where they cannot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from judge import Build, net, tokens
+from torch import nn
+
+
+def heads_of(s: Any, t: torch.Tensor) -> torch.Tensor:
+    return t.view(t.shape[0], t.shape[1], s.heads, s.size).transpose(1, 2)
+
+
+def joined(s: Any, t: torch.Tensor) -> torch.Tensor:
+    return t.transpose(1, 2).reshape(t.shape[0], t.shape[2], s.heads * s.size)
+
+
+def mapped_alike(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """Linear attention: one feature map for all heads."""
+    q, k, v = heads_of(s, s.q(x)), heads_of(s, s.k(x)), heads_of(s, s.v(x))
+    q, k = s.f(q).softmax(-1), s.g(k).softmax(-1)
+    return s.o(joined(s, q @ (k.transpose(-1, -2) @ v)))  # type: ignore[no-any-return]
+
+
+def projected_alike(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """Attention whose projections are shared by the heads."""
+    h = s.e(x).reshape(x.shape[0], x.shape[1], s.heads, s.size)
+    q, k, v = s.q(h), s.k(h), s.v(h)
+    energy = torch.einsum("nqhd,nkhd->nhqk", [q, k]).softmax(-1)
+    return s.o(torch.einsum("nhqk,nkhd->nqhd", [energy, v]).reshape(x.shape[0], x.shape[1], s.heads * s.size))  # type: ignore[no-any-return]
+
+
+def interactions(s: Any, x: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Products of the embeddings with one another, one for each pair."""
+    x = F.relu(s.bottom(x))
+    found = torch.cat([x, s.first(ids[:, 0]), s.second(ids[:, 1])], 1).view(x.shape[0], -1, x.shape[1])
+    i, j = torch.tril_indices(3, 3, -1)
+    return s.top(torch.cat([x, torch.bmm(found, found.transpose(1, 2))[:, i, j]], 1))  # type: ignore[no-any-return]
+
+
+def weighed_neighbours(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """Graph attention, the mean of its heads."""
+    x = s.lin(x).view(-1, s.heads, s.size)
+    a = (x * s.att).sum(-1)
+    a = (a[:, None] + a[None]).tanh().softmax(1)
+    return s.o(torch.einsum("ijh,jhc->ihc", a, x).mean(1))  # type: ignore[no-any-return]
+
+
+def picked_parts(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """Parts that are taken by their index, after a sum over their width decided how much of each."""
+    h = s.i(x).view(*x.shape[:-1], 3, s.width)
+    h = h * h.square().sum(-1, keepdim=True).sigmoid()
+    return s.o(h[..., 0, :] + h[..., 1, :] * h[..., 2, :])  # type: ignore[no-any-return]
+
+
+def mixture(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """A mixture of softmaxes: one decoder for all of them, a prior for each."""
+    h = torch.tanh(s.i(x))
+    found = s.decoder(torch.tanh(s.latent(h)).view(*x.shape[:-1], s.parts, s.width)).softmax(-1)
+    return (found * s.prior(h).softmax(-1).unsqueeze(-1)).sum(-2)  # type: ignore[no-any-return]
+
+
+def by_group(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """Linear layers of groups: a product for each group."""
+    x = s.i(x).relu().flatten(0, 1)
+    for w in (s.w1, s.w2):
+        x = torch.bmm(x.view(x.shape[0], s.groups, -1).permute(1, 0, 2), w).permute(1, 0, 2).reshape(x.shape[0], -1)
+    return s.o(x.relu())  # type: ignore[no-any-return]
+
+
+def of_each(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """A vector for each part times one for each place in it."""
+    gain = (s.part[:, None] * s.place[None]).reshape(-1)
+    return s.o(s.i(x) * gain)  # type: ignore[no-any-return]
+
+
+def normalized_heads(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """What heads give is normalized head by head."""
+    k, v = heads_of(s, s.k(x)), heads_of(s, s.v(x))
+    y = joined(s, k @ (k.transpose(-1, -2) @ v)).flatten(0, 1)
+    return s.o(s.norm(y))  # type: ignore[no-any-return]
+
+
+def headed(fn: Any, must: str, **more: Any) -> Build:
+    parts: dict[str, Any] = {n: lambda: nn.Linear(8, 16) for n in "qkv"}
+    parts.update(o=lambda: nn.Linear(16, 4), heads=lambda: 4, size=lambda: 4)
+    return net(fn, must, tokens, **{**parts, **more})
+
+
+PATTERNS: dict[str, Build] = {
+    "one map for all heads": headed(mapped_alike, "q k v f g o", f=lambda: nn.Linear(4, 4), g=lambda: nn.Linear(4, 4)),
+    "one projection for all heads": headed(
+        projected_alike,
+        "e q k v o",
+        e=lambda: nn.Linear(8, 16),
+        **{n: lambda: nn.Linear(4, 4, bias=False) for n in "qkv"},
+    ),
+    "products of embeddings": net(
+        interactions,
+        "bottom first second",
+        lambda: (torch.randn(4, 5), torch.randint(0, 20, (4, 2))),
+        bottom=lambda: nn.Linear(5, 8),
+        first=lambda: nn.Embedding(20, 8),
+        second=lambda: nn.Embedding(20, 8),
+        top=lambda: nn.Linear(11, 2),
+    ),
+    "mean of heads": net(
+        weighed_neighbours,
+        "lin",
+        lambda: torch.randn(6, 8),
+        lin=lambda: nn.Linear(8, 48),
+        att=lambda: nn.Parameter(torch.randn(1, 4, 12)),
+        o=lambda: nn.Linear(12, 3),
+        heads=lambda: 4,
+        size=lambda: 12,
+    ),
+    "parts picked after a sum over their width": net(
+        picked_parts, "i o", tokens, i=lambda: nn.Linear(8, 24), o=lambda: nn.Linear(8, 4), width=lambda: 8
+    ),
+    "one decoder for all parts": net(
+        mixture,
+        "i latent decoder",
+        tokens,
+        i=lambda: nn.Linear(8, 16),
+        latent=lambda: nn.Linear(16, 24),
+        prior=lambda: nn.Linear(16, 3),
+        decoder=lambda: nn.Linear(8, 30),
+        parts=lambda: 3,
+        width=lambda: 8,
+    ),
+    "a weight for each group": net(
+        by_group,
+        "i w1 w2 o",
+        tokens,
+        i=lambda: nn.Linear(8, 16),
+        w1=lambda: nn.Parameter(torch.randn(4, 4, 6)),
+        w2=lambda: nn.Parameter(torch.randn(4, 6, 4)),
+        o=lambda: nn.Linear(16, 4),
+        groups=lambda: 4,
+    ),
+    "gains of parts and places": net(
+        of_each,
+        "i o",
+        tokens,
+        i=lambda: nn.Linear(8, 24),
+        part=lambda: nn.Parameter(torch.randn(4)),
+        place=lambda: nn.Parameter(torch.randn(6)),
+        o=lambda: nn.Linear(24, 4),
+    ),
+    "group norm of heads": headed(normalized_heads, "k v o", norm=lambda: nn.GroupNorm(4, 16)),
+}
