@@ -114,7 +114,7 @@ class Labels:
         """Two factors as a joint one: new labels, one for each pair, of which whole rows or columns go."""
         (left, i), (right, j) = (np.unique(f, return_inverse=True) for f in (one, two))
         pairs = i.reshape(one.shape) * len(right) + j.reshape(two.shape)
-        joint = self.fresh(len(left) * len(right))[pairs]
+        joint: Factor = self.fresh(len(left) * len(right))[pairs]
         self.joints.append(joint)
         self.partial += [(joint, one), (joint, two)]
         return joint
