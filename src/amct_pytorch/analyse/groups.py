@@ -232,11 +232,13 @@ def _cohorts(
 
 
 def _produced(labels: Labels, buffers: set[str]) -> set[int]:
-    if not labels.produced:
-        return set()
-    ends = np.concatenate([f.ravel()[[0, -1]] for f in labels.produced])
-    axes = np.unique(labels.axis_ids(ends)).tolist()
-    return {i for i in axes if labels.axes[i].tensor and labels.axes[i].tensor not in buffers}
+    found: set[int] = set()
+    factors = list(labels.produced)
+    while factors:
+        axes = set(np.unique(labels.axis_ids(np.concatenate([f.ravel()[[0, -1]] for f in factors]))).tolist()) - found
+        found |= axes
+        factors = [f for i in axes for f in labels.made_of.get(i, ())]
+    return {i for i in found if labels.axes[i].tensor and labels.axes[i].tensor not in buffers}
 
 
 def _frozen(labels: Labels, unit: Ids, why: _Why, produced: set[int]) -> tuple[Frozen, ...]:

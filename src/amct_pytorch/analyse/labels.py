@@ -7,9 +7,9 @@ is *joint*.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from amct_pytorch.record import Axis
 
 Factor = npt.NDArray[np.int64]
+Ids = npt.NDArray[np.int64]  # by label: which component
 Ties = list[tuple[Factor, Factor]]
 Mask = npt.NDArray[np.bool_]
 
@@ -32,7 +33,8 @@ class Reason:
     line: str = ""
 
 
-_KNOWN = ("ties", "frozen", "joints", "sums", "partial", "grouped", "balanced", "produced", "residual")
+SHARED = "shared by rows of which whole ones go"
+_KNOWN = ("ties", "frozen", "joints", "sums", "partial", "products", "grouped", "balanced", "produced", "residual")
 
 
 @dataclass
@@ -49,9 +51,11 @@ class Labels:
     joints: list[Factor] = field(default_factory=list)
     sums: list[tuple[Factor, Factor]] = field(default_factory=list)  # (over more dims, what a sum over some leaves)
     partial: list[tuple[Factor, Factor]] = field(default_factory=list)  # (over more dims, over some of them)
+    products: list[tuple[Factor, Factor]] = field(default_factory=list)  # (of two factors, one of them)
     grouped: list[tuple[Factor, Factor]] = field(default_factory=list)  # (groups, channels) and (groups)
     balanced: list[Factor] = field(default_factory=list)  # (rows, labels): every row loses equally many
     produced: list[Factor] = field(default_factory=list)
+    made_of: dict[int, tuple[Factor, ...]] = field(default_factory=dict)  # by block: sums and products of factors
     residual: list[Factor] = field(default_factory=list)  # tied by additions to what other layers made
     constants: set[int] = field(default_factory=set)
 
@@ -104,7 +108,7 @@ class Labels:
             return factor if rest else None
         first = narrow(factor, along)
         different, which = np.unique(first, return_inverse=True)  # a row may be there several times
-        rows = self.fresh(len(different))[which].reshape(first.shape)
+        rows = self._made(len(different), factor)[which].reshape(first.shape)
         self.sums.append((factor, rows))
         if len(rest) > 1:
             self.joints.append(rows)
@@ -114,10 +118,15 @@ class Labels:
         """Two factors as a joint one: new labels, one for each pair, of which whole rows or columns go."""
         (left, i), (right, j) = (np.unique(f, return_inverse=True) for f in (one, two))
         pairs = i.reshape(one.shape) * len(right) + j.reshape(two.shape)
-        joint: Factor = self.fresh(len(left) * len(right))[pairs]
+        joint: Factor = self._made(len(left) * len(right), one, two)[pairs]
         self.joints.append(joint)
-        self.partial += [(joint, one), (joint, two)]
+        self.products += [(joint, one), (joint, two)]
         return joint
+
+    def _made(self, size: int, *factors: Factor) -> Factor:
+        """New labels of channels that the axes of other factors make."""
+        self.made_of[len(self.starts)] = factors
+        return self.fresh(size)
 
     def balance(self, rows: Factor) -> None:
         """Every row of `rows` (rows, channels) has to lose equally many channels."""
@@ -268,7 +277,7 @@ def _nodes(labels: Labels, root: list[int]) -> npt.NDArray[np.int64]:
     return np.arange(labels.count) + np.repeat(offsets[first] - starts[:-1], sizes)
 
 
-def settle(labels: Labels) -> npt.NDArray[np.int64]:
+def settle(labels: Labels) -> Ids:
     """The component of each label, after every joint factor was given one dim along which it may shrink.
 
     What remains of a tensor has to be a dense array. A joint factor allows that where its components differ along one
@@ -276,8 +285,46 @@ def settle(labels: Labels) -> npt.NDArray[np.int64]:
     met a factor over some of its dims, those are the ones that shrink; unless other operations decided already, or
     those that would go stay. Where nothing decides, the last dim shrinks.
     """
-    ties, partial, found = _summed(labels)
     joints = _unique([f for f in labels.joints if len(dims(f)) > 1])
+    goes, known = [Goes.ROWS] * len(labels.sums), len(labels.frozen)
+    while True:
+        ties, partial = list(labels.ties), []
+        for (wide, rows), what in zip(labels.sums, goes, strict=True):
+            if what is Goes.EITHER:
+                partial.append((wide, rows))
+            else:
+                ties.append((wide, rows if what is Goes.ROWS else narrow(wide, dims(rows))))
+            if what is Goes.PARTS:
+                labels.freeze(rows, Reason(SHARED))
+        partial += [*labels.partial, *labels.products]
+        found = components(labels, ties)
+        if not _lost(labels, found, goes):
+            found = _decide(labels, ties, partial, joints, found)
+            if not _lost(labels, found, goes):
+                return found
+        del labels.frozen[known:]
+
+
+class Goes(Enum):
+    """What goes of a factor that was summed: whole rows, what other operations say, the same part of every row."""
+
+    ROWS = 0
+    EITHER = 1
+    PARTS = 2
+
+
+def _lost(labels: Labels, found: Ids, goes: list[Goes]) -> bool:
+    """Whether nothing would go of factors that were summed; of these, something else is to go then."""
+    stays, lost = _frozen(labels, found), False
+    for i, (wide, _) in enumerate(labels.sums):
+        one = constant(found[wide], dims(wide))
+        if goes[i] is not Goes.PARTS and (one or stays[found[wide]].all()):
+            goes[i], lost = Goes.EITHER if one and goes[i] is Goes.ROWS else Goes.PARTS, True
+    return lost
+
+
+def _decide(labels: Labels, ties: Ties, partial: Ties, joints: list[Factor], found: Ids) -> Ids:
+    """The components when every joint factor is decided; `ties` gains those that do it."""
     while True:
         done = len(ties)
         partial = [p for p in partial if not _follow(labels, ties, found, *p)]
@@ -288,21 +335,7 @@ def settle(labels: Labels) -> npt.NDArray[np.int64]:
         found = components(labels, ties)
 
 
-def _summed(labels: Labels) -> tuple[Ties, Ties, npt.NDArray[np.int64]]:
-    """The ties, with those of whole rows that were summed and may go; what is open, with those that may not; and the
-    components."""
-    ties = [*labels.ties, *labels.sums]
-    found = components(labels, ties)
-    stays = _frozen(labels, found)
-    may = [not (stays[found[wide]].all() or constant(found[wide], dims(wide))) for wide, _ in labels.sums]
-    if all(may):
-        return ties, list(labels.partial), found
-    ties = [*labels.ties, *itertools.compress(labels.sums, may)]
-    partial = [*itertools.compress(labels.sums, [not m for m in may]), *labels.partial]
-    return ties, partial, components(labels, ties)
-
-
-def _frozen(labels: Labels, found: npt.NDArray[np.int64]) -> Mask:
+def _frozen(labels: Labels, found: Ids) -> Mask:
     """Which components stay."""
     stays = np.zeros(int(found.max()) + 1 if len(found) else 0, np.bool_)
     for factor, _ in labels.frozen:
@@ -310,7 +343,7 @@ def _frozen(labels: Labels, found: npt.NDArray[np.int64]) -> Mask:
     return stays
 
 
-def _follow(labels: Labels, ties: Ties, found: npt.NDArray[np.int64], wide: Factor, part: Factor) -> bool:
+def _follow(labels: Labels, ties: Ties, found: Ids, wide: Factor, part: Factor) -> bool:
     """Where it is decided along which dims `wide` shrinks, tie `part` to it or freeze it; whether it is decided."""
     shared = dims(part)
     others = [d for d in dims(wide) if d not in shared]
@@ -318,20 +351,22 @@ def _follow(labels: Labels, ties: Ties, found: npt.NDArray[np.int64], wide: Fact
         ties.append((narrow(wide, others), part))
         return True
     if constant(found[wide], shared):
-        labels.freeze(part, Reason("shared by rows of which whole ones go"))
+        labels.freeze(part, Reason(SHARED))
         return True
     return False
 
 
-def _default(labels: Labels, ties: Ties, found: npt.NDArray[np.int64], partial: Ties, joints: list[Factor]) -> None:
+def _default(labels: Labels, ties: Ties, found: Ids, partial: Ties, joints: list[Factor]) -> None:
     """Decide where nothing else does: for all undecided factors that have no component in common with another."""
     used = np.zeros(int(found.max()) + 1 if len(found) else 0, np.bool_)
     stays = _frozen(labels, found) if partial else used
-    for wide, part in partial:
+    held = [bool(stays[found[part]].all()) for _, part in partial]
+    for i in sorted(range(len(partial)), key=lambda i: not held[i]):  # these leave no choice
+        wide, part = partial[i]
         if not (used[found[wide]].any() or used[found[part]].any()):
             used[found[wide]] = used[found[part]] = True
             others = [d for d in dims(wide) if d not in dims(part)]
-            ties.append((wide, narrow(wide, dims(part) if stays[found[part]].all() else others)))
+            ties.append((wide, narrow(wide, dims(part) if held[i] else others)))
     if partial:
         return
     for f in joints:

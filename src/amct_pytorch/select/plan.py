@@ -234,6 +234,8 @@ class Choice:
 
     def _why_whole(self, group: Group) -> str:
         if self.selector._asked(group)[0] is not None:
+            if any(len(units) == 1 for units in group.classes):
+                return "all of its channels go together, and none would stay"
             return "the ratio is too small, or alignment leaves no room"
         for_some = ", or the config says nothing of it" if self.selector.config.sparsity is None else ""
         return f"a layer of the group is skipped{for_some}"

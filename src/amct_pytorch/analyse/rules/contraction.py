@@ -19,18 +19,30 @@ BARE = "its channels are summed with a tensor that does not depend on them"
 
 
 def contract(
-    capture: Capture, one: Sequence[Factor], dim: int, two: Sequence[Factor], other: int, shared: int = 0
+    capture: Capture,
+    one: Sequence[Factor],
+    dim: int,
+    two: Sequence[Factor],
+    other: int,
+    shared: int = 0,
+    learned: bool = True,
 ) -> tuple[list[Factor], list[Factor]]:
     """Tie a dim of one tensor to a dim of another and sum over it; what is left of the factors of both.
 
     The first `shared` dims of both are the same (batched products). The dims that were summed are of size 1 in the
-    result.
+    result. Where one of the two is made of weights (`learned`), the dims are channels, which go; else it may be whole
+    rows of a joint factor that go.
     """
     a = next((f for f in one if f.shape[dim] > 1), None)
     b = next((f for f in two if f.shape[other] > 1), None)
     rest_a, rest_b = [f for f in one if f is not a], [f for f in two if f is not b]
     if a is not None and b is not None:
-        capture.labels.tie(*_aligned(a, dim, b, other, shared))
+        joint = [len(lb.dims(f)) > 1 for f in (a, b)]
+        if learned or joint[0] == joint[1]:
+            capture.labels.tie(*_aligned(a, dim, b, other, shared))
+        else:
+            wide, part, d = (a, b, dim) if joint[0] else (b, a, other)
+            capture.labels.partial.append((wide, lb.place(part.ravel(), d, wide.ndim)))
         if capture.labels.is_constant(a) and capture.labels.is_constant(b):
             capture.counted([a], [dim])
             return rest_a, rest_b
@@ -65,7 +77,8 @@ def matmul(capture: Capture, call: Call) -> None:
     added = "add" in call.name
     bias, x, w = call.args[:3] if added else (None, *call.args[:2])
     batch = x.ndim - 2
-    left, right = contract(capture, capture.factors(x), x.ndim - 1, capture.factors(w), batch, batch)
+    learned = capture.is_static(x) or capture.is_static(w)
+    left, right = contract(capture, capture.factors(x), x.ndim - 1, capture.factors(w), batch, batch, learned)
     _produce(capture, w, [f for f in right if f.shape[-1] > 1])
     _produce(capture, x, [f for f in left if f.shape[-2] > 1])
     out = capture.merge([(_side(x, -1), left), (_side(w, -2), right)], call.out.ndim if batch else 2)
@@ -85,7 +98,7 @@ def matrix_vector(capture: Capture, call: Call) -> None:
     fx, fw = capture.factors(x), capture.factors(w)
     if capture.is_static(x) and capture.is_static(w):  # as spectral norm does
         fx, fw = (capture.fixed(fs, [t.ndim - 1], STATISTIC) for fs, t in ((fx, x), (fw, w)))
-    left, _ = contract(capture, fx, x.ndim - 1, fw, 0)
+    left, _ = contract(capture, fx, x.ndim - 1, fw, 0, 0, capture.is_static(x) or capture.is_static(w))
     _produce(capture, x, left)
     out = [f.squeeze(-1) for f in left] if x.ndim > 1 else []
     if bias is not None:
@@ -95,7 +108,7 @@ def matrix_vector(capture: Capture, call: Call) -> None:
 
 def linear(capture: Capture, call: Call) -> None:
     x, w = call.args[:2]
-    left, right = contract(capture, capture.factors(x), x.ndim - 1, capture.factors(w), 1)
+    left, right = contract(capture, capture.factors(x), x.ndim - 1, capture.factors(w), 1, 0, capture.is_static(w))
     made = [f.ravel() for f in right]
     _produce(capture, w, made)
     out = [*left, *(lb.place(f, x.ndim - 1, x.ndim) for f in made)]
@@ -237,7 +250,7 @@ def attention(capture: Capture, call: Call) -> None:
     times = q.shape[head] // k.shape[head] if head >= 0 else 1
     if times > 1:
         fk, fv = ([np.repeat(f, times, head) if f.shape[head] > 1 else f for f in fs] for fs in (fk, fv))
-    left, right = contract(capture, fq, width, fk, width, head + 1)
+    left, right = contract(capture, fq, width, fk, width, head + 1, learned=False)
     weights: list[tuple[torch.Tensor | None, Sequence[Factor]]] = [(_side(q, -1), left)]
     weights.append((_side(_side(k, -1), -2) if times == 1 else None, right))
     mask = call.kwargs.get("attn_mask", call.kwargs.get("attn_bias"))
