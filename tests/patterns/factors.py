@@ -84,6 +84,24 @@ def normalized_heads(s: Any, x: torch.Tensor) -> torch.Tensor:
     return s.o(s.norm(y))  # type: ignore[no-any-return]
 
 
+def axes_of_weights(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """Heads and their size are axes of the weights, and each head has biases of its own."""
+    q, k, v = (torch.einsum("bth,hnd->btnd", x, w) for w in (s.q, s.k, s.v))
+    a = torch.einsum("bind,bjnd->bnij", q + s.bias, k).softmax(-1)
+    return torch.einsum("bnij,bjnd,hnd->bih", a, v, s.o)
+
+
+def recurrence(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """A state for each head, of what all heads take and give alike; a decay for each."""
+    b, t, _ = x.shape
+    h, k, q, decay = s.i(x).split([s.heads * s.size, s.state, s.state, s.heads], -1)
+    h = h.view(b, t, s.heads, s.size)
+    weight = (decay.cumsum(1)[:, :, None] - decay.cumsum(1)[:, None]).sigmoid()
+    state = torch.einsum("btn,bthp->bhpn", k, h)
+    y = torch.einsum("btn,bhpn->bthp", q, state) + torch.einsum("btsh,bshp->bthp", weight, h * s.gain[:, None])
+    return s.o(y.reshape(b, t, -1))  # type: ignore[no-any-return]
+
+
 def headed(fn: Any, must: str, **more: Any) -> Build:
     parts: dict[str, Any] = {n: lambda: nn.Linear(8, 16) for n in "qkv"}
     parts.update(o=lambda: nn.Linear(16, 4), heads=lambda: 4, size=lambda: 4)
@@ -149,6 +167,24 @@ PATTERNS: dict[str, Build] = {
         part=lambda: nn.Parameter(torch.randn(4)),
         place=lambda: nn.Parameter(torch.randn(6)),
         o=lambda: nn.Linear(24, 4),
+    ),
+    "heads as axes of weights": net(
+        axes_of_weights,
+        "q k v o",
+        tokens,
+        **{n: lambda: nn.Parameter(torch.randn(8, 4, 6)) for n in "qkvo"},
+        bias=lambda: nn.Parameter(torch.randn(4, 6)),
+    ),
+    "state of a recurrence": net(
+        recurrence,
+        "i o",
+        tokens,
+        i=lambda: nn.Linear(8, 4 * 6 + 2 * 5 + 4),
+        o=lambda: nn.Linear(24, 4),
+        gain=lambda: nn.Parameter(torch.randn(4)),
+        heads=lambda: 4,
+        size=lambda: 6,
+        state=lambda: 5,
     ),
     "group norm of heads": headed(normalized_heads, "k v o", norm=lambda: nn.GroupNorm(4, 16)),
 }

@@ -10,6 +10,7 @@ import pytest
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse.groups import group
 from amct_pytorch.analyse.labels import Labels, Reason
+from amct_pytorch.analyse.settle import components, settle
 from amct_pytorch.record import Axis
 
 
@@ -87,7 +88,7 @@ def test_components_are_those_of_the_ties() -> None:
                 ways = [(one, two), (one[:, None], two[:, None]), (one, two[::-1]), (one[:, None], two[None])]
                 ties.append(ways[int(random.integers(0, len(ways)))])
         pairs = [p for tie in ties for p in zip(*(x.ravel().tolist() for x in np.broadcast_arrays(*tie)), strict=True)]
-        found = lb.components(labels, ties)
+        found = components(labels, ties)
         assert {frozenset(s) for s in closure(labels.count, pairs)} == {
             frozenset(np.flatnonzero(found == c).tolist()) for c in np.unique(found)
         }
@@ -107,7 +108,7 @@ def test_a_joint_factor_shrinks_along_one_dim() -> None:
     for shape in [(2, 3), (3, 2, 2), (1, 4, 3)]:
         labels, f = of_shape(shape)
         labels.joints.append(f)
-        found = lb.settle(labels)[f]
+        found = settle(labels)[f]
         varied = [d for d in range(f.ndim) if not lb.constant(found, (d,))]
         assert len(varied) == 1
 
@@ -119,7 +120,7 @@ def test_a_part_that_met_a_joint_factor_decides() -> None:
         part = lb.place(labels.fresh(f.shape[dim], Axis("p", 0)), dim, 2)
         labels.joints.append(f)
         labels.partial.append((f, part))
-        found = lb.settle(labels)
+        found = settle(labels)
         assert np.array_equal(expanded(found[part], f.shape), found[f])
         assert free(found[f]) == f.shape[dim]
 
@@ -130,7 +131,7 @@ def test_a_part_does_not_decide_what_ties_decided() -> None:
     labels.joints.append(f)
     labels.tie(f, f[:, :1])  # whole rows
     labels.partial.append((f, part))
-    found = lb.settle(labels)
+    found = settle(labels)
     assert free(found[f]) == 3
     assert labels.frozen[0][0] is part
 
@@ -144,7 +145,7 @@ def test_whole_rows_go_of_what_was_summed() -> None:
     assert rows is not None
     assert rows.shape == (6, 1)
     assert np.array_equal(rows[:3], rows[3:])
-    found = lb.settle(labels)
+    found = settle(labels)
     assert np.array_equal(expanded(found[rows], wide.shape), found[wide])
     assert free(found[f]) == 3
     assert labels.summed(f, [0, 1]) is None
@@ -163,11 +164,48 @@ def test_parts_of_rows_go_where_whole_ones_cannot(why: str) -> None:
         labels.freeze(other, Reason("it is picked"))
     else:
         labels.tie(f, f[:1])
-    found = lb.settle(labels)
+    found = settle(labels)
     assert np.array_equal(expanded(found[f[:1]], f.shape), found[f])
     assert free(found[f]) == 4
     assert not np.isin(found[other], found[f]).any()
     assert set(found[other].ravel()) <= {u for frozen, _ in labels.frozen for u in found[frozen].ravel()}
+
+
+def test_one_of_two_sums_over_a_factor_decides() -> None:
+    """(heads, size), summed over each of its dims: the first sum's rows go, the other's stay."""
+    labels, f = of_shape((3, 4))
+    labels.joints.append(f)
+    heads, sizes = labels.summed(f, [1]), labels.summed(f, [0])
+    assert heads is not None
+    assert sizes is not None
+    found = settle(labels)
+    assert np.array_equal(expanded(found[heads], f.shape), found[f])
+    assert free(found[f]) == 3
+    assert [frozen is sizes for frozen, _ in labels.frozen] == [True]
+
+
+def test_parts_go_where_what_comes_later_holds_the_rows() -> None:
+    """Rows are tied to what a factor of heads and sizes, which it met, freezes only when that is decided."""
+    labels, f = of_shape((3, 4))
+    other = labels.fresh(15, Axis("v", 0)).reshape(3, 5)
+    labels.joints += [f, other]
+    rows = labels.summed(f, [1])
+    assert rows is not None
+    labels.tie(other, other[:1])  # sizes go
+    labels.partial.append((other, rows))
+    found = settle(labels)
+    assert np.array_equal(expanded(found[f[:1]], f.shape), found[f])
+    assert (free(found[f]), free(found[other])) == (4, 5)
+
+
+def test_what_is_made_of_a_product_is_made_by_the_axes_of_both() -> None:
+    labels = Labels()
+    two = [lb.place(labels.fresh(n, Axis(f"w{d}", 0)), d, 2) for d, n in enumerate((4, 3))]
+    rows = labels.summed(labels.product(*two), [1])
+    assert rows is not None
+    labels.produced.append(rows)
+    (only,) = group(labels, []).groups
+    assert only.producers == (Axis("w0", 0),)
 
 
 @pytest.mark.parametrize(("held", "goes"), [(None, 0), (0, 1), (1, 0)])
@@ -179,7 +217,7 @@ def test_one_of_two_factors_of_a_product_goes(held: int | None, goes: int) -> No
     assert free(joint) == 12
     if held is not None:
         labels.freeze(two[held], Reason("it is picked"))
-    found = lb.settle(labels)
+    found = settle(labels)
     assert np.array_equal(expanded(found[two[goes]], joint.shape), found[joint])
     stay = {u for f, _ in labels.frozen for u in found[f].ravel().tolist()}
     assert stay == set(found[two[1 - goes]].ravel().tolist())

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from amct_pytorch.analyse import labels as lb
-from amct_pytorch.analyse.labels import Factor, Labels, Mask, Reason, first_of, settle
+from amct_pytorch.analyse.labels import Factor, Labels, Mask, Reason
+from amct_pytorch.analyse.settle import Ids, first_of, settle
 from amct_pytorch.record import Axis
 
-Ids = npt.NDArray[np.int64]
 Signature = bytes  # the axes and rows that a unit touches, and how often each: int64, the first in the upper half
 
 

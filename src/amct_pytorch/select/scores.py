@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from amct_pytorch.analyse.groups import Ids
 from amct_pytorch.analyse.labels import Factor
+from amct_pytorch.analyse.settle import Ids
 from amct_pytorch.errors import ModelError
 
 Scores = npt.NDArray[np.float64]
