@@ -104,11 +104,10 @@ class _Skeleton:
 
     def run(self, trace: Trace, arguments: Arguments) -> tuple[Replay, str]:
         """The skeleton's pass, as far as it came, and the error that ended it."""
-        if trace.means not in self.passes:
-            self.passes[trace.means] = Passes(
-                self.model, self.facts.tensors, self.cut, self.options, trace.means, self._prepare
-            )
-        passes = self.passes[trace.means]
+        passes = self.passes.get(trace.means)
+        if passes is None or trace.fresh:
+            passes = Passes(self.model, self.facts.tensors, self.cut, self.options, trace.means, self._prepare)
+            self.passes.setdefault(trace.means, passes)
         replay = Replay(trace, self.verifier, passes.names, passes.device)
         for name, t in passes.tensors.items():
             replay.enter(name, t)

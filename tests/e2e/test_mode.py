@@ -176,6 +176,24 @@ class WithSomethingElseEachTime(Halves):
         return self.times > 1
 
 
+class OnlyBeforeItEvaluates(Halves):
+    """A model that never ran in eval mode trains in another way than one that did."""
+
+    evaluated = False
+
+    def finds(self, y: torch.Tensor) -> Any:
+        self.evaluated |= not self.training
+        return not self.evaluated
+
+
+class OnlyAfterItEvaluated(Halves):
+    evaluated = False
+
+    def finds(self, y: torch.Tensor) -> Any:
+        self.evaluated |= not self.training
+        return self.training and self.evaluated
+
+
 def removed(model: nn.Module) -> tuple[int, ...]:
     torch.manual_seed(0)
     plan = amct.plan(model.eval(), torch.randn(2, 3, 8, 8), CONFIG)
@@ -215,6 +233,13 @@ def test_who_asks_for_the_mode_gets_a_pass_in_each(kind: Callable[[], Halves]) -
     gone = removed(kind())
     assert ran == [False, True, False, True]
     assert sorted(i % 8 for i in gone) == sorted([i for i in range(8) if i in gone] * 2)
+
+
+@pytest.mark.parametrize("kind", [OnlyBeforeItEvaluates, OnlyAfterItEvaluated])
+def test_train_mode_begins_with_both_where_eval_mode_leaves_something(kind: Callable[[], Halves]) -> None:
+    gone = removed(kind())
+    assert ran == [False, True, True, False, True, True]
+    assert [c + 8 for c in gone[:4]] == list(gone[4:])
 
 
 @pytest.mark.parametrize("kind", [OfGradientsByAnotherName, OfGradientsByAHelper, OfGradientsInABase])

@@ -61,10 +61,11 @@ class Entry:
 class Trace:
     """What one pass left: its log, what is known of the tensors that it `entered` with, what it asks of sizes, which
     tensors it used, what it decided, what it `found` of operations, for a pass that takes it over, and what functions
-    that remember were asked.
+    that remember were asked. `fresh`: in train mode, on a copy that did not run in eval mode before.
     """
 
     training: bool
+    fresh: bool
     means: Means
     entries: Mapping[str, Entry]
     entered: Mapping[str, Info]
@@ -230,8 +231,10 @@ class Passes:
         arguments: Arguments,
         training: bool,
         first: Trace | None = None,
+        fresh: bool = False,
     ) -> Trace:
-        """What one forward pass leaves; `first`: what another one left. Errors of the forward pass leave as they are.
+        """What one forward pass leaves; `first`: what another one left; `fresh`: whether no other ran on this copy.
+        Errors of the forward pass leave as they are.
 
         Nothing is asked of rules again that they said in the other pass, of the same operation on the same tensors.
         """
@@ -249,6 +252,7 @@ class Passes:
         self.run(capture, arguments, training, memory)
         return Trace(
             training,
+            fresh,
             self.means,
             entries,
             capture.entered,

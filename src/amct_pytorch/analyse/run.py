@@ -52,8 +52,8 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options, both: bool
     notes = []
     both = both or _differs(passes, first)
     try:
-        if both:
-            done.append(_train_pass(model, own, arguments, options, labels, passes, first))
+        for fresh in _train_from(passes) if both else ():
+            done.append(_train_pass(model, own, arguments, options, labels, passes, first, fresh))
     except Exception as e:  # noqa: BLE001 - the cause goes into the report, and what train mode may need stays
         notes.append(
             f"train mode could not be analysed on this input ({line_of(e)}); what only train mode uses stays as it is"
@@ -174,6 +174,11 @@ def _differs(passes: Passes, first: Trace) -> bool:
     return passes.mode.asked or first.left_out() or passes.mode.changed()
 
 
+def _train_from(passes: Passes) -> tuple[bool, ...]:
+    """Whether to begin with a model that never ran: with what the eval pass left, and with both where these differ."""
+    return (True, False) if passes.mode.asked and passes.mode.changed() else (False,)
+
+
 def _train_pass(
     model: nn.Module,
     own: Mapping[str, torch.Tensor],
@@ -182,15 +187,17 @@ def _train_pass(
     labels: Labels,
     passes: Passes,
     first: Trace,
+    fresh: bool,
 ) -> Trace:
     """On what the eval pass ran on, on fake tensors, on a copy of the real ones where the forward looks at values."""
     marks = labels.marks()
 
     def run(known: Remembering | None) -> Trace:
-        ran = passes if again and known is None else Passes(model, own, own, options, means, memoized=known)
+        kept = again and known is None and not fresh
+        ran = passes if kept else Passes(model, own, own, options, means, memoized=known)
         if known is not None:
             labels.forget(marks)
-        return ran.trace(labels, first.entries, arguments, training=True, first=found)
+        return ran.trace(labels, first.entries, arguments, training=True, first=found, fresh=fresh)
 
     for means in Means:
         if means is Means.SHAPES and first.means is not means:
