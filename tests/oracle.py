@@ -81,6 +81,8 @@ class Kept(TorchDispatchMode):
         x = args[0] if args else None
         if not (isinstance(x, torch.Tensor) and x.is_floating_point()):
             return func(*args, **kwargs)
+        if name == "renorm":
+            return func(x.nan_to_num(), *args[1:]).masked_fill(x.isnan(), NAN)
         if name in ("amax", "max", "_softmax") and len(args) > 1 and not isinstance(args[1], torch.Tensor):
             out = func(x.masked_fill(x.isnan(), -torch.inf), *args[1:], **kwargs)
             if name == "_softmax":

@@ -107,6 +107,21 @@ class Flexible(nn.Module):
         return x + self.b(torch.relu(self.a(x)))
 
 
+class Orthogonal(nn.Linear):
+    """Its weight goes through an operation without a rule."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, torch.linalg.qr(self.weight)[0], self.bias)
+
+
+def test_an_operation_that_only_weights_reach_is_named() -> None:
+    plan = planned(
+        nn.Sequential(nn.Linear(6, 8), nn.ReLU(), Orthogonal(8, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(3, 6)
+    )
+    left = {item.reason.partition(" (")[0]: item for item in plan.summary.left}
+    assert left["no rule for the operation linalg_qr"].tensors == ("2.weight",)
+
+
 @pytest.mark.skipif(
     not hasattr(TorchDispatchMode, "supports_higher_order_operators"),
     reason="this torch refuses to run operations on functions in a pass, and plan says so",

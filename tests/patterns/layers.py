@@ -106,6 +106,14 @@ class StdConvMean(nn.Conv2d):
         return F.conv2d(x, w, self.bias, self.stride, self.padding)
 
 
+class Constrained(nn.Conv2d):
+    """A bound on the norm of each filter."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.weight.data = torch.renorm(self.weight.data, p=2, dim=0, maxnorm=0.5)
+        return super().forward(x)
+
+
 class Scaled(nn.Module):
     """Equalized learning rate: the weight times a constant."""
 
@@ -478,6 +486,9 @@ PATTERNS: dict[str, Build] = {
     "one scale for all": module_between(lambda: LayerScale(1, (1,)), "a b"),
     "weight standardization": module_between(lambda: StdConv(16, 16, 3), "a b"),
     "weight standardization, written out": module_between(lambda: StdConvMean(16, 16, 3), "a b"),
+    "bounded norm of filters": module_between(lambda: Constrained(16, 16, 3), "m b"),
+    "bounded norm of channels": between(lambda x: torch.renorm(x, 2, 1, 3.0)),
+    "bounded norm of samples": between(lambda x: torch.renorm(x, 2, 0, 3.0)),
     "weight norm": module_between(lambda: parametrizations.weight_norm(conv(16, 16)), "a m b"),
     "weight norm of each position in a kernel": module_between(
         lambda: parametrizations.weight_norm(conv(16, 16), dim=3), "a m b"

@@ -239,6 +239,12 @@ def nothing_through_a_layer(s: Any, x: torch.Tensor) -> torch.Tensor:
     return s.b(torch.cat([s.d(s.a(x)[:, :0]), s.c(x)], 1))  # type: ignore[no-any-return]
 
 
+def detected(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """Of the scores of all classes those that are above a threshold, as detectors do after their last layer."""
+    scores = s.b(s.a(x) + s.c(x)).sigmoid().flatten()
+    return scores[scores > 0.5].sum()  # type: ignore[no-any-return]
+
+
 def prompted(s: Any, x: torch.Tensor) -> torch.Tensor:
     """A learned prompt of no token before the tokens."""
     words = s.a(x) + s.c(x)
@@ -257,6 +263,7 @@ PATTERNS: dict[str, Build] = {
     "rows picked by a mask": rows(picked),
     "rows picked by an expanded mask": rows(picked_whole),
     "elements picked by their values": rows(picked_by_value, "c b"),
+    "scores above a threshold": rows(detected, "a b c"),
     "elements picked by a triangle": rows(picked_by_a_triangle, "c b"),
     "no row picked": rows(nothing_picked, "c b"),
     "nothing joined": rows(nothing_cut_out, ""),

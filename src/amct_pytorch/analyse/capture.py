@@ -304,7 +304,10 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def unknown(self, call: Call, text: str = "") -> None:
         """Freeze all that reaches an operation."""
         for t in flatten((call.args, call.kwargs)):
-            for f in self.factors(t):
+            factors = self.factors(t)
+            if factors and self.is_static(t):
+                self.labels.produced += factors  # the report names them, though no layer is known to make them
+            for f in factors:
                 self.freeze(f, text or f"no rule for the operation {call.name}")
 
     # the pass
@@ -346,10 +349,10 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def _decision(self, out: Any) -> Any:
-        """Indices and flags, none of them one per channel, and numbers: they may decide where the pass goes."""
+        """What may decide where the pass goes: masks, indices that are not one per channel, and numbers."""
         if not isinstance(out, torch.Tensor):
             return out if isinstance(out, (bool, int, float)) else None
-        plain = not out.is_floating_point() and not self.factors(out)
+        plain = not out.is_floating_point() and (out.dtype is torch.bool or not self.factors(out))
         return out.clone() if plain else None
 
     def _decided(self, key: str, out: Any) -> Any:
@@ -359,7 +362,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if then != key:
             return out
         own = [d.clone() if isinstance(d, torch.Tensor) else d for d in decisions]  # the pass may write into them
-        found = [o if d is None else d for o, d in zip(flatten(out), own, strict=False)]
+        found = [o if d is None or _of_fewer(o, d) else d for o, d in zip(flatten(out), own, strict=False)]
         return type(out)(found) if isinstance(out, (tuple, list)) else found[0] if found else out
 
     def sizes(self, tensors: Sequence[torch.Tensor]) -> tuple[tuple[int, ...], ...]:
@@ -531,6 +534,11 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _position(tensor: torch.Tensor, among: list[torch.Tensor]) -> int:
     return next(i for i, t in enumerate(among) if t is tensor)
+
+
+def _of_fewer(now: Any, then: Any) -> bool:
+    """Whether a mask is over fewer channels than it was in the original."""
+    return isinstance(then, torch.Tensor) and isinstance(now, torch.Tensor) and now.shape != then.shape
 
 
 def unknown(capture: Capture, call: Call) -> None:

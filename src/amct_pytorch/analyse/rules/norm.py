@@ -10,6 +10,7 @@ from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse.capture import Capture, Rule
 from amct_pytorch.analyse.known import Call
 from amct_pytorch.analyse.labels import Factor
+from amct_pytorch.analyse.rules.contraction import STATISTIC
 
 PLAIN = "it is normalized by a tensor that does not depend on it"
 
@@ -98,6 +99,14 @@ def weight_norm(capture: Capture, call: Call) -> None:
     capture.put(call.out[1], [f for f in made if f.shape[dim] > 1])  # the norms
 
 
+def renorm(capture: Capture, call: Call) -> None:
+    """renorm(x, p, dim, maximum): each index of a dim is scaled by its norm; of weights, what that is over stays."""
+    x, dim = call.args[0], call.args[2] % call.args[0].ndim
+    others = [d for d in range(x.ndim) if d != dim]
+    factors = capture.counted(capture.factors(x), others)
+    capture.put(call.out, capture.fixed(factors, others, STATISTIC) if capture.is_static(x) else factors)
+
+
 def _first(out: object) -> torch.Tensor:
     first = out[0] if isinstance(out, (tuple, list)) else out
     assert isinstance(first, torch.Tensor)
@@ -121,4 +130,5 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("native_layer_norm", "_fused_rms_norm", "rms_norm", "layer_norm"), layer_norm),
     "native_group_norm": group_norm,
     "_weight_norm_interface": weight_norm,
+    **dict.fromkeys(("renorm", "renorm_"), renorm),
 }
