@@ -141,7 +141,7 @@ class Configurations:
     def _trace(self) -> list[_Family]:
         """Every source built as it is, from a configuration whose integers are sizes."""
         families: list[_Family] = []
-        held = self._held(lambda setting, value: Size(value, Attribute(setting, value), lambda left, right: None))
+        held = self._held(lambda setting, value: Size(value, Attribute(setting, value), _unheard))
         for source in self.sources:
             try:
                 built = build(source.module, {p: held[source.name][p] for p in source.parameters})
@@ -182,6 +182,10 @@ class Configurations:
         plan = replace(plan, settings=settings)
         apply_sizes(small, plan, layer_sizes(self.model, plan, shapes), self.model)
         return small
+
+
+def _unheard(left: Expression, right: Expression, text: str = "") -> None:
+    """Sizes that are equal while a model is built need not be."""
 
 
 def _solved(family: _Family, shapes: Mapping[str, Sequence[int]], known: Mapping[Setting, int]) -> _Solution:

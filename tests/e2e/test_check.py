@@ -181,7 +181,7 @@ def test_a_wrong_rule_for_roll_would_be_wrong_without_the_check() -> None:
 
 def test_a_size_that_is_not_seen_is_caught() -> None:
     """Nothing of the analysis knows of the scalar: the check alone holds the group."""
-    model, inputs, _ = hard.PATTERNS["size as float"]()
+    model, inputs, _ = hard.PATTERNS["size as a length"]()
     facts = analyse(model.eval(), as_arguments(inputs), Options({}))
     assert Selector(facts, CONFIG, model).choose().removed
     plan = check(facts, CONFIG, model, as_arguments(inputs), Options({}))
@@ -230,7 +230,7 @@ def test_a_branch_that_train_mode_takes_only_after_the_cut() -> None:
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             x = self.a(x)
-            if self.training and float(x.shape[1]) < 16:
+            if self.training and len(range(x.shape[1])) < 16:
                 x = x + 1
             return self.c(F.relu(self.b(x)))
 

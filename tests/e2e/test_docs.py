@@ -110,7 +110,7 @@ CASES = [
         lambda n, x: attention(n, x, scale=0.25),
     ),
     (
-        "after the cut, ... would not do the same: other scalars",
+        "its size is used as a number",
         lambda n, x: n.c(n.a(x) / n.a(x).shape[1]),
         lambda n, x: n.c(n.a(x) * n.scale),
     ),

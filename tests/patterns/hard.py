@@ -59,6 +59,10 @@ PATTERNS: dict[str, Build] = {
         lambda t: torch.einsum("bchw,cd->bdhw", t, torch.eye(t.shape[1], dtype=t.dtype)), ""
     ),
     "size as float": between(lambda t: t / float(t.shape[1]), ""),
+    "size as a length": between(lambda t: t / len(range(t.shape[1])), ""),
+    "root of a size": between(lambda t: t / t.shape[1] ** 0.5, ""),
+    "root of a number to a size": between(lambda t: t * 2 ** -t.shape[1], ""),
+    "part of a size": between(lambda t: t * (0.5 * t.shape[1]), ""),
     "size to size": between(lambda t: t * (t.shape[1] / t.shape[2]), ""),
     "size in a string": between(lambda t: t if str(t.shape[1]) == "16" else t * 2, ""),
     "size in a dict": between(lambda t: t * {16: 1.0}.get(t.shape[1], 3.0), ""),

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import itertools
 import logging
+import math
 import operator
 import pickle
 from dataclasses import dataclass
@@ -16,14 +17,16 @@ import numpy as np
 import pytest
 from torch import nn
 
-from amct_pytorch.analyse.labels import Reason
+from amct_pytorch.analyse.labels import Labels, Reason
 from amct_pytorch.analyse.sizes import (
+    NUMBER,
     Attribute,
     Dim,
     Equation,
     Expression,
     Operation,
     Size,
+    couple,
     evaluate,
     leaves,
     mark,
@@ -39,7 +42,7 @@ def attribute(name: str, value: int) -> Attribute:
     return Attribute(Setting("m", name), value)
 
 
-def size(name: str, value: int, told: Any = lambda a, b: None) -> Size:
+def size(name: str, value: int, told: Any = lambda a, b, text="": None) -> Size:
     return Size(value, attribute(name, value), told)
 
 
@@ -61,6 +64,47 @@ def test_arithmetic_is_that_of_integers(compute: Any, a: int, b: int) -> None:
 def test_what_is_no_integer_has_no_origin() -> None:
     for value in (size("a", 6) / 2, size("a", 6) ** 0.5, size("a", 6) * 0.5, float(size("a", 6)), int(size("a", 6))):
         assert not isinstance(value, Size)
+
+
+@pytest.mark.parametrize(
+    ("compute", "want"),
+    [
+        (float, 6.0),
+        (math.sqrt, math.sqrt(6)),
+        (lambda a: a**0.5, 6**0.5),
+        (lambda a: a**-1, 1 / 6),
+        (lambda a: a / 4, 1.5),
+        (lambda a: 3 / a, 0.5),
+        (lambda a: a * 0.5, 3.0),
+    ],
+)
+def test_a_number_that_is_computed_tells_that_its_size_stays(compute: Any, want: float) -> None:
+    told: list[tuple[Expression, ...]] = []
+    a = size("a", 6, lambda x, y, text: told.append((x, y, text)))
+    assert compute(a) == want
+    assert told == [(attribute("a", 6), 6, NUMBER)]
+
+
+def test_powers_that_are_integers_tell_nothing() -> None:
+    told: list[tuple[Expression, ...]] = []
+    a = size("a", 6, lambda *what: told.append(what))
+    assert (a**2, 2**a, int(a), f"{a}") == (36, 64, 6, "6")
+    assert not told
+
+
+@pytest.mark.parametrize(("left", "kept"), [("sum", True), ("attribute", True), ("quotient", False)])
+def test_a_dim_stays_whose_attribute_keeps_its_value(left: str, kept: bool) -> None:
+    """`a + b` used as a number, `a == 6`; not `b // a == 2`, which others satisfy."""
+    labels = Labels()
+    f = labels.fresh(6)
+    a, b = attribute("a", 6), attribute("b", 12)
+    equation = {
+        "sum": Equation(Operation("add", a, b), 18, Reason(NUMBER)),
+        "attribute": Equation(a, 6, WHY),
+        "quotient": Equation(Operation("floordiv", b, a), 2, WHY),
+    }[left]
+    couple([Equation(Dim(f, 0), a, WHY), equation], labels)
+    assert [frozen is f for frozen, _ in labels.frozen] == [True] * kept
 
 
 def test_equality_tells_both_sides() -> None:

@@ -27,7 +27,7 @@ from amct_pytorch.analyse.leaks import Made
 from amct_pytorch.analyse.mode import Shared
 from amct_pytorch.analyse.operations import OPERATIONS, STRIDED, Operation, operation
 from amct_pytorch.analyse.residual import Held, follow, united
-from amct_pytorch.analyse.sizes import Dim, Equation, Expression, Size
+from amct_pytorch.analyse.sizes import EQUAL, Dim, Equation, Expression, Size
 from amct_pytorch.analyse.values import flatten, tensors_of
 from amct_pytorch.record import Norm
 
@@ -100,6 +100,12 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Whether a tensor comes from parameters alone."""
         info = self.info(tensor)
         return info is not None and info.static
+
+    def is_learned(self, tensor: Any) -> bool:
+        """Whether a tensor comes from parameters, and not from buffers alone."""
+        if not self.is_static(tensor):
+            return False
+        return any(self.labels.axis(f).tensor not in self.buffers for f in self.factors(tensor))
 
     def factors(self, tensor: Any) -> list[Factor]:
         found = getattr(tensor, MARK, None)
@@ -208,21 +214,19 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def varying(self, tensor: torch.Tensor, dim: int) -> Factor | None:
         return next((f for f in self.factors(tensor) if f.shape[dim] > 1), None)
 
-    def equate(
-        self, left: Expression, right: Expression, text: str = "sizes in user code differ after the cut"
-    ) -> None:
+    def equate(self, left: Expression, right: Expression, text: str = EQUAL) -> None:
         if isinstance(left, int) and isinstance(right, int):
             return
         for a, b in ((left, right), (right, left)):
             if isinstance(a, Dim) and isinstance(b, int):
-                self.fix(a.factor, [a.dim], "a size without an origin")
+                self.fix(a.factor, [a.dim], "a size without an origin" if text == EQUAL else text)
                 return
         self.equations.append(Equation(left, right, self.reason(text)))
 
-    def compared(self, left: Expression, right: Expression) -> None:
+    def compared(self, left: Expression, right: Expression, text: str = EQUAL) -> None:
         """Two sizes were found equal in user code (an assert, a branch): they have to stay so."""
         if not self.inside:
-            self.equate(left, right)
+            self.equate(left, right, text)
 
     def where(self) -> tuple[str, str]:
         """The path of the module that runs, and file and line of the user's code."""
@@ -303,9 +307,11 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def unknown(self, call: Call, text: str = "") -> None:
         """Freeze all that reaches an operation."""
-        for t in flatten((call.args, call.kwargs)):
+        tensors = [t for t in flatten((call.args, call.kwargs)) if isinstance(t, torch.Tensor)]
+        alone = all(self.is_static(t) for t in tensors)
+        for t in tensors:
             factors = self.factors(t)
-            if factors and self.is_static(t):
+            if alone:
                 self.labels.produced += factors  # the report names them, though no layer is known to make them
             for f in factors:
                 self.freeze(f, text or f"no rule for the operation {call.name}")

@@ -7,6 +7,7 @@ is *joint*.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -29,7 +30,7 @@ class Reason:
     line: str = ""
 
 
-_KNOWN = ("ties", "frozen", "joints", "sums", "partial", "products", "grouped", "balanced", "produced", "residual")
+_KNOWN = "ties frozen joints sums partial products following grouped balanced produced residual".split()
 
 
 @dataclass
@@ -51,6 +52,8 @@ class Labels:
     balanced: list[Factor] = field(default_factory=list)  # (rows, labels): every row loses equally many
     produced: list[Factor] = field(default_factory=list)
     made_of: dict[int, tuple[Factor, ...]] = field(default_factory=dict)  # by block: sums and products of factors
+    pairs: dict[int, tuple[Factor, Factor]] = field(default_factory=dict)  # by block of a product: what each pair is of
+    following: list[tuple[Factor, Factor]] = field(default_factory=list)  # (over more dims, labels of its rows)
     residual: list[Factor] = field(default_factory=list)  # tied by additions to what other layers made
     constants: set[int] = field(default_factory=set)
 
@@ -97,31 +100,60 @@ class Labels:
 
         Of a joint factor that is new labels: they go where whole rows of it go, and stay where parts of all rows do.
         """
+        rows = self._rows(factor, along)
+        if rows is not None and rows is not factor:
+            self.sums.append((factor, rows))
+            if len(dims(rows)) > 1:
+                self.joints.append(rows)
+        return rows
+
+    def follow(self, factor: Factor, along: Iterable[int]) -> Factor | None:
+        """The same for what is told of rows on the side, as statistics are: it decides nothing."""
+        rows = self._rows(factor, along)
+        if rows is not None and rows is not factor:
+            self.following.append((factor, rows))
+        return rows
+
+    def _rows(self, factor: Factor, along: Iterable[int]) -> Factor | None:
+        """Labels of the rows of a factor, each of which may be there several times."""
         varied, along = dims(factor), set(along)
         rest = [d for d in varied if d not in along]
         if len(rest) in (0, len(varied)):
             return factor if rest else None
         first = narrow(factor, along)
-        different, which = np.unique(first, return_inverse=True)  # a row may be there several times
-        rows = self._made(len(different), factor)[which].reshape(first.shape)
-        self.sums.append((factor, rows))
-        if len(rest) > 1:
-            self.joints.append(rows)
-        return rows
+        different, which = np.unique(first, return_inverse=True)
+        return self._made(len(different), factor)[which].reshape(first.shape)
 
     def product(self, one: Factor, two: Factor) -> Factor:
         """Two factors as a joint one: new labels, one for each pair, of which whole rows or columns go."""
         (left, i), (right, j) = (np.unique(f, return_inverse=True) for f in (one, two))
         pairs = i.reshape(one.shape) * len(right) + j.reshape(two.shape)
+        self.pairs[len(self.starts)] = np.repeat(left, len(right)), np.tile(right, len(left))
         joint: Factor = self._made(len(left) * len(right), one, two)[pairs]
         self.joints.append(joint)
         self.products += [(joint, one), (joint, two)]
         return joint
 
+    def apart(self, factor: Factor) -> list[Factor]:
+        """The two factors of a product again, where they are along dims of their own."""
+        block = self.block(factor)
+        pairs = self.pairs.get(block)
+        if pairs is None or factor.max() >= self.starts[block] + len(pairs[0]):
+            return [factor]
+        one, two = (reduced(p[factor - self.starts[block]]) for p in pairs)
+        return [factor] if set(dims(one)) & set(dims(two)) else [one, two]
+
     def _made(self, size: int, *factors: Factor) -> Factor:
         """New labels of channels that the axes of other factors make."""
         self.made_of[len(self.starts)] = factors
         return self.fresh(size)
+
+    def keep(self, factor: Factor, dim: int, reason: Reason) -> None:
+        """A dim keeps its size."""
+        if factor.size == factor.shape[dim]:
+            self.freeze(factor, reason)
+        else:
+            self.tie(factor, narrow(factor, [dim]))
 
     def balance(self, rows: Factor) -> None:
         """Every row of `rows` (rows, channels) has to lose equally many channels."""
@@ -149,6 +181,14 @@ class Labels:
         for name, length in marks.items():
             del getattr(self, name)[length:]
         self.seen = {(id(a), id(b)) for a, b in self.ties}
+
+    def axis(self, factor: Factor) -> Axis:
+        """The axis of the first label of a factor."""
+        return self.axes[self.block(factor)]
+
+    def block(self, factor: Factor) -> int:
+        """Which block its first label is of."""
+        return bisect.bisect_right(self.starts, int(factor.flat[0])) - 1
 
     def axis_ids(self, labels: Factor) -> npt.NDArray[np.int64]:
         """Which of `axes` each label belongs to."""

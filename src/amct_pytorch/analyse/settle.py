@@ -40,7 +40,7 @@ def settle(labels: Labels) -> Ids:
         if not _lost(labels, found, goes):
             found = _decide(labels, ties, partial, joints, found)
             if not _lost(labels, found, goes):
-                return found
+                return _followed(labels, found)
         del labels.frozen[known:]
 
 
@@ -55,6 +55,17 @@ def _first_ties(labels: Labels, goes: list[Goes]) -> tuple[Ties, Ties]:
         if what is Goes.PARTS:
             labels.freeze(rows, Reason(SHARED))
     return ties, [*partial, *labels.partial, *labels.products]
+
+
+def _followed(labels: Labels, found: Ids) -> Ids:
+    """What follows rows, where whole ones go, goes with them."""
+    for wide, rows in labels.following:
+        along = [d for d in dims(wide) if d not in dims(rows)]
+        if constant(found[wide], along):
+            found[rows] = found[narrow(wide, along)]
+        else:
+            labels.freeze(rows, Reason(SHARED))
+    return found
 
 
 def _lost(labels: Labels, found: Ids, goes: list[Goes]) -> bool:
@@ -107,8 +118,9 @@ def _default(labels: Labels, ties: Ties, found: Ids, partial: Ties, joints: list
     held = [bool(stays[found[part]].all()) for _, part in partial]
     for i in sorted(range(len(partial)), key=lambda i: not held[i]):  # these leave no choice
         wide, part = partial[i]
-        if not (used[found[wide]].any() or used[found[part]].any()):
-            used[found[wide]] = used[found[part]] = True
+        free = not (used[found[wide]].any() or used[found[part]].any())
+        used[found[wide]] = used[found[part]] = True  # what is decided here may decide for these, too
+        if free:
             others = [d for d in dims(wide) if d not in dims(part)]
             ties.append((wide, narrow(wide, dims(part) if held[i] else others)))
     if partial:

@@ -11,7 +11,7 @@ import types
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, SupportsIndex
+from typing import Any, Protocol, SupportsIndex
 
 import numpy as np
 import torch
@@ -66,13 +66,23 @@ class Equation:
     reason: Reason
 
 
+NUMBER = "its size is used as a number"
+EQUAL = "sizes in user code differ after the cut"
+
+
+class Told(Protocol):
+    """Hears that two expressions are equal, and what for: `text` says what is wrong where they are not any more."""
+
+    def __call__(self, left: Expression, right: Expression, text: str = EQUAL) -> None: ...
+
+
 class Size(int):
     """An integer with an origin. `told` is called with both sides when it was found equal to another."""
 
     origin: Expression
-    told: Callable[[Expression, Expression], None]
+    told: Told
 
-    def __new__(cls, value: int, origin: Expression, told: Callable[[Expression, Expression], None]) -> Size:
+    def __new__(cls, value: int, origin: Expression, told: Told) -> Size:
         self = int.__new__(cls, value)
         self.origin = origin
         self.told = told
@@ -95,6 +105,28 @@ class Size(int):
         return same if same is NotImplemented else not same
 
     __hash__ = int.__hash__
+
+    def as_number(self, compute: Callable[..., Any], *others: Any) -> Any:
+        """What is computed of a size that is no size, as the square root of one: it has to stay."""
+        found = compute(int(self), *others)
+        if isinstance(found, float) or any(isinstance(o, float) for o in others):
+            self.told(self.origin, int(self), NUMBER)
+        return found
+
+    def __float__(self) -> float:
+        return self.as_number(int.__float__)  # type: ignore[no-any-return]
+
+    def __pow__(self, *others: Any) -> Any:
+        return self.as_number(int.__pow__, *others)
+
+    def __rpow__(self, *others: Any) -> Any:
+        return self.as_number(int.__rpow__, *others)
+
+    def __truediv__(self, other: Any) -> Any:
+        return self.as_number(int.__truediv__, other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return self.as_number(int.__rtruediv__, other)
 
     def __floor__(self) -> Size:
         return self
@@ -121,7 +153,7 @@ def _operator(name: str, swapped: bool) -> Callable[[Size, object], Any]:
 
     def operate(self: Size, other: object) -> Any:
         if not isinstance(other, int):
-            return special(int(self), other)
+            return self.as_number(special, other)
         a, b = (other, self) if swapped else (self, other)
         return Size(compute(int(a), int(b)), Operation(name, origin(a), origin(b)), self.told)
 
@@ -183,9 +215,14 @@ def solve(equations: list[Equation], keep: Mask) -> tuple[dict[Setting, int], li
 
 
 def couple(equations: list[Equation], labels: Labels) -> None:
-    """Dims that an equation makes equal, or that one attribute counts, lose equally many channels."""
+    """Dims that an equation makes equal, or that one attribute counts, lose equally many channels; those that an
+    attribute counts which keeps its value lose none."""
     counted: dict[Setting, list[Factor]] = {}
+    kept = {a.setting for e in equations for a in _kept(e)}
     for e in equations:
+        for one, two in ((e.left, e.right), (e.right, e.left)):
+            if isinstance(one, Attribute) and one.setting in kept and isinstance(two, Dim):
+                labels.keep(two.factor, two.dim, e.reason)
         sides = [
             s.factor.ravel() for s in (e.left, e.right) if isinstance(s, Dim) and s.factor.size == s.factor.shape[s.dim]
         ]
@@ -196,6 +233,14 @@ def couple(equations: list[Equation], labels: Labels) -> None:
             counted.setdefault(names[0], []).append(sides[0])
     for factors in counted.values():
         _balance(labels, factors)
+
+
+def _kept(e: Equation) -> list[Attribute]:
+    """The attributes that an equation with a number keeps as they are: `a // b == 4` may hold with others."""
+    if not (isinstance(e.left, int) or isinstance(e.right, int)):
+        return []
+    found = [leaf for side in (e.left, e.right) for leaf in leaves(side) if not isinstance(leaf, int)]
+    return attributes(e.left) + attributes(e.right) if len(found) == 1 or e.reason.text == NUMBER else []
 
 
 def _balance(labels: Labels, factors: list[Factor]) -> None:
@@ -248,7 +293,7 @@ NOTHING: Mapping[int, Any] = types.MappingProxyType({})
 DEPTH = 2  # how deep in objects of objects sizes are looked for
 
 
-def mark(model: nn.Module, told: Callable[[Expression, Expression], None], original: nn.Module | None = None) -> None:
+def mark(model: nn.Module, told: Told, original: nn.Module | None = None) -> None:
     """Replace the integers in the attributes of every module of `model` (a copy of `original`) with sizes.
 
     Tuples, lists and dictionaries of integers too, and configuration objects that are no module.

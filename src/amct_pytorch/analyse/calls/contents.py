@@ -9,6 +9,7 @@ import torch
 
 from amct_pytorch.analyse.calls.shaping import factory, input_of, shape
 from amct_pytorch.analyse.size_mode import Handler, SizeMode
+from amct_pytorch.analyse.sizes import NUMBER, Size
 
 
 def device(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -93,6 +94,14 @@ def stepped(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     return x
 
 
+def scaled(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """x * n, x / n, x + n: a size as a number stays."""
+    for value in args:
+        if isinstance(value, Size):
+            mode.capture.equate(value.origin, int(value), NUMBER)
+    return func(*args, **kwargs)
+
+
 def leaving(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """x.numpy(), x.tolist(): what becomes of the values cannot be followed."""
     for f in mode.capture.factors(args[0]):
@@ -107,6 +116,12 @@ def assigned(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str,
 
 
 _T = torch.Tensor
+_ARITHMETIC = [
+    getattr(_T, f"__{side}{name}__") for name in ("mul", "truediv", "add", "sub", "pow") for side in ("", "r", "i")
+]
+_ARITHMETIC += [
+    getattr(of, name) for name in ("mul", "multiply", "div", "divide", "add", "sub", "pow") for of in (_T, torch)
+]
 HANDLERS: dict[Any, Handler] = {
     _T.device.__get__: device,
     _T.is_cuda.__get__: on_device("cuda"),  # type: ignore[attr-defined]
@@ -123,6 +138,7 @@ HANDLERS: dict[Any, Handler] = {
     torch._shape_as_tensor: numbered,
     torch.full_like: values(1, "fill_value"),
     _T.add_: stepped,
+    **dict.fromkeys(_ARITHMETIC, scaled),
     **dict.fromkeys((_T.numpy, _T.__array__, _T.tolist), leaving),
     _T.data.__set__: assigned,  # type: ignore[attr-defined]
 }

@@ -30,8 +30,8 @@ def contract(
     """Tie a dim of one tensor to a dim of another and sum over it; what is left of the factors of both.
 
     The first `shared` dims of both are the same (batched products). The dims that were summed are of size 1 in the
-    result. Where one of the two is made of weights (`learned`), the dims are channels, which go; else it may be whole
-    rows of a joint factor that go.
+    result. Where one of the two is made of parameters (`learned`), the dims are channels, which go; else whole rows
+    of a joint factor may go.
     """
     a = next((f for f in one if f.shape[dim] > 1), None)
     b = next((f for f in two if f.shape[other] > 1), None)
@@ -77,7 +77,7 @@ def matmul(capture: Capture, call: Call) -> None:
     added = "add" in call.name
     bias, x, w = call.args[:3] if added else (None, *call.args[:2])
     batch = x.ndim - 2
-    learned = capture.is_static(x) or capture.is_static(w)
+    learned = capture.is_learned(x) or capture.is_learned(w)
     left, right = contract(capture, capture.factors(x), x.ndim - 1, capture.factors(w), batch, batch, learned)
     _produce(capture, w, [f for f in right if f.shape[-1] > 1])
     _produce(capture, x, [f for f in left if f.shape[-2] > 1])
@@ -98,7 +98,7 @@ def matrix_vector(capture: Capture, call: Call) -> None:
     fx, fw = capture.factors(x), capture.factors(w)
     if capture.is_static(x) and capture.is_static(w):  # as spectral norm does
         fx, fw = (capture.fixed(fs, [t.ndim - 1], STATISTIC) for fs, t in ((fx, x), (fw, w)))
-    left, _ = contract(capture, fx, x.ndim - 1, fw, 0, 0, capture.is_static(x) or capture.is_static(w))
+    left, _ = contract(capture, fx, x.ndim - 1, fw, 0, 0, capture.is_learned(x) or capture.is_learned(w))
     _produce(capture, x, left)
     out = [f.squeeze(-1) for f in left] if x.ndim > 1 else []
     if bias is not None:
@@ -108,7 +108,7 @@ def matrix_vector(capture: Capture, call: Call) -> None:
 
 def linear(capture: Capture, call: Call) -> None:
     x, w = call.args[:2]
-    left, right = contract(capture, capture.factors(x), x.ndim - 1, capture.factors(w), 1, 0, capture.is_static(w))
+    left, right = contract(capture, capture.factors(x), x.ndim - 1, capture.factors(w), 1, 0, capture.is_learned(w))
     made = [f.ravel() for f in right]
     _produce(capture, w, made)
     out = [*left, *(lb.place(f, x.ndim - 1, x.ndim) for f in made)]

@@ -51,7 +51,7 @@ def _reshaped(capture: Capture, factors: Sequence[Factor], before: Sequence[int]
             capture.freeze(f, "two kinds of channels are merged into one dim")
         else:
             queue.insert(0, capture.labels.product(moved.pop(met)[0], f))
-    return [g for _, g in moved]
+    return [part for _, g in moved for part in capture.labels.apart(g)]
 
 
 def _change_places(factor: Factor, before: Sequence[int], after: Sequence[int]) -> bool:

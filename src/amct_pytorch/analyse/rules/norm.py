@@ -67,7 +67,8 @@ def layer_norm(capture: Capture, call: Call) -> None:
     for statistic in call.out[1:] if isinstance(call.out, (tuple, list)) else ():
         if statistic.ndim == x.ndim:
             over = [d for d in range(x.ndim) if statistic.shape[d] != x.shape[d]]
-            capture.put(statistic, [lb.narrow(f, over) for f in factors])
+            rows = (capture.labels.follow(f, over) for f in factors)
+            capture.put(statistic, [r for r in rows if r is not None])
 
 
 def group_norm(capture: Capture, call: Call) -> None:
@@ -82,7 +83,9 @@ def group_norm(capture: Capture, call: Call) -> None:
             kept.append(row)
             counted.append(lb.place(capture.labels.groups(row.ravel(), groups), 1, 2))
         else:
-            kept += capture.fixed([f], [1], "groups are normalized whose channels depend on more than one dim")
+            rest = capture.fixed([f], [1], "groups are normalized whose channels depend on more than one dim")
+            kept += rest
+            counted += [r.reshape(r.shape[:2]) for r in rest if lb.dims(r) == (0,)]
     capture.put(_first(call.out), kept)
     for statistic in call.out[1:]:
         capture.put(statistic, counted)

@@ -26,10 +26,7 @@ def _reduced(
     out = []
     for f in factors:
         mine = [d for d in lb.dims(f) if d in along]
-        if mine and over is not None:
-            capture.freeze(f, over)
-            continue
-        row = capture.summed(f, mine)
+        row = capture.summed(f, mine) if over is None else capture.fix(f, mine, over)
         if row is not None:
             out.append(row if keepdim else row.reshape([n for d, n in enumerate(row.shape) if d not in along]))
     return out
