@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from judge import Build, net, tokens
+from judge import Build, conv, net, tokens
 from torch import nn
 
 
@@ -102,6 +102,47 @@ def recurrence(s: Any, x: torch.Tensor) -> torch.Tensor:
     return s.o(y.reshape(b, t, -1))  # type: ignore[no-any-return]
 
 
+def over_width(compute: Any) -> Build:
+    """Something that is computed over the width of each part."""
+
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        h = s.i(x).view(*x.shape[:-1], s.heads, -1)
+        return s.o(compute(s, h).flatten(-2))  # type: ignore[no-any-return]
+
+    def first_are_weak() -> nn.Linear:
+        """The first place of every part goes first."""
+        layer = nn.Linear(8, 24)
+        with torch.no_grad():
+            layer.weight.view(4, 6, 8)[:, 0] *= 0.01
+        return layer
+
+    return net(
+        forward,
+        "i o",
+        tokens,
+        i=first_are_weak,
+        norm=lambda: nn.LayerNorm(6),
+        o=lambda: nn.Linear(24, 4),
+        heads=lambda: 4,
+    )
+
+
+def batched_groups(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """Groups of channels beside the samples are normalized, as in attention over groups."""
+    y = s.a(x)
+    h = s.norm(y.reshape(y.shape[0] * s.groups, -1, *y.shape[2:]))
+    return s.b(h.view(y.shape))  # type: ignore[no-any-return]
+
+
+def latent(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """Keys of a part for each head and a part that all heads share; the scale, made in the forward, holds both."""
+    q = heads_of(s, s.q(x))
+    own, v = s.kv(s.down(x)).view(*x.shape[:2], s.heads, -1).transpose(1, 2).split([s.size - s.shared, s.wide], -1)
+    k = torch.cat([own, s.k(x)[:, None].expand(-1, s.heads, -1, -1)], -1)
+    a = (q @ k.mT * (own.shape[-1] + s.shared) ** -0.5).softmax(-1)
+    return s.o((a @ v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
 def headed(fn: Any, must: str, **more: Any) -> Build:
     parts: dict[str, Any] = {n: lambda: nn.Linear(8, 16) for n in "qkv"}
     parts.update(o=lambda: nn.Linear(16, 4), heads=lambda: 4, size=lambda: 4)
@@ -186,5 +227,31 @@ PATTERNS: dict[str, Build] = {
         size=lambda: 6,
         state=lambda: 5,
     ),
+    "layer norm of each part": over_width(lambda s, h: s.norm(h)),
+    "deviation of each part": over_width(lambda s, h: h / (h.std(-1, keepdim=True) + 0.1)),
+    "smallest of each part": over_width(lambda s, h: h - h.amin(-1, keepdim=True)),
+    "group norm beside samples": net(
+        batched_groups,
+        "a b",
+        a=lambda: conv(3, 16),
+        b=lambda: conv(16, 8),
+        norm=lambda: nn.GroupNorm(2, 4),
+        groups=lambda: 4,
+    ),
+    "keys of heads and of all, with a scale of sizes": net(
+        latent,
+        "down",
+        tokens,
+        q=lambda: nn.Linear(8, 24),
+        down=lambda: nn.Linear(8, 10),
+        kv=lambda: nn.Linear(10, 36),
+        k=lambda: nn.Linear(8, 2),
+        o=lambda: nn.Linear(20, 4),
+        heads=lambda: 4,
+        size=lambda: 6,
+        shared=lambda: 2,
+        wide=lambda: 5,
+    ),
+    "number of heads as a number": headed(lambda s, x: s.o(joined(s, heads_of(s, s.v(x)) / s.heads)), "v o"),
     "group norm of heads": headed(normalized_heads, "k v o", norm=lambda: nn.GroupNorm(4, 16)),
 }
