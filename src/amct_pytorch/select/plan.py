@@ -99,11 +99,12 @@ class Selector:
         unit = self.facts.grouping.unit
         before = len(self.held)
         for e in wrong:
-            involved = _shrinking([e], keep)
-            if not involved:
-                mine = {a.setting for s in (e.left, e.right) for a in attributes(s)}
+            involved, mine, known = _shrinking([e], keep), _settings(e), 0
+            while not involved and len(mine) > known:  # equations that share an attribute, and those that share with them
+                known = len(mine)
                 sharing = [o for o in self.facts.equations if _settings(o) & mine]
                 involved = _shrinking(sharing, keep)
+                mine = mine.union(*map(_settings, sharing))
             where = f" ({e.reason.line})" if e.reason.line else ""
             for f in involved:
                 for u in np.unique(unit[f]).tolist():
