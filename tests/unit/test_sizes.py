@@ -94,12 +94,12 @@ def test_powers_that_are_integers_tell_nothing() -> None:
 
 @pytest.mark.parametrize(("left", "kept"), [("sum", True), ("attribute", True), ("quotient", False)])
 def test_a_dim_stays_whose_attribute_keeps_its_value(left: str, kept: bool) -> None:
-    """`a + b` used as a number, `a == 6`; not `b // a == 2`, which others satisfy."""
+    """`a + b * 2 == 30`, `a == 6`; not `b // a == 2`, which others satisfy."""
     labels = Labels()
     f = labels.fresh(6)
     a, b = attribute("a", 6), attribute("b", 12)
     equation = {
-        "sum": Equation(Operation("add", a, b), 18, Reason(NUMBER)),
+        "sum": Equation(Operation("add", a, Operation("mul", b, 2)), 30, WHY),
         "attribute": Equation(a, 6, WHY),
         "quotient": Equation(Operation("floordiv", b, a), 2, WHY),
     }[left]

@@ -218,7 +218,13 @@ def couple(equations: list[Equation], labels: Labels) -> None:
     """Dims that an equation makes equal, or that one attribute counts, lose equally many channels; those that an
     attribute counts which keeps its value lose none."""
     counted: dict[Setting, list[Factor]] = {}
-    kept = {a.setting for e in equations for a in _kept(e)}
+    kept = set()
+    for e in equations:
+        for leaf in _kept(e):
+            if isinstance(leaf, Attribute):
+                kept.add(leaf.setting)
+            elif isinstance(leaf, Dim):
+                labels.keep(leaf.factor, leaf.dim, e.reason)
     for e in equations:
         for one, two in ((e.left, e.right), (e.right, e.left)):
             if isinstance(one, Attribute) and one.setting in kept and isinstance(two, Dim):
@@ -235,12 +241,17 @@ def couple(equations: list[Equation], labels: Labels) -> None:
         _balance(labels, factors)
 
 
-def _kept(e: Equation) -> list[Attribute]:
-    """The attributes that an equation with a number keeps as they are: `a // b == 4` may hold with others."""
-    if not (isinstance(e.left, int) or isinstance(e.right, int)):
-        return []
-    found = [leaf for side in (e.left, e.right) for leaf in leaves(side) if not isinstance(leaf, int)]
-    return attributes(e.left) + attributes(e.right) if len(found) == 1 or e.reason.text == NUMBER else []
+def _kept(e: Equation) -> list[Attribute | Dim | int]:
+    """What an equation with a number keeps as it is: all of a sum or a product, as nothing grows; not of `a // b`."""
+    for one, two in ((e.left, e.right), (e.right, e.left)):
+        if isinstance(one, int) and _grows(two):
+            return list(leaves(two))
+    return []
+
+
+def _grows(e: Expression) -> bool:
+    """Whether an expression is larger where any part of it is."""
+    return not isinstance(e, Operation) or (e.name in ("add", "mul") and _grows(e.left) and _grows(e.right))
 
 
 def _balance(labels: Labels, factors: list[Factor]) -> None:
