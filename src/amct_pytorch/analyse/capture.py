@@ -11,7 +11,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -358,8 +358,9 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """What may decide where the pass goes: masks, indices that are not one per channel, and numbers."""
         if not isinstance(out, torch.Tensor):
             return out if isinstance(out, (bool, int, float)) else None
-        plain = not out.is_floating_point() and (out.dtype is torch.bool or not self.factors(out))
-        return out.clone() if plain else None
+        if out.is_floating_point() or not self.factors(out):
+            return None if out.is_floating_point() else out.clone()
+        return OfChannels(out.clone()) if out.dtype is torch.bool else None
 
     def _decided(self, key: str, out: Any) -> Any:
         """The same result with the decisions of the original's pass: the values of the pruned model may differ."""
@@ -367,8 +368,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         then, decisions = next(self.script, ("", []))
         if then != key:
             return out
-        own = [d.clone() if isinstance(d, torch.Tensor) else d for d in decisions]  # the pass may write into them
-        found = [o if d is None or _of_fewer(o, d) else d for o, d in zip(flatten(out), own, strict=False)]
+        found = [_as_then(o, d) for o, d in zip(flatten(out), decisions, strict=False)]
         return type(out)(found) if isinstance(out, (tuple, list)) else found[0] if found else out
 
     def sizes(self, tensors: Sequence[torch.Tensor]) -> tuple[tuple[int, ...], ...]:
@@ -542,9 +542,19 @@ def _position(tensor: torch.Tensor, among: list[torch.Tensor]) -> int:
     return next(i for i, t in enumerate(among) if t is tensor)
 
 
-def _of_fewer(now: Any, then: Any) -> bool:
-    """Whether a mask is over fewer channels than it was in the original."""
-    return isinstance(then, torch.Tensor) and isinstance(now, torch.Tensor) and now.shape != then.shape
+class OfChannels(NamedTuple):
+    """A mask with an element for each channel: it is a decision where all of these stay."""
+
+    mask: torch.Tensor
+
+
+def _as_then(now: Any, then: Any) -> Any:
+    """A result as it was in the original's pass, where that was a decision."""
+    if isinstance(then, OfChannels):
+        then = then.mask if then.mask.shape == now.shape else None
+    if then is None:
+        return now
+    return then.clone() if isinstance(then, torch.Tensor) else then  # the pass may write into it
 
 
 def unknown(capture: Capture, call: Call) -> None:
