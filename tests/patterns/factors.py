@@ -228,6 +228,9 @@ PATTERNS: dict[str, Build] = {
         state=lambda: 5,
     ),
     "layer norm of each part": over_width(lambda s, h: s.norm(h)),
+    "layer norm of whole parts": over_width(
+        lambda s, h: F.layer_norm(h, h.shape[-1:]) * h.sum(-1, keepdim=True).sigmoid()
+    ),
     "deviation of each part": over_width(lambda s, h: h / (h.std(-1, keepdim=True) + 0.1)),
     "smallest of each part": over_width(lambda s, h: h - h.amin(-1, keepdim=True)),
     "group norm beside samples": net(

@@ -100,9 +100,8 @@ class Selector:
         before = len(self.held)
         for e in wrong:
             involved, mine, known = _shrinking([e], keep), _settings(e), 0
-            while (
-                not involved and len(mine) > known
-            ):  # equations that share an attribute, and those that share with them
+            # Equations that share an attribute, and those that share one with them.
+            while not involved and len(mine) > known:
                 known = len(mine)
                 sharing = [o for o in self.facts.equations if _settings(o) & mine]
                 involved = _shrinking(sharing, keep)
