@@ -573,7 +573,7 @@ PATTERNS: dict[str, Build] = {
     "conv by function": of(OwnConv, "w1 w2"),
     "bilinear": net(
         lambda s, x: s.c(s.m(s.a(x), s.b(x))),
-        "",
+        "a b m c",
         lambda: image(6, 8),
         a=lambda: L(8, 16),
         b=lambda: L(8, 12),
@@ -621,6 +621,22 @@ PATTERNS: dict[str, Build] = {
         w=lambda: nn.Parameter(torch.randn(8, 16)),
         bias=lambda: nn.Parameter(torch.randn(16)),
         b=lambda: L(16, 4),
+    ),
+    "bilinear, of one tensor twice": net(
+        lambda s, x: (lambda y: s.b(s.m(y, y)))(s.a(x)),
+        "a m b",
+        tokens,
+        a=lambda: L(8, 16),
+        m=lambda: nn.Bilinear(16, 16, 10, bias=False),
+        b=lambda: L(10, 4),
+    ),
+    "bilinear, of an input": net(
+        lambda s, x: s.b(F.relu(s.m(x, s.a(x)))),
+        "a m b",
+        tokens,
+        a=lambda: L(8, 16),
+        m=lambda: nn.Bilinear(8, 16, 10),
+        b=lambda: L(10, 4),
     ),
     "a vector at the end": net(
         lambda s, x: F.relu(s.a(x)) @ s.v,

@@ -28,6 +28,8 @@ def _one(op: Logged) -> int:
         return math.prod(shapes[1]) * shapes[2][-1]
     if name == "linear":
         return math.prod(shapes[0]) * shapes[1][0]
+    if name == "_trilinear":  # (.., n), (out, n, m), (.., m)
+        return math.prod(shapes[0][:-1]) * math.prod(shapes[1])
     if "scaled_dot_product" in name:
         q, k, v = shapes[:3]
         return math.prod(q) * k[-2] + math.prod(op.shapes[0][:-1]) * k[-2] * v[-1]

@@ -285,7 +285,34 @@ def grouped_mm(capture: Capture, call: Call) -> None:
     capture.put(call.out, [*capture.fixed(left, [0], "rows are sorted by expert"), *made])
 
 
+def trilinear(capture: Capture, call: Call) -> None:
+    """_trilinear(x, w, y, x's new dims, w's, y's, summed): their product where all have all dims, summed over some."""
+    tensors, new, summed = call.args[:3], call.args[3:6], call.args[6]
+    ndim = tensors[0].ndim + len(new[0])
+    wide = [_widened(t, dims) for t, dims in zip(tensors, new, strict=True)]
+    factors = [
+        [f.reshape(_with_ones(f.shape, dims)) for f in capture.factors(t)] for t, dims in zip(tensors, new, strict=True)
+    ]
+    met = capture.merge(list(zip(wide, factors, strict=True)), ndim)
+    left = [row for f in capture.counted(met, summed) if (row := capture.summed(f, summed)) is not None]
+    for t, own in zip(tensors, factors, strict=True):
+        _produce(capture, t, [f for f in own if not any(f.shape[d] > 1 for d in summed)])
+    capture.put(call.out, [f.reshape([n for d, n in enumerate(f.shape) if d not in summed]) for f in left])
+
+
+def _widened(t: torch.Tensor, dims: Sequence[int]) -> torch.Tensor:
+    return t.reshape(_with_ones(tuple(t.shape), dims))
+
+
+def _with_ones(shape: tuple[int, ...], dims: Sequence[int]) -> list[int]:
+    sizes = list(shape)
+    for d in sorted(dims):
+        sizes.insert(d, 1)
+    return sizes
+
+
 RULES: dict[str, Rule] = {
+    "_trilinear": trilinear,
     **dict.fromkeys(("mm", "bmm", "addmm", "baddbmm", "addmm_", "baddbmm_"), matmul),
     **dict.fromkeys(("mv", "addmv", "dot", "vdot", "addmv_"), matrix_vector),
     "linear": linear,
