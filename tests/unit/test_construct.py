@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import random
+import socket
 import warnings
 from types import SimpleNamespace
 from typing import Any
@@ -190,6 +192,24 @@ def test_errors_say_what_was_wrong() -> None:
     nn.Module.__init__(like)
     with pytest.raises(NotBuilt, match="KeyError: 'no 6"):
         build(like, {"n": 6})
+
+
+def test_nothing_is_downloaded() -> None:
+    with socket.create_server(("localhost", 0)) as server:
+
+        class Downloads(nn.Module):
+            def __init__(self, n: int) -> None:
+                super().__init__()
+                with contextlib.suppress(OSError):  # a bad connection: it would try another way
+                    socket.create_connection(server.getsockname()).close()
+
+        like = nn.Module.__new__(Downloads)
+        nn.Module.__init__(like)
+        with pytest.raises(NotBuilt, match="network connection"):
+            build(like, {"n": 6})
+        Downloads(6)
+        with socket.create_connection(server.getsockname(), timeout=1):
+            pass
 
 
 def test_scalars_of_objects_that_hold_themselves() -> None:

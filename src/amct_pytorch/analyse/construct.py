@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from amct_pytorch.analyse import leaks
+from amct_pytorch.analyse.offline import offline
 from amct_pytorch.analyse.sizes import DEPTH, Expression, Size, holds_sizes, origin
 from amct_pytorch.record import Setting
 from amct_pytorch.structure import copy_structure, named_modules
@@ -113,11 +114,11 @@ _LOOKED_AT = _looked_at()
 
 @contextlib.contextmanager
 def _aside() -> Iterator[None]:
-    """No random state moves, and no warning is given."""
+    """No random state moves, no warning is given, and no connection opened."""
     states = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     try:
-        with warnings.catch_warnings(), torch.random.fork_rng(devices):
+        with warnings.catch_warnings(), torch.random.fork_rng(devices), offline():
             warnings.simplefilter("ignore")
             yield
     finally:
