@@ -28,6 +28,7 @@ from amct_pytorch.configuration import Configurations
 from amct_pytorch.record import ChannelPlan, Removal, Setting
 from amct_pytorch.replay import Replay
 from amct_pytorch.select.cost import macs
+from amct_pytorch.select.otherwise import otherwise
 from amct_pytorch.select.plan import Choice, Selector
 from amct_pytorch.verify.verifier import Verifier
 
@@ -38,6 +39,20 @@ def check(
     facts: Facts, config: SparsityConfig, model: nn.Module, arguments: Arguments, options: Options
 ) -> ChannelPlan:
     """The plan without the groups that fail, and with what configuration objects become, where that passes too."""
+    plan, choice = _checked(facts, config, model, arguments, options)
+    while other := otherwise(choice):
+        if _left(other.plan(), facts) >= _left(plan, facts):
+            break
+        again, choice = _checked(other.selector.facts, config, model, arguments, options)
+        if _left(again, facts) >= _left(plan, facts):
+            break
+        plan = again
+    return plan
+
+
+def _checked(
+    facts: Facts, config: SparsityConfig, model: nn.Module, arguments: Arguments, options: Options
+) -> tuple[ChannelPlan, Choice]:
     selector = Selector(facts, config, model)
     configurations = Configurations(model, facts.equations)
     before = macs(facts.traces[0].log)
@@ -47,22 +62,23 @@ def check(
         choice = selector.choose()
         plan = choice.plan()
         if not choice.removed:
-            return _counted(plan, facts, (before, before))
+            return _counted(plan, facts, (before, before)), choice
         described = configurations.refused(plan, refused) if refused else configurations.described(plan)
         skeleton = _Skeleton(model, described, choice, options)
         failures: dict[int, str] = {}
         after = before
         for trace in facts.traces:
-            replay, error = skeleton.run(trace, arguments)
-            after = macs(replay.log) if not trace.training else after
+            replay, error = skeleton.run(trace)
+            after = macs(replay.log) if trace is facts.traces[0] else after
             failures |= _failures(choice, trace.log, replay, error, patient=rounds < _PATIENCE)
             if failures:
                 break
         if not failures and not facts.both and skeleton.asked():  # the mode matters after the cut alone
-            return check(analyse(model, arguments, options, both=True), config, model, arguments, options)
+            facts = analyse(model, arguments, options, both=True)
+            return _checked(facts, config, model, arguments, options)
         if not failures:
             settings = {k: v for k, v in described.settings.items() if k not in skeleton.followed}
-            return _counted(replace(described, settings=settings), facts, (before, after))
+            return _counted(replace(described, settings=settings), facts, (before, after)), choice
         if described.settings != plan.settings:  # the same choice without: they may be at fault
             refused = next(iter(failures.values()))
             continue
@@ -102,7 +118,7 @@ class _Skeleton:
         """Whether code asked for the mode."""
         return any(passes.mode.asked for passes in self.passes.values())
 
-    def run(self, trace: Trace, arguments: Arguments) -> tuple[Replay, str]:
+    def run(self, trace: Trace) -> tuple[Replay, str]:
         """The skeleton's pass, as far as it came, and the error that ended it."""
         passes = self.passes.get(trace.means)
         if passes is None or trace.fresh:
@@ -113,7 +129,7 @@ class _Skeleton:
             replay.enter(name, t)
         error = ""
         try:
-            passes.run(replay, arguments, trace.training, trace.memory.again())
+            passes.run(replay, trace.arguments, trace.training, trace.memory.again())
         except Exception as e:  # noqa: BLE001 - any failure means that groups stay whole, and is reported with them
             error = line_of(e)
         if replay.fault is not None:
@@ -123,11 +139,15 @@ class _Skeleton:
 
 def _counted(plan: ChannelPlan, facts: Facts, macs_: tuple[int, int]) -> ChannelPlan:
     """The plan with parameters and MACs before and after in its summary."""
-    parameters = {n: t for n, t in facts.tensors.items() if isinstance(t, nn.Parameter)}
+    before = sum(t.numel() for t in facts.tensors.values() if isinstance(t, nn.Parameter))
+    return replace(plan, summary=replace(plan.summary, parameters=(before, _left(plan, facts)), macs=macs_))
+
+
+def _left(plan: ChannelPlan, facts: Facts) -> int:
+    """How many parameters a plan leaves."""
     removals = removals_by_tensor(plan)
-    after = sum(math.prod(cut_shape(t.shape, removals.get(n, {}))) for n, t in parameters.items())
-    counts = (sum(t.numel() for t in parameters.values()), after)
-    return replace(plan, summary=replace(plan.summary, parameters=counts, macs=macs_))
+    shapes = {n: t.shape for n, t in facts.tensors.items() if isinstance(t, nn.Parameter)}
+    return sum(math.prod(cut_shape(shape, removals.get(n, {}))) for n, shape in shapes.items())
 
 
 def _failures(choice: Choice, full: Sequence[Logged], replay: Replay, error: str, patient: bool) -> dict[int, str]:

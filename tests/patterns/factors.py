@@ -84,6 +84,34 @@ def normalized_heads(s: Any, x: torch.Tensor) -> torch.Tensor:
     return s.o(s.norm(y))  # type: ignore[no-any-return]
 
 
+def attended(s: Any, x: torch.Tensor) -> torch.Tensor:
+    q, k, v = heads_of(s, s.q(x)), heads_of(s, s.k(x)), heads_of(s, s.v(x))
+    return joined(s, (q @ k.transpose(-1, -2)).softmax(-1) @ v)
+
+
+def shared_norm(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """One norm, of the channels of heads and of others: the number of its groups is that of both."""
+    return s.o(s.norm(attended(s, x).mT).mT) + s.p(s.norm(s.i(x).mT).mT)  # type: ignore[no-any-return]
+
+
+def halves_turned(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """As rotary embeddings do: the halves of every part change places."""
+    one, two = s.i(x).view(*x.shape[:2], s.heads, -1).chunk(2, -1)
+    return s.o(torch.cat([-two, one], -1).flatten(2))  # type: ignore[no-any-return]
+
+
+def gated_and_normalized(s: Any, x: torch.Tensor) -> torch.Tensor:
+    y = s.i(x).view(*x.shape[:2], s.heads, -1)
+    return s.o(F.normalize(y * s.f(y.mean(2)).sigmoid()[:, :, None], dim=-1).flatten(2))  # type: ignore[no-any-return]
+
+
+def by_equation(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """Two heads: where one is left, einsum does other operations."""
+    q, k, v = (f(x).view(*x.shape[:2], s.heads, -1) for f in (s.q, s.k, s.v))
+    a = torch.einsum("bihd,bjhd->bhij", q, k).softmax(-1)
+    return s.o(torch.einsum("bhij,bjhd->bihd", a, v).flatten(2))  # type: ignore[no-any-return]
+
+
 def axes_of_weights(s: Any, x: torch.Tensor) -> torch.Tensor:
     """Heads and their size are axes of the weights, and each head has biases of its own."""
     q, k, v = (torch.einsum("bth,hnd->btnd", x, w) for w in (s.q, s.k, s.v))
@@ -256,5 +284,38 @@ PATTERNS: dict[str, Build] = {
         wide=lambda: 5,
     ),
     "number of heads as a number": headed(lambda s, x: s.o(joined(s, heads_of(s, s.v(x)) / s.heads)), "v o"),
+    "group norm of heads, groups in the code": headed(
+        lambda s, x: s.o(F.group_norm(attended(s, x).flatten(0, 1), 4).view(*x.shape[:2], -1)), "q k v o"
+    ),
+    "group norm of heads and others": headed(
+        shared_norm,
+        "q k v o i p",
+        i=lambda: nn.Linear(8, 16),
+        p=lambda: nn.Linear(16, 4),
+        norm=lambda: nn.GroupNorm(4, 16, affine=False),
+    ),
+    "grouped convolution of heads": headed(
+        lambda s, x: s.o(s.c(attended(s, x).mT).mT), "q k v c o", c=lambda: nn.Conv1d(16, 16, 3, padding=1, groups=4)
+    ),
+    "halves of every part": net(
+        halves_turned, "i o", tokens, i=lambda: nn.Linear(8, 24), o=lambda: nn.Linear(24, 4), heads=lambda: 3
+    ),
+    "gates of places, and a norm of them": net(
+        gated_and_normalized,
+        "i o",
+        tokens,
+        i=lambda: nn.Linear(8, 24),
+        f=lambda: nn.Linear(6, 6),
+        o=lambda: nn.Linear(24, 4),
+        heads=lambda: 4,
+    ),
+    "two heads by einsum": net(
+        by_equation,
+        "q k v o",
+        tokens,
+        **{n: lambda: nn.Linear(8, 16) for n in "qkv"},
+        o=lambda: nn.Linear(16, 4),
+        heads=lambda: 2,
+    ),
     "group norm of heads": headed(normalized_heads, "k v o", norm=lambda: nn.GroupNorm(4, 16)),
 }

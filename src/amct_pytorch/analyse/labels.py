@@ -8,7 +8,7 @@ is *joint*.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -176,7 +176,7 @@ class Labels:
         """How much is known so far."""
         return {name: len(getattr(self, name)) for name in _KNOWN}
 
-    def forget(self, marks: dict[str, int]) -> None:
+    def forget(self, marks: Mapping[str, int]) -> None:
         """Take back what was learned since, of a pass that failed. Labels that were handed out stay unused."""
         for name, length in marks.items():
             del getattr(self, name)[length:]

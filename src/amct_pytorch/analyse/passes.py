@@ -61,9 +61,11 @@ class Entry:
 class Trace:
     """What one pass left: its log, what is known of the tensors that it `entered` with, what it asks of sizes, which
     tensors it used, what it decided, what it `found` of operations, for a pass that takes it over, and what functions
-    that remember were asked. `fresh`: in train mode, on a copy that did not run in eval mode before.
+    that remember were asked; on which `arguments`. `fresh`: in train mode, on a copy that did not run in eval mode
+    before.
     """
 
+    arguments: Arguments
     training: bool
     fresh: bool
     means: Means
@@ -251,6 +253,7 @@ class Passes:
         memory = Memory(self.memoized)
         self.run(capture, arguments, training, memory)
         return Trace(
+            arguments,
             training,
             fresh,
             self.means,

@@ -5,18 +5,20 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
 from torch import nn
 
+from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse.groups import Grouping, group
-from amct_pytorch.analyse.labels import Labels, Reason
+from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.memoized import Hashed, Remembering, memoized
 from amct_pytorch.analyse.passes import Arguments, Entry, Means, Options, Passes, Trace, enter, line_of, tensors
 from amct_pytorch.analyse.sizes import Equation, couple
+from amct_pytorch.analyse.unread import twice, unread
 from amct_pytorch.errors import ModelError
 from amct_pytorch.record import Norm
 
@@ -26,10 +28,12 @@ Found = TypeVar("Found")
 @dataclass(frozen=True)
 class Facts:
     """What the analysis found; `tensors`: the model's parameters and buffers, by name; `magnitudes`: those of
-    directions, that the cut rescales where the norms of these change; `both`: whether train mode was looked at, too."""
+    directions, that the cut rescales where the norms of these change; `both`: whether train mode was looked at, too;
+    `known`: how much was known of labels before groups were made."""
 
     tensors: Mapping[str, torch.Tensor]
     labels: Labels
+    known: Mapping[str, int]
     grouping: Grouping
     entries: Mapping[str, Entry]
     equations: tuple[Equation, ...]
@@ -59,14 +63,49 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options, both: bool
             f"train mode could not be analysed on this input ({line_of(e)}); what only train mode uses stays as it is"
         )
         _hold_for(first, labels)
+    done += _other_batch(model, arguments, labels, passes, done, both)
     touched = set().union(*(p.touched for p in done))
     magnitudes = _magnitudes(own, done, labels)
     if any(trace.means is Means.REAL for trace in done):
         _hold_beside_idle(first.entries, touched, labels)
-    couple([e for p in done for e in p.equations], labels)
-    grouping = group(labels, [name for name in first.entries if name not in touched], _buffers(own))
     equations = tuple(e for p in done for e in p.equations)
-    return Facts(own, labels, grouping, first.entries, equations, tuple(done), tuple(notes), magnitudes, both)
+    couple(list(equations), labels)
+    known = labels.marks()
+    grouping = group(labels, [name for name in first.entries if name not in touched], _buffers(own))
+    return Facts(own, labels, known, grouping, first.entries, equations, tuple(done), tuple(notes), magnitudes, both)
+
+
+def regrouped(facts: Facts, kept: Iterable[tuple[Factor, int]]) -> Facts:
+    """The same with other groups, where joint factors keep their size along the given dims."""
+    labels, touched = facts.labels, set().union(*(p.touched for p in facts.traces))
+    labels.forget(facts.known)
+    for factor, dim in kept:
+        labels.tie(factor, lb.narrow(factor, [dim]))
+    known = labels.marks()
+    untouched = [name for name in facts.entries if name not in touched]
+    return replace(facts, known=known, grouping=group(labels, untouched, _buffers(facts.tensors)))
+
+
+def _other_batch(
+    model: nn.Module,
+    arguments: Arguments,
+    labels: Labels,
+    passes: Passes,
+    done: Sequence[Trace],
+    both: bool,
+) -> list[Trace]:
+    """What passes over a batch of another size leave, where code names sizes that no pass read."""
+    more = twice(arguments) if unread(model, done[0].entries, labels, [e for p in done for e in p.equations]) else None
+    found = []
+    for training in (False, True) if both else (False,):
+        marks = labels.marks()
+        try:
+            if more is not None:
+                found.append(passes.trace(labels, done[0].entries, more, training))
+        except (Exception, Hashed):  # noqa: BLE001 - it may take batches of this size alone
+            labels.forget(marks)
+            break
+    return found
 
 
 def _magnitudes(own: Mapping[str, torch.Tensor], done: Sequence[Trace], labels: Labels) -> dict[str, Norm]:

@@ -90,12 +90,18 @@ def _decide(labels: Labels, ties: Ties, partial: Ties, joints: list[Factor], fou
         found = components(labels, ties)
 
 
-def _frozen(labels: Labels, found: Ids) -> Mask:
-    """Which components stay."""
+def _frozen(labels: Labels, found: Ids, known: int | None = None) -> Mask:
+    """Which components stay; `known`: how many of the reasons count, None for all."""
     stays = np.zeros(int(found.max()) + 1 if len(found) else 0, np.bool_)
-    for factor, _ in labels.frozen:
+    for factor, _ in labels.frozen[:known]:
         stays[found[factor]] = True
     return stays
+
+
+def stay(labels: Labels, known: int) -> Mask:
+    """Which labels stay however joint factors shrink; `known`: how many were frozen before that was decided."""
+    found = components(labels, labels.ties)
+    return np.asarray(_frozen(labels, found, known)[found], np.bool_)
 
 
 def _follow(labels: Labels, ties: Ties, found: Ids, wide: Factor, part: Factor) -> bool:

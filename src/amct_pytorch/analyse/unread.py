@@ -1,0 +1,73 @@
+"""Sizes that code names and no pass read: those of branches that run at another size of the batch, for instance."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from amct_pytorch.analyse.code import looked_at
+from amct_pytorch.analyse.labels import Labels
+from amct_pytorch.analyse.passes import Arguments, Entry
+from amct_pytorch.analyse.settle import stay
+from amct_pytorch.analyse.sizes import Equation, attributes
+from amct_pytorch.inputs import map_tensors, named_leaves
+from amct_pytorch.record import Setting
+from amct_pytorch.structure import named_modules
+
+
+def unread(
+    model: nn.Module, entries: Mapping[str, Entry], labels: Labels, equations: Iterable[Equation]
+) -> list[Setting]:
+    """Integers of modules that their forward names, in a branch or a method of its own, that no equation speaks of, and
+    that are as long as a dim that may shrink of a tensor of that module."""
+    read = {a.setting for e in equations for side in (e.left, e.right) for a in attributes(side)}
+    found = {}
+    for path, module in named_modules(model):
+        sizes = {n: v for n, v in vars(module).items() if type(v) is int and v > 1 and Setting(path, n) not in read}
+        if sizes and looked_at(type(module).__module__):
+            names = _names(type(module))
+            found.update({Setting(path, n): v for n, v in sizes.items() if n in names})
+    if not found:
+        return []
+    stays = stay(labels, len(labels.frozen))
+    lengths = {name: {f.size for f in entry.factors if not stays[f].all()} for name, entry in entries.items()}
+    return [s for s, v in found.items() if any(v in sizes for name, sizes in lengths.items() if _inside(name, s))]
+
+
+def _inside(name: str, setting: Setting) -> bool:
+    return not setting.module or name.startswith(f"{setting.module}.")
+
+
+def _names(kind: type[nn.Module]) -> set[str]:
+    """What the forward of a class names, and the methods that it names."""
+    found: set[str] = set()
+    new = {"forward"}
+    while new:
+        methods = [base.__dict__[name] for base in kind.__mro__ for name in new if name in base.__dict__]
+        found |= new
+        new = {name for method in methods for name in _named(method)} - found
+    return found
+
+
+def _named(value: Any) -> Iterator[str]:
+    if isinstance(value, property):
+        value = value.fget
+    if isinstance(value, types.FunctionType):
+        value = value.__code__
+    if isinstance(value, types.CodeType):
+        yield from value.co_names
+        for part in value.co_consts:
+            yield from _named(part)
+
+
+def twice(arguments: Arguments) -> Arguments | None:
+    """The same inputs, each sample twice; None where they have no dim in common that could be the batch's."""
+    tensors = [leaf for _, leaf in named_leaves(list(arguments), "") if isinstance(leaf, torch.Tensor)]
+    if not tensors or any(t.ndim == 0 or len(t) != len(tensors[0]) for t in tensors):
+        return None
+    args, kwargs = map_tensors(list(arguments), lambda t: torch.cat([t, t]))
+    return tuple(args), kwargs

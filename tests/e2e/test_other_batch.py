@@ -1,0 +1,77 @@
+"""Sizes that code names and that the given input does not make it read are found with a batch of another size."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from oracle import distance, kept_twin, run
+from torch import nn
+
+import amct_pytorch as amct
+
+CONFIG = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
+batches: list[int] = []  # of each forward
+
+
+class Masked(nn.Module):
+    """A mask of all samples, made anew where there are more or fewer of them."""
+
+    def __init__(self, in_train_mode: bool = False) -> None:
+        super().__init__()
+        self.width, self.samples, self.in_train_mode = 16, 4, in_train_mode
+        self.a, self.b = nn.Linear(5, 16), nn.Linear(16, 3)
+        self.register_buffer("mask", torch.ones(4, 16))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batches.append(len(x))
+        if self.samples != len(x) and self.training >= self.in_train_mode:
+            self.samples = len(x)
+            self.mask = torch.ones(len(x), self.width)
+        mask = self.mask if self.samples == len(x) else 1
+        return self.b(torch.relu(self.a(x)) * mask)  # type: ignore[no-any-return]
+
+
+class OfFour(Masked):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert len(x) == 4
+        return super().forward(x)
+
+
+class Builds(nn.Module):
+    """Code that builds the model, or shows it, may name what it likes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = 16
+        self.a, self.b = nn.Linear(5, self.width), nn.Linear(self.width, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batches.append(len(x))
+        return self.b(torch.relu(self.a(x)))  # type: ignore[no-any-return]
+
+    def extra_repr(self) -> str:
+        return f"{self.width}"
+
+
+@pytest.mark.parametrize("in_train_mode", [False, True])
+def test_batches_of_another_size(in_train_mode: bool) -> None:
+    model = Masked(in_train_mode).train(in_train_mode)
+    small = amct.apply(model, amct.plan(model, torch.rand(4, 5), CONFIG))
+    assert small.a.out_features == small.width == 8
+    for n in (4, 2, 7):
+        x = torch.rand(n, 5)
+        assert distance(run(small, (x,)), run(kept_twin(model, small), (x,))) < 1e-6
+
+
+def test_a_model_that_takes_one_batch_size() -> None:
+    model = OfFour().eval()
+    batches.clear()
+    small = amct.apply(model, amct.plan(model, torch.rand(4, 5), CONFIG))
+    assert (small.a.out_features, small.width) == (8, 16)
+    assert set(batches) == {4}
+
+
+def test_what_only_builds_is_not_looked_for() -> None:
+    batches.clear()
+    amct.plan(Builds().eval(), torch.rand(4, 5), CONFIG)
+    assert set(batches) == {4}
