@@ -226,18 +226,6 @@ class OwnStatistics(nn.Module):
         return self.b((self.a(x) - self.mean.view(1, -1, 1, 1)) / self.scale)
 
 
-class Recurrent(nn.Module):
-    """A recurrent layer between linear ones; its own sizes may stay."""
-
-    def __init__(self, kind: type[nn.Module], layers: int = 1, **kw: bool) -> None:
-        super().__init__()
-        self.a, self.m = L(8, 24), kind(16, 12, num_layers=layers, batch_first=True, **kw)
-        self.i, self.b = L(24, 16), L(24 if kw.get("bidirectional") else 12, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.b(self.m(self.i(torch.relu(self.a(x))))[0])
-
-
 def _tied_pair() -> nn.Module:
     m = nn.Sequential(L(8, 16), nn.ReLU(), L(16, 16), nn.ReLU(), L(16, 16), nn.ReLU(), L(16, 4))
     m[4].weight = m[2].weight
@@ -580,10 +568,6 @@ PATTERNS: dict[str, Build] = {
         m=lambda: nn.Bilinear(16, 12, 10),
         c=lambda: L(10, 4),
     ),
-    "LSTM": of(lambda: Recurrent(nn.LSTM), "a", tokens),
-    "LSTM, two layers, both ways": of(lambda: Recurrent(nn.LSTM, 2, bidirectional=True), "a", tokens),
-    "GRU": of(lambda: Recurrent(nn.GRU), "a", tokens),
-    "RNN": of(lambda: Recurrent(nn.RNN), "a", tokens),
     "GRU cell": net(
         lambda s, x: s.b(s.m(s.a(x))),
         "",

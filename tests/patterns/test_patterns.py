@@ -12,6 +12,7 @@ import networks
 import parts
 import picking
 import pytest
+import recurrent
 import reference
 import remembering
 import review
@@ -35,6 +36,7 @@ FAMILIES = {
     "more: ": more.PATTERNS,
     "review: ": review.PATTERNS,
     "picking: ": picking.PATTERNS,
+    "recurrent: ": recurrent.PATTERNS,
     "strided: ": strided.PATTERNS,
     "spectral: ": spectral.PATTERNS,
     "remembered: ": remembering.PATTERNS,
@@ -55,6 +57,7 @@ TRAINED = [
     "layer: inverted residual",
     "layer: weight standardization",
     "layer: instance norm, statistics",
+    "recurrent: GRU, three layers, both ways",
     "attention: encoder",
     "attention: GPT",
     "attention: grouped queries by expand",

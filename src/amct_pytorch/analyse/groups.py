@@ -158,7 +158,7 @@ def _groups(
     for classes in _cohorts(list(signatures), rows, signatures, count):
         axes = sorted({c for s in classes for c in _columns(s) if c < len(labels.axes)})
         made = [i for i in axes if i in produced]
-        scored = all(any(c in produced for c in _columns(s)) for s in classes)
+        scored = all(any(c in produced for c in _columns(s)) for s in classes if _columns(s)[0] < len(labels.axes))
         members = tuple(signatures[s] for s in classes)
         if not made or not scored:
             why.add(np.concatenate(members), Reason("no layer makes these channels"))

@@ -124,9 +124,8 @@ def _sizes(layer: nn.Module, shape_of: ShapeOf, groups: int | None = None) -> di
     """What a layer of torch's own should say about its size; empty for other modules."""
     if isinstance(layer, nn.MultiheadAttention):
         return _attention_sizes(layer, shape_of)
-    if isinstance(layer, (nn.RNNBase, nn.RNNCellBase)):  # the hidden size stays
-        weight = layer._parameters.get("weight_ih_l0" if isinstance(layer, nn.RNNBase) else "weight_ih")
-        return {} if weight is None else {"input_size": shape_of(weight)[1]}
+    if isinstance(layer, (nn.RNNBase, nn.RNNCellBase)):
+        return _recurrent_sizes(layer, shape_of)
     shape = weight_shape(layer, shape_of)
     if shape is None and isinstance(layer, nn.modules.batchnorm._NormBase) and layer.running_mean is not None:
         shape = shape_of(layer.running_mean)
@@ -152,6 +151,17 @@ _BY_AXIS: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
     (nn.Embedding, ("num_embeddings", "embedding_dim")),
     (nn.EmbeddingBag, ("num_embeddings", "embedding_dim")),
 )
+
+
+def _recurrent_sizes(layer: nn.RNNBase | nn.RNNCellBase, shape_of: ShapeOf) -> dict[str, Any]:
+    end = "_l0" if isinstance(layer, nn.RNNBase) else ""
+    inputs, states = (layer._parameters.get(f"weight_{name}{end}") for name in ("ih", "hh"))
+    if inputs is None or states is None:
+        return {}
+    gates = inputs.shape[0] // layer.hidden_size
+    found = {"input_size": shape_of(inputs)[1], "hidden_size": shape_of(inputs)[0] // gates}
+    projected = getattr(layer, "proj_size", 0) > 0
+    return {**found, "proj_size": shape_of(states)[1]} if projected else found
 
 
 def _attention_sizes(layer: nn.MultiheadAttention, shape_of: ShapeOf) -> dict[str, Any]:

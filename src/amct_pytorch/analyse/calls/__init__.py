@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from amct_pytorch.analyse.calls import contents, layers, parts, shaping
+from amct_pytorch.analyse.calls import contents, layers, parts, recurrent, shaping
 from amct_pytorch.analyse.size_mode import Handler
 
-HANDLERS: dict[Any, Handler] = {**shaping.HANDLERS, **parts.HANDLERS, **layers.HANDLERS, **contents.HANDLERS}
+HANDLERS: dict[Any, Handler] = {
+    **shaping.HANDLERS,
+    **parts.HANDLERS,
+    **layers.HANDLERS,
+    **recurrent.HANDLERS,
+    **contents.HANDLERS,
+}

@@ -1,0 +1,140 @@
+"""Recurrent layers: whole hidden units go, with their rows of every gate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from judge import Build, net, of, tokens
+from torch import nn
+
+HIDDEN = 12
+_WEIGHTS = ("weight_ih", "weight_hh")
+
+
+def layer(kind: type[nn.RNNBase], **settings: Any) -> Build:
+    """a -> layer -> b, over a sequence"""
+    ways = 2 if settings.get("bidirectional") else 1
+    width = ways * (settings.get("proj_size") or HIDDEN)
+    ends = [f"_l{i}{end}" for i in range(settings.get("num_layers", 1)) for end in ("", "_reverse")[:ways]]
+    return net(
+        lambda s, x: s.b(s.m(torch.relu(s.a(x)))[0]),
+        " ".join(["a b", *(f"m.{w}{end}" for w in _WEIGHTS for end in ends)]),
+        tokens,
+        a=lambda: nn.Linear(8, 16),
+        m=lambda: kind(16, HIDDEN, batch_first=True, **settings),
+        b=lambda: nn.Linear(width, 4),
+    )
+
+
+class Cells(nn.Module):
+    """Step by step, from zeros of the caller's or of the cell's own."""
+
+    def __init__(self, kind: type[nn.RNNCellBase], zeros: bool) -> None:
+        super().__init__()
+        self.a, self.c, self.b = nn.Linear(8, 16), kind(16, HIDDEN), nn.Linear(HIDDEN, 4)
+        self.hidden, self.zeros = HIDDEN, zeros
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        state: Any = None
+        if self.zeros:
+            state, cell = (torch.zeros(len(x), self.hidden, dtype=x.dtype) for _ in range(2))
+            state = (state, cell) if isinstance(self.c, nn.LSTMCell) else state
+        out = []
+        for t in range(x.shape[1]):
+            state = self.c(self.a(x[:, t]), state)
+            out.append(self.b(state[0] if isinstance(state, tuple) else state))
+        return torch.stack(out, 1)
+
+
+def cells(kind: type[nn.RNNCellBase], zeros: bool) -> Build:
+    return of(lambda: Cells(kind, zeros), "a c.weight_ih c.weight_hh b", tokens)
+
+
+def translated(s: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """One layer begins where the other ended, and attends to what it gave."""
+    given, state = s.e(x)
+    found, _ = s.d(y, state)
+    return s.b(found + (s.a(found) @ given.mT).softmax(-1) @ given)  # type: ignore[no-any-return]
+
+
+def last_states(s: Any, x: torch.Tensor) -> torch.Tensor:
+    _, (state, cell) = s.m(x)
+    return s.b(torch.cat([state[-2], state[-1]], 1)) + s.c(cell[-1])  # type: ignore[no-any-return]
+
+
+def packed(sorted_: bool) -> Any:
+    lengths = [5, 5, 3, 1] if sorted_ else [3, 5, 1, 5]
+
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        sequence = nn.utils.rnn.pack_padded_sequence(s.a(x), torch.tensor(lengths), True, enforce_sorted=sorted_)
+        out, state = s.m(sequence)
+        out, _ = nn.utils.rnn.pad_packed_sequence(out, batch_first=True, total_length=6)
+        return s.b(out).sum(1) + s.c(state[0])  # type: ignore[no-any-return]
+
+    return forward
+
+
+def packed_gru(sorted_: bool) -> Build:
+    return net(
+        packed(sorted_),
+        "a m.weight_ih_l0 m.weight_hh_l0 b c",
+        tokens,
+        a=lambda: nn.Linear(8, 16),
+        m=lambda: nn.GRU(16, HIDDEN, batch_first=True),
+        b=lambda: nn.Linear(HIDDEN, 4),
+        c=lambda: nn.Linear(HIDDEN, 4),
+    )
+
+
+def read(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """Columns of an image as a sequence."""
+    h = torch.relu(s.a(x)).mean(2).permute(2, 0, 1)
+    return s.b(s.m(h)[0])  # type: ignore[no-any-return]
+
+
+PATTERNS: dict[str, Build] = {
+    "LSTM": layer(nn.LSTM),
+    "GRU": layer(nn.GRU),
+    "RNN": layer(nn.RNN),
+    "RNN, with relu": layer(nn.RNN, nonlinearity="relu"),
+    "LSTM, without bias": layer(nn.LSTM, bias=False),
+    "LSTM, two layers, both ways": layer(nn.LSTM, num_layers=2, bidirectional=True, dropout=0.5),
+    "GRU, three layers, both ways": layer(nn.GRU, num_layers=3, bidirectional=True, bias=False),
+    "LSTM, projected": layer(nn.LSTM, proj_size=8),
+    "LSTM, projected, both ways, two layers": layer(nn.LSTM, proj_size=8, num_layers=2, bidirectional=True),
+    **{
+        f"{kind.__name__}, {'zeros of its own' if zeros else 'zeros of the caller'}": cells(kind, not zeros)
+        for kind in (nn.LSTMCell, nn.GRUCell, nn.RNNCell)
+        for zeros in (True, False)
+    },
+    **{
+        f"from {kind.__name__} to {kind.__name__}": net(
+            translated,
+            "e.weight_ih_l0 e.weight_hh_l0 d.weight_ih_l0 d.weight_hh_l0 a b",
+            lambda: (torch.randn(4, 5, 8), torch.randn(4, 3, 6)),
+            e=lambda kind=kind: kind(8, HIDDEN, batch_first=True),
+            d=lambda kind=kind: kind(6, HIDDEN, batch_first=True),
+            a=lambda: nn.Linear(HIDDEN, HIDDEN),
+            b=lambda: nn.Linear(HIDDEN, 6),
+        )
+        for kind in (nn.LSTM, nn.GRU)
+    },
+    "last states": net(
+        last_states,
+        "m.weight_ih_l0 m.weight_hh_l1_reverse b c",
+        lambda: torch.randn(5, 4, 8),
+        m=lambda: nn.LSTM(8, HIDDEN, 2, bidirectional=True),
+        b=lambda: nn.Linear(2 * HIDDEN, 4),
+        c=lambda: nn.Linear(HIDDEN, 4),
+    ),
+    "packed sequences": packed_gru(True),
+    "packed sequences, not sorted": packed_gru(False),
+    "reading an image": net(
+        read,
+        "a m.weight_ih_l0 m.weight_hh_l1_reverse b",
+        a=lambda: nn.Conv2d(3, 16, 3),
+        m=lambda: nn.LSTM(16, HIDDEN, 2, bidirectional=True),
+        b=lambda: nn.Linear(2 * HIDDEN, 5),
+    ),
+}
