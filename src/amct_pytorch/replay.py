@@ -59,7 +59,7 @@ class Replay(Capture):  # type: ignore[no-untyped-call]
             self._give(outs, infos[:1] * len(outs))
             return
         sizes = self.sizes(outs)
-        b = Logged(kind.key, self._scalars(call, kind, leaves), sizes, (), infos, call.shapes)
+        b = Logged(kind.key, self._scalars(call, kind, leaves), sizes, (), infos, call.shapes, self.times)
         self._give(outs, self._next(b, call))
 
     def numbers(self, out: torch.Tensor, values: tuple[Any, ...]) -> None:

@@ -11,6 +11,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import torch
@@ -76,6 +77,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.per_group: dict[int, Factor] = {}
         self.magnitudes: dict[str, Norm] = {}  # by name, those that the cut may rescale
         self.repeated: Factor | None = None  # what a dim of one element that is expanded to this many is repeated for
+        self.times: Fraction | int = 1  # how often the model does what is done once
         self.sized = True  # whether shapes are given as sizes
         self.ragged = False  # whether there was a tensor without a shape
         self.mode: Shared | None = None  # of the copy that runs
@@ -401,7 +403,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not kind.same:
             logged = found.logged if found is not None else None  # one and the same, where it is on the very same
             if logged is None or logged.ins != infos:
-                logged = Logged(kind.key, scalars, sizes, given, infos, call.shapes)
+                logged = Logged(kind.key, scalars, sizes, given, infos, call.shapes, self.times)
             self.log.append(logged)
         if self.earlier is None and self.repeated is None and call.name not in STRIDED:
             pieces = [(_position(p.out, outs), *p[:4]) for p in self.pieces[before:]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy.typing as npt
@@ -68,7 +69,8 @@ class Call(NamedTuple):
 
 
 class Logged(NamedTuple):
-    """An operation as the trace check compares it: by its name, its scalars, and what it gives."""
+    """An operation as the trace check compares it: by its name, its scalars, and what it gives. `times`: how often the
+    model does it, where a pass makes do with less."""
 
     name: str
     scalars: tuple[Any, ...]
@@ -76,6 +78,7 @@ class Logged(NamedTuple):
     outs: tuple[Info, ...]
     ins: tuple[Info, ...]
     shapes_in: tuple[tuple[int, ...], ...]
+    times: Fraction | int = 1
 
 
 class Piece(NamedTuple):

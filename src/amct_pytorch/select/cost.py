@@ -10,7 +10,7 @@ from amct_pytorch.analyse.known import Logged
 
 def macs(log: Iterable[Logged]) -> int:
     """Convolutions, matrix products and attention; nothing else is counted."""
-    return sum(_one(op) for op in log)
+    return int(sum(_one(op) * op.times for op in log))
 
 
 def _one(op: Logged) -> int:

@@ -4,20 +4,59 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensor
 
 from amct_pytorch.analyse.size_mode import Handler, SizeMode
 
 
 def recurrent(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """lstm, gru, rnn_tanh and others, and one step of each."""
+    """lstm, gru, rnn_tanh and others."""
+    packed = isinstance(args[1], torch.Tensor) and not args[1].is_floating_point()
+    at = len(args) - (2 if packed else 3)  # (..., training, both ways), and for tensors whether the batch is first
+    if kwargs or type(args[at]) is not bool:
+        return stepped(mode, func, args, kwargs)
+    args = (*args[:at], False, *args[at + 1 :])  # as far as labels go, dropout between layers does nothing
+    x, along = args[0], 1 if not packed and args[-1] else 0
+    if packed or not _without_data(x) or _labelled(mode, x, along):
+        return stepped(mode, func, args, kwargs)
+    steps = x.shape[along]
+    mode.capture.times = Fraction(steps, _STEPS)
+    try:
+        out, *states = stepped(mode, func, (_resized(x, along, _STEPS), *args[1:]), kwargs)
+    finally:
+        mode.capture.times = 1
+    return _resized(out, along, steps), *states
+
+
+def _resized(x: torch.Tensor, dim: int, size: int) -> torch.Tensor:
+    """A tensor without data, with as many steps as that."""
+    if x.shape[dim] >= size:
+        return x.narrow(dim, 0, size)
+    more = [size - n if d == dim else n for d, n in enumerate(x.shape)]
+    return torch.cat([x, x.narrow(dim, 0, 1).expand(*more)], dim)
+
+
+def stepped(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The same, or one step: lstm_cell, gru_cell, ..."""
     with _step_by_step():
-        out = func(*_without_dropout(args), **kwargs)
+        out = func(*args, **kwargs)
     mode.capture.taken()  # the gates, which meet one by one: no size has to say that all lose the same
     return out
+
+
+def _without_data(x: torch.Tensor) -> bool:
+    return x.is_meta or isinstance(x, FakeTensor)
+
+
+def _labelled(mode: SizeMode, x: torch.Tensor, dim: int) -> bool:
+    """Whether channels lie along a dim, in the pass over the original or the one beside it."""
+    info = mode.capture.info(x)
+    return info is not None and any(f.shape[dim] > 1 for f in info.factors)
 
 
 @contextlib.contextmanager
@@ -28,14 +67,6 @@ def _step_by_step() -> Iterator[None]:
         yield
     finally:
         torch.backends.mkldnn.set_flags(before)  # type: ignore[no-untyped-call]
-
-
-def _without_dropout(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """(..., layers, dropout, training, both ways), and for tensors whether the batch is first: as far as labels go,
-    dropout between layers does nothing."""
-    packed = isinstance(args[1], torch.Tensor) and not args[1].is_floating_point()
-    at = len(args) - (2 if packed else 3)
-    return (*args[:at], False, *args[at + 1 :]) if type(args[at]) is bool else args
 
 
 def unpacked(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -50,8 +81,10 @@ def unpacked(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     return torch.stack(steps, 1 if batch_first else 0), lengths
 
 
+_STEPS = 2  # the second one begins with what the first one made, and every further one does the same
 _LAYERS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 HANDLERS: dict[Any, Handler] = {
-    **{getattr(torch, f"{name}{end}"): recurrent for name in _LAYERS for end in ("", "_cell")},
+    **{getattr(torch, name): recurrent for name in _LAYERS},
+    **{getattr(torch, f"{name}_cell"): stepped for name in _LAYERS},
     torch._pad_packed_sequence: unpacked,
 }
