@@ -114,8 +114,10 @@ def multi_head(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[st
     """
     capture = mode.capture
     query, embed, heads = args[0], args[3], args[4]
-    stated = (capture.factors(t) for t in (args[5], kwargs.get("q_proj_weight")))
-    rows = next((f.ravel() for fs in stated for f in fs if f.shape[0] > 1), None)
+    apart = kwargs.get("use_separate_proj_weight", False)
+    stated = [kwargs.get(f"{name}_proj_weight") for name in "qkv"] if apart else [args[5]]
+    found = [f.ravel() for t in stated for f in capture.factors(t) if f.shape[0] > 1]
+    rows = np.concatenate(found) if len(found) == len(stated) else None
     if rows is not None:
         capture.repeated = rows[: int(embed)].reshape(int(heads), -1)[:, 0]  # masks are expanded to the heads
     out = func(*args, **kwargs)
@@ -124,10 +126,10 @@ def multi_head(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[st
     width = capture.varying(query, query.ndim - 1)
     mode.sized(query, query.ndim - 1, embed)
     if rows is None:
-        if width is not None:
-            capture.fix(width, [query.ndim - 1], "the projections of its attention stay whole")
+        for f in [*found, *([] if width is None else [width])]:
+            capture.freeze(f, "the projections of its attention stay whole")
         return out
-    projections = rows.reshape(-1, int(embed)) if args[5] is not None else rows.reshape(1, -1)
+    projections = rows.reshape(-1, int(embed))
     by_head = projections.reshape(len(projections), int(heads), -1)
     if width is None or width.size != int(embed):
         capture.freeze(rows, "the width of its attention's query stays")
