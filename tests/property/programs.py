@@ -59,6 +59,8 @@ class Program(nn.Module):
             return x.view(b, step.number, c // step.number, h, w).transpose(1, 2).reshape(b, c, h, w)
         if step.name == "norm":
             return self.layers[step.layer](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        if step.name == "read":
+            return self.layers[step.layer](x.flatten(2).mT)[0].mT.unflatten(2, x.shape[2:])
         if step.name == "fold":
             return F.interpolate(F.pixel_shuffle(x, 2), SPACE)
         if step.name == "mean":
@@ -153,6 +155,10 @@ class _Builder:
                 self.add(c // 2, "chunk", i, number=draw(st.sampled_from((0, 1))))
         elif kind == "shuffle":
             self.add(c, "shuffle", i, number=draw(st.sampled_from(_divisors(c))))
+        elif kind == "recurrent":
+            hidden, ways = draw(st.sampled_from((2, 4, 6))), draw(st.sampled_from((1, 2)))
+            layer = draw(st.sampled_from((nn.LSTM, nn.GRU, nn.RNN)))
+            self.add(ways * hidden, "read", i, module=layer(c, hidden, bidirectional=ways == 2, batch_first=True))
         elif kind == "fold" and c % 4 == 0:
             self.add(c // 4, "fold", i)
 
@@ -174,6 +180,7 @@ KINDS = (
     *("cat",) * 2,
     *("halves",) * 2,
     "shuffle",
+    "recurrent",
     "fold",
 )
 
