@@ -39,8 +39,11 @@ def run(
         return func(*_moved(args), **_moved(kwargs))
     if not tensors or name in FACTORIES or "device" in kwargs:
         return _made(func, name, args, kwargs, tensors)
-    writes = tensors and not tensors[0].is_meta and func._schema.is_mutable
-    if not any(t.is_meta for t in tensors) and not (writes and not ours(tensors[0])):
+    known = [not t.is_meta for t in tensors]
+    if not any(known):
+        return func(*args, **kwargs)
+    writes = known[0] and func._schema.is_mutable
+    if all(known) and not (writes and not ours(tensors[0])):
         out = _computed(func, args, kwargs, tensors)
         if out is not None:
             return out
