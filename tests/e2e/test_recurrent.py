@@ -51,6 +51,25 @@ def test_many_steps_take_no_longer() -> None:
     assert operations(5) == operations(500)
 
 
+class Decides(nn.Module):
+    """The last step says which layer runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.one, self.two, self.out = nn.RNN(4, 6), nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.rnn(x)[0]
+        return self.out(self.one(y) if (y[-1] - y[1]).abs().sum() > 0 else self.two(y))  # type: ignore[no-any-return]
+
+
+def test_all_steps_are_done_where_values_decide() -> None:
+    plan = amct.plan(Decides().eval(), torch.rand(5, 2, 4), CONFIG)
+    idle = {name for left in plan.summary.left if left.reason.startswith("no operation") for name in left.tensors}
+    assert "two.weight" in idle
+    assert "one.weight" not in idle
+
+
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:Exporting a model to ONNX with a batch_size")
 def test_again_and_restored_and_saved(tmp_path: Path) -> None:
     model, ids, record = Tagger(nn.GRU), torch.randint(20, (3, 6)), tmp_path / "second.txt"

@@ -93,6 +93,11 @@ def read(s: Any, x: torch.Tensor) -> torch.Tensor:
     return s.b(s.m(h)[0])  # type: ignore[no-any-return]
 
 
+def channels_as_steps(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """Each channel is a step: they stay."""
+    return s.b(s.m(torch.relu(s.a(x)).flatten(2))[0]).mean(1)  # type: ignore[no-any-return]
+
+
 PATTERNS: dict[str, Build] = {
     "LSTM": layer(nn.LSTM),
     "GRU": layer(nn.GRU),
@@ -130,6 +135,13 @@ PATTERNS: dict[str, Build] = {
     ),
     "packed sequences": packed_gru(True),
     "packed sequences, not sorted": packed_gru(False),
+    "channels as steps": net(
+        channels_as_steps,
+        "m.weight_ih_l0 m.weight_hh_l0 b",
+        a=lambda: nn.Conv2d(3, 6, 3),
+        m=lambda: nn.GRU(36, HIDDEN, batch_first=True),
+        b=lambda: nn.Linear(HIDDEN, 5),
+    ),
     "reading an image": net(
         read,
         "a m.weight_ih_l0 m.weight_hh_l1_reverse b",
