@@ -19,7 +19,8 @@ Shape = tuple[int, ...]
 StateDict = dict[str, Any]
 
 _AVERAGED = "n_averaged"  # which torch.optim.swa_utils.AveragedModel has beside its `module.`
-_PREFIXES = ("module.", "_orig_mod.")  # of DataParallel, DistributedDataParallel; of torch.compile
+_COMPILED = "_orig_mod."
+_PREFIXES = ("module.", _COMPILED)  # of DataParallel, DistributedDataParallel; of torch.compile
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,9 @@ def strip_prefixes(state: StateDict, keys: Iterable[str]) -> None:
     """Take wrappers' prefixes off the keys, in place: as many as make the most of them `keys`, for a part of the model
     may be called so."""
     wanted = set(keys)
+    if not any(_COMPILED in key for key in wanted):  # of parts that were compiled each by itself
+        for key in [key for key in state if f".{_COMPILED}" in key]:
+            state[key.replace(f".{_COMPILED}", ".")] = state.pop(key)
     if _AVERAGED in state and _AVERAGED not in wanted and all(k == _AVERAGED or k.startswith("module.") for k in state):
         del state[_AVERAGED]
     names, prefixes = set(state), ""

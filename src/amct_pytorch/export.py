@@ -16,9 +16,9 @@ import onnx
 import torch
 from torch import nn
 
-from amct_pytorch.apply.nm import to_dense
+from amct_pytorch.apply.nm import to_dense, warn_of_leaks
 from amct_pytorch.apply.nm_weights import is_sparse
-from amct_pytorch.errors import ModelError
+from amct_pytorch.errors import ModelError, WriteError
 from amct_pytorch.files import write_together
 from amct_pytorch.inputs import as_arguments, map_tensors, named_leaves
 from amct_pytorch.wrappers import refuse_no_model, refuse_scripted, unwrap
@@ -93,7 +93,8 @@ class _FlatCall(nn.Module):
         except Exception as error:
             raise ModelError(
                 f"the forward pass of {type(self.target[0]).__qualname__} failed while it was traced for ONNX: "
-                f"{type(error).__name__}: {error}. Check that model.eval() runs on this input_data"
+                f"{type(error).__name__}: {error}. Check that model.eval() runs on this input_data, and that "
+                "nothing in it keeps it from being traced, as activation checkpointing may"
             ) from error
         self._put_back()
         found = tuple(_tensor(leaf, name) for name, leaf in named_leaves(outputs, "output") if leaf is not None)
@@ -118,6 +119,7 @@ def _plain_copy(model: nn.Module) -> nn.Module:
     refuse_no_model(model, "save_prune_retrain_model")
     refuse_scripted(model, "save_prune_retrain_model")
     model = unwrap(model)
+    warn_of_leaks(model)
     # What a forward pass left behind with a gradient history (old-style weight_norm does it) refuses to be copied.
     memo = {
         id(leaf): leaf.detach().clone()
@@ -235,6 +237,8 @@ def _exported(
             return _with_inputs(Path(file).read_bytes(), input_names, call.tensors, axes)
     except (ModelError, Warning):
         raise
+    except OSError as error:
+        raise WriteError(f"{tempfile.gettempdir()}: a temporary file cannot be written ({error})") from error
     except Exception as error:
         raise ModelError(
             f"{model} cannot be written as ONNX opset {opset}: {type(error).__name__}: {error}. If this opset lacks an "

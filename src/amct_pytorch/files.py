@@ -73,7 +73,9 @@ def write_together(contents: Mapping[Path, bytes], mode: int | None = None) -> N
 
 
 def refuse_same_file(config: object, record: object) -> None:
-    """Raise WriteError where a record would take the place of the config that it is made by."""
+    """Raise WriteError where a record would take the place of the config that it is made by, or is no path."""
+    if not isinstance(record, (str, os.PathLike)):
+        raise WriteError(f"record_file: expected the path of the file to write, got {record!r}")
     paths = [os.path.realpath(path) for path in (config, record) if isinstance(path, (str, os.PathLike))]
     if len(paths) == 2 and paths[0] == paths[1]:
         raise WriteError(f"{record}: config_defination and record_file are one file; give the record its own")
@@ -83,6 +85,8 @@ def _temporary(target: str, data: bytes, mode: int | None) -> str:
     """A new file beside `target`, complete, to take its place."""
     if os.path.isdir(target):
         raise IsADirectoryError("Is a directory")
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise OSError("it is a device or a pipe, which a file would take the place of")
     os.makedirs(os.path.dirname(target), exist_ok=True)
     temporary = os.path.join(os.path.dirname(target), f".amct-{secrets.token_hex(8)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # the umask applies

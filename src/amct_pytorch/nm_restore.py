@@ -12,7 +12,7 @@ from torch import nn
 
 from amct_pytorch.apply.mask import is_2to4
 from amct_pytorch.apply.nm import convert
-from amct_pytorch.apply.nm_layers import COUNTER, SparseLayer, drop, mask_of
+from amct_pytorch.apply.nm_layers import COUNTER, SparseLayer, drop, mask_name, mask_of
 from amct_pytorch.apply.nm_record import INNER, own_names
 from amct_pytorch.apply.nm_weights import mask_key, sparse_weights
 from amct_pytorch.apply.shrink import refresh
@@ -35,6 +35,8 @@ def restore_nm(model: nn.Module, plan: NmPlan, state: dict[str, Any], path: Path
     strip_prefixes(state, wanted.shapes)
     keys = {name: key for key, name in reversed([*wanted.names.items()])}  # hooks of the model may give other ones
     named = {mask_key(layer.name, layer.parameter): layer for layer in plan.layers}
+    if any(key.endswith(mask_name("")) and key not in wanted.shapes for key in state):
+        fitting(state, wanted, path)  # which says that the names are others
     _complete(state, {keys.get(name, name): layer for name, layer in named.items()}, path, theirs)
     if COUNTER in wanted.shapes:
         state.setdefault(COUNTER, torch.zeros((), dtype=torch.int64))  # AMCT's, or update_freq was 0

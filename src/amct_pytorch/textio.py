@@ -486,6 +486,8 @@ def _explain(cause: str, line: str, column: int, message: Message) -> str:
         return f"both {match[2]!r} and {match[1]!r} are given; give one of them (one config has one kind of sparsity)"
     if reason == 'Expected "}".':
         return "the text ends before a brace is closed"
+    if reason.endswith("got }.") and line[column - 1 : column] == "}" and not _awaits_value(line, column):
+        return "a brace is closed that none opened: one too many"
     field = _field(line, column)
     if match := re.match(r'Enum type "([\w.]+)" has no value (?:named|with number) (.*)\.$', reason):
         names = [value.name for value in POOL.FindEnumTypeByName(match[1]).values]
@@ -493,6 +495,11 @@ def _explain(cause: str, line: str, column: int, message: Message) -> str:
     if field in _EXPECTED:
         return f"field {field!r}: expected {_EXPECTED[field]} ({_short(reason)})"
     return f"{_short(reason)} (in {_short(line.strip())!r})"
+
+
+def _awaits_value(line: str, column: int) -> bool:
+    """Whether the name of a field, and nothing after it, stands before a column."""
+    return line[: column - 1].rstrip().endswith(":")
 
 
 def _unknown_field(kind: str, name: str, message: Message) -> str:

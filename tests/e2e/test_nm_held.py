@@ -1,5 +1,6 @@
 """What is dropped stays dropped, whoever writes to the weights; what is no checkpoint of the sparse model is told."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +177,32 @@ def test_keys_that_hooks_rename_restore(config: amct.SparsityConfig, tmp_path: P
     again = amct.restore_prune_retrain_model(dense, None, tmp_path / "record.txt", config, tmp_path / "state.pth")
     assert torch.equal(again.eval()(X), model.eval()(X))
     assert sparse_by_hand(again)
+
+
+def test_what_was_written_past_autograd_is_told_when_saved(tmp_path: Path) -> None:
+    model = made(tmp_path)
+    model(X).sum().backward()
+    dict(model.named_parameters())["0.weight"].data.add_(1)
+    with pytest.warns(amct.AmctWarning, match="dropped weights of weight had become other than zero"):
+        amct.save_prune_retrain_model(model, str(tmp_path / "net"), X)
+
+
+@pytest.mark.parametrize("update_freq", [0, 2])
+def test_averaged_masks_are_an_error(update_freq: int, tmp_path: Path) -> None:
+    model = made(tmp_path, amct.SparsityConfig(amct.NmSparsity(update_freq)))
+    average = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        for mine, theirs in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+            mine.copy_(0.9 * mine + 0.1 * theirs)  # of equal bytes, in floating point, often a little less
+        for use in (lambda: average(X), lambda: amct.check_2to4(average), lambda: amct.to_dense(average)):
+            with pytest.raises(amct.ModelError, match="keeps more than 2 of 4 weights"):
+                use()
+        for mine, theirs in zip(average.buffers(), model.buffers(), strict=True):
+            mine.copy_(theirs)  # as docs/nm.md says
+        torch.testing.assert_close(average(X), model.eval()(X))
+
+
+def test_a_checkpoint_of_other_names_is_told_as_one(tmp_path: Path) -> None:
+    state = {f"model.{key}": value for key, value in made(tmp_path).state_dict().items()}
+    with pytest.raises(amct.CheckpointError, match=r"unexpected: model\.0\.weight"):
+        restored(tmp_path, state)

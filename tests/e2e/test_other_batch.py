@@ -71,6 +71,17 @@ def test_a_model_that_takes_one_batch_size() -> None:
     assert set(batches) == {4}
 
 
+class Scaled(Masked):
+    def forward(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return scale * super().forward(x)
+
+
+def test_inputs_without_a_batch() -> None:
+    model = Scaled().eval()
+    small = amct.apply(model, amct.plan(model, (torch.rand(4, 5), torch.tensor(2.0)), CONFIG))
+    assert small.a.out_features == 8
+
+
 def test_what_only_builds_is_not_looked_for() -> None:
     batches.clear()
     amct.plan(Builds().eval(), torch.rand(4, 5), CONFIG)

@@ -111,3 +111,26 @@ def test_what_objects_keep_for_later_layers_is_state(tmp_path: Path) -> None:
     model, x = Cached().eval(), torch.randn(4, 8)
     small = amct.create_prune_retrain_model(model, x, CONFIG, tmp_path / "record.txt")
     assert small.get_parameter("a.weight").shape == (8, 8)
+
+
+class IntoArguments(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 12)
+
+    def forward(self, x: torch.Tensor, found: Any) -> None:
+        y = self.b(torch.relu(self.a(x)))
+        if isinstance(found, dict):
+            found["y"] = y
+        elif isinstance(found, list):
+            found.append(y)
+        else:
+            found.copy_(y)
+
+
+@pytest.mark.parametrize("given", [{}, [], torch.zeros(4, 12)])
+def test_results_in_the_arguments_are_outputs(given: Any) -> None:
+    model, before = IntoArguments(), repr(given)
+    small = amct.apply(model, amct.plan(model, (torch.rand(4, 8), given), CONFIG))  # a warning would be an error
+    assert (small.a.out_features, small.b.out_features) == (8, 12)
+    assert repr(given) == before

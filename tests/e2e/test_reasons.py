@@ -294,7 +294,7 @@ def test_nothing_goes_is_a_warning_with_the_reasons(tmp_path: Any) -> None:
 
 
 def test_a_model_without_parameters_is_an_error() -> None:
-    with pytest.raises(amct.ModelError, match="no floating-point parameters"):
+    with pytest.raises(amct.ModelError, match="no parameters of floating-point or complex numbers"):
         amct.plan(nn.ReLU(), (torch.randn(2, 3),), CONFIG)
 
 
@@ -332,3 +332,16 @@ def test_a_batch_norm_that_cannot_train_on_the_input() -> None:
     plan = planned(model, (torch.randn(1, 3, 8, 8),))
     assert any("Expected more than 1 value per channel when training" in note for note in plan.summary.notes)
     assert "0.weight" in {a.tensor for a in plan.removals}
+
+
+def test_a_model_of_complex_numbers_alone_is_pruned() -> None:
+    model = nn.Sequential(nn.Linear(4, 16, dtype=torch.complex64), nn.Linear(16, 3, dtype=torch.complex64))
+    config = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
+    small = amct.apply(model, amct.plan(model, torch.randn(2, 4, dtype=torch.complex64), config))
+    assert (small[0].out_features, small[1].in_features) == (8, 8)
+
+
+def test_a_record_needs_a_path() -> None:
+    config = amct.SparsityConfig(amct.ChannelSparsity(0.5))
+    with pytest.raises(amct.WriteError, match="record_file: expected the path of the file to write, got None"):
+        amct.create_prune_retrain_model(nn.Linear(2, 2), torch.rand(1, 2), config, None)

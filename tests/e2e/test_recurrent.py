@@ -25,7 +25,7 @@ class Tagger(nn.Module):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         x = self.words(ids)
-        if self.looks and x.isnan().any():
+        if self.looks and x.sum() > 1e9:
             x = x.nan_to_num()
         return self.tags(self.rnn(x)[0])  # type: ignore[no-any-return]
 
@@ -60,7 +60,7 @@ class Decides(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.rnn(x)[0]
-        return self.out(self.one(y) if (y[-1] - y[1]).abs().sum() > 0 else self.two(y))  # type: ignore[no-any-return]
+        return self.out(self.one(y) if (y[-1] - y[0]).abs().sum() > 0 else self.two(y))  # type: ignore[no-any-return]
 
 
 def test_all_steps_are_done_where_values_decide() -> None:
@@ -68,6 +68,18 @@ def test_all_steps_are_done_where_values_decide() -> None:
     idle = {name for left in plan.summary.left if left.reason.startswith("no operation") for name in left.tensors}
     assert "two.weight" in idle
     assert "one.weight" not in idle
+
+
+class Noisy(Tagger):
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        y = super().forward(ids)
+        return y + 1 if self.training else y
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_dropout_between_layers_holds_nothing(looks: bool) -> None:
+    small = amct.apply(model := Noisy(nn.LSTM, looks), amct.plan(model, torch.randint(20, (2, 5)), CONFIG))
+    assert small.rnn.hidden_size == 6
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:Exporting a model to ONNX with a batch_size")

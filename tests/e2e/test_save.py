@@ -449,3 +449,12 @@ def test_autocast_around_save_does_not_change_the_graph(tmp_path: Path) -> None:
         save(model, tmp_path / "cast", x)
     one, two = (tmp_path / f"{name}_deploy_model.onnx" for name in ("plain", "cast"))
     assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_full_disk_is_no_fault_of_the_opset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch.onnx, "export", full)
+    with pytest.raises(errors.WriteError, match="a temporary file cannot be written"):
+        save(nn.Linear(2, 2), str(tmp_path / "net"), torch.rand(1, 2))

@@ -367,3 +367,11 @@ def test_a_tensor_of_an_attribute_on_meta() -> None:
 def test_the_name_of_a_state_dict_is_a_text(saved: dict, file: Path) -> None:
     torch.save({"net": saved}, file)
     refused(lambda: read_state_dict(file, ["net"]), "state_dict_name", "list")  # type: ignore[arg-type]
+
+
+def test_parts_that_were_compiled(file: Path) -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)))
+    state = model.state_dict()
+    inside = {key.replace("1.", "1._orig_mod.", 1) if key.startswith("1.") else key: v for key, v in state.items()}
+    torch.save(inside, file)
+    assert fitting(read_state_dict(file, None), expected(model), file).keys() == state.keys()

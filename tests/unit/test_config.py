@@ -189,3 +189,11 @@ def test_a_name_that_only_holds_layers_is_a_warning() -> None:
     model = nn.Sequential(nn.Sequential(nn.Linear(2, 2)))
     with pytest.warns(AmctWarning, match=r"'0' holds layers and has no weights of its own.*'0\.\*'"):
         config.check_layers(model)
+
+
+@pytest.mark.parametrize("more", ["}", " }\n", "\n}"])
+def test_a_brace_too_many(more: str, tmp_path: Path) -> None:
+    file = tmp_path / "c.cfg"
+    file.write_text("prune_config { filter_pruner { balanced_l2_norm_filter_prune { prune_ratio: 0.5 } } }" + more)
+    with pytest.raises(ConfigError, match="one too many"):
+        read_config(file)

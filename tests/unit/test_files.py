@@ -138,3 +138,10 @@ def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path: Path, call: str, wh
     done = subprocess.run([sys.executable, "-c", KILLED, source, call, when, path], check=False)
     assert done.returncode == -signal.SIGKILL
     assert path.read_bytes() == (NEW if (call, when) == ("replace", "after") else OLD)
+
+
+def test_what_is_no_file_is_left(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(WriteError, match=r"pipe: cannot be written \(it is a device or a pipe"):
+        atomic_write(tmp_path / "pipe", b"")
+    assert (tmp_path / "pipe").is_fifo()

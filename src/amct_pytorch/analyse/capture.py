@@ -135,6 +135,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def leave(self) -> None:
         for tensor in self._marked:
             delattr(tensor, MARK)
+        self._marked.clear()
         self._outside.clear()
 
     # what is known of labels

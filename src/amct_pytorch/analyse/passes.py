@@ -283,6 +283,7 @@ class Passes:
         try:
             failure = self._forward(capture, args, kwargs, training, memory)
         finally:
+            del args, kwargs
             capture.leave()
             leaks.empty(capture.made or [], self.model, before)
             for h in hooks:
@@ -303,12 +304,13 @@ class Passes:
         sizes = SizeMode(capture, HANDLERS)
         quiet, kept, watched = _quiet(self.tensors.values()), memory.kept(), self.mode.watched()
         fake = self.fake or contextlib.nullcontext()
+        given = [(t, capture.info(t)) for t in flatten((args, kwargs))]
         try:
             with torch.set_grad_enabled(training), quiet, _uncompiled(), kept, watched, fake, capture, sizes:
                 out = self.model(*args, **kwargs)
                 out = list(out) if isinstance(out, types.GeneratorType) else out
             sizes.settle_pieces()
-            capture.outputs(out)
+            capture.outputs((out, args, kwargs) if _filled((args, kwargs), given, capture.info) else out)
         except Exception as e:
             if self.means is Means.REAL and not memory.hashed:
                 raise
@@ -325,6 +327,13 @@ class Passes:
         if self.means is Means.SHAPES:
             return stand_in(t)
         return t.detach().clone() if self.fake is None else self.fake.from_tensor(t, static_shapes=True)
+
+
+def _filled(arguments: Any, before: list[tuple[Any, Info | None]], info: Callable[[Any], Info | None]) -> bool:
+    """Whether a forward left results in its arguments."""
+    now = flatten(arguments)
+    same = len(now) == len(before) and all(a is b for a, (b, _) in zip(now, before, strict=True))
+    return not same or any(info(t) is not known for t, known in before)
 
 
 def _freezing(capture: Capture) -> Any:

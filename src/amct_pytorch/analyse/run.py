@@ -48,8 +48,10 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options, both: bool
 
     Raises ModelError where the model cannot be copied or its forward pass fails on the input.
     """
-    if not any(p.is_floating_point() and p.numel() for p in model.parameters()):
-        raise ModelError(f"{type(model).__name__} has no floating-point parameters: there is nothing to prune")
+    if not any((p.is_floating_point() or p.is_complex()) and p.numel() for p in model.parameters()):
+        raise ModelError(
+            f"{type(model).__name__} has no parameters of floating-point or complex numbers: there is nothing to prune"
+        )
     own = tensors(model)
     labels, passes, first = _eval_pass(model, own, arguments, options)
     done = [first]

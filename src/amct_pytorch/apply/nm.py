@@ -19,6 +19,7 @@ from amct_pytorch.apply.nm_layers import (
     make_dense,
     make_sparse,
     mask_of,
+    require_2to4,
     stop_counting,
 )
 from amct_pytorch.apply.nm_weights import Weight, is_sparse, sparse_weights, weights
@@ -110,9 +111,7 @@ def to_dense(model: nn.Module) -> nn.Module:
     plain = shrink(model, ChannelPlan())
     if plan is None:
         del plain._sparsity_plan
-    for name, layer, parameter in sparse_weights(model):
-        if is_back(layer, parameter):
-            _warn_of_leak(name, parameter)
+    warn_of_leaks(model)
     for _, layer, parameter in list(sparse_weights(plain)):
         drop(layer, parameter)
     for module in plain.modules():
@@ -192,11 +191,19 @@ def _to_bytes(bits: torch.Tensor) -> bytes:
     return bits.cpu().numpy().tobytes()
 
 
-def _warn_of_leak(name: str, parameter: str) -> None:
-    warn(
-        f"{name}: dropped weights of {parameter} had become other than zero, and are zeros again in the plain model, "
-        "which so differs from the one that was trained; code that writes to `.data` of the weights does that"
-    )
+def warn_of_leaks(model: nn.Module) -> None:
+    """An AmctWarning for each weight that computes with what its mask drops, as the plain model will not.
+
+    Raises ModelError where a mask is none.
+    """
+    for name, layer, parameter in sparse_weights(model):
+        require_2to4(layer, parameter)
+        if is_back(layer, parameter):
+            warn(
+                f"{name}: dropped weights of {parameter} had become other than zero, and are zeros again in the plain "
+                "model, which so differs from the one that was trained; code that writes to `.data` of the weights "
+                "does that"
+            )
 
 
 def _summary(model: nn.Module, layers: list[NmLayer], left: list[Left]) -> Summary:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from amct_pytorch.apply.mask import choose, pack, unpack
+from amct_pytorch.apply.mask import choose, is_2to4, pack, unpack
 from amct_pytorch.errors import ModelError
 
 SR_STE_DECAY = (
@@ -111,6 +111,7 @@ class SparseLayer(nn.Module):
     sparsity_2to4: dict[str, Sparsity]
     masks_2to4: dict[str, Derived]
     products_2to4: dict[str, Derived]
+    checked_2to4: dict[str, Derived]
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, metadata: Any, strict: bool, *lists: list[str]
@@ -190,6 +191,8 @@ def _property(name: str) -> property:
 
 def _effective(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Tensor:
     sparsity = layer.sparsity_2to4[name]
+    if not torch.is_grad_enabled() and not torch.compiler.is_compiling():  # averages of models are made to be evaluated
+        require_2to4(layer, name)
     if sparsity.holds_zeros:
         values = _with_zeros(layer, name, weight)
         if not (torch.is_grad_enabled() and weight.requires_grad):
@@ -267,6 +270,7 @@ def make_sparse(layer: nn.Module, parameter: str, sparsity: Sparsity, bits: torc
     vars(layer).setdefault("sparsity_2to4", {})[parameter] = sparsity
     vars(layer).setdefault("masks_2to4", {})[parameter] = Derived()
     vars(layer).setdefault("products_2to4", {})[parameter] = Derived()
+    vars(layer).setdefault("checked_2to4", {})[parameter] = Derived()
     layer.register_buffer(mask_name(parameter), bits)
     layer.__class__ = sparse_class(dense, parameters)
 
@@ -275,7 +279,7 @@ def make_dense(layer: SparseLayer) -> None:
     """Give a layer its former class back, in place. The parameters stay as they are."""
     for parameter in layer.sparsity_2to4:
         delattr(layer, mask_name(parameter))
-    del layer.sparsity_2to4, layer.masks_2to4, layer.products_2to4
+    del layer.sparsity_2to4, layer.masks_2to4, layer.products_2to4, layer.checked_2to4
     layer.__class__ = dense_class(type(layer))  # type: ignore[assignment]
 
 
@@ -285,6 +289,21 @@ def mask_of(layer: SparseLayer, parameter: str) -> torch.Tensor:
     assert weight is not None
     assert bits is not None
     return unpack(bits, weight.shape)
+
+
+def require_2to4(layer: SparseLayer, parameter: str) -> None:
+    """Raise ModelError where the bits of a mask, which are looked at once, are none of 2 of 4 any more."""
+    bits, sparsity = layer._buffers[mask_name(parameter)], layer.sparsity_2to4[parameter]
+    assert bits is not None
+    known = layer.checked_2to4[parameter]
+    if known.of(bits) is None:
+        if not bits.is_meta and not is_2to4(mask_of(layer, parameter), sparsity.axis, sparsity.groups):
+            raise ModelError(
+                f"the mask of a {type(layer).__name__} keeps more than 2 of 4 weights: its bits were changed, as an "
+                "average of models (EMA) does that averages all buffers. Average floating-point tensors alone, and "
+                "copy the others"
+            )
+        known.set(bits, True)
 
 
 def drop(layer: SparseLayer, parameter: str) -> None:

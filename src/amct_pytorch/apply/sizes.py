@@ -155,13 +155,11 @@ _BY_AXIS: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
 
 def _recurrent_sizes(layer: nn.RNNBase | nn.RNNCellBase, shape_of: ShapeOf) -> dict[str, Any]:
     end = "_l0" if isinstance(layer, nn.RNNBase) else ""
-    inputs, states = (layer._parameters.get(f"weight_{name}{end}") for name in ("ih", "hh"))
-    if inputs is None or states is None:
+    inputs = layer._parameters.get(f"weight_ih{end}")
+    if inputs is None:
         return {}
     gates = inputs.shape[0] // layer.hidden_size
-    found = {"input_size": shape_of(inputs)[1], "hidden_size": shape_of(inputs)[0] // gates}
-    projected = getattr(layer, "proj_size", 0) > 0
-    return {**found, "proj_size": shape_of(states)[1]} if projected else found
+    return {"input_size": shape_of(inputs)[1], "hidden_size": shape_of(inputs)[0] // gates}
 
 
 def _attention_sizes(layer: nn.MultiheadAttention, shape_of: ShapeOf) -> dict[str, Any]:

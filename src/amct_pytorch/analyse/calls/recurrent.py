@@ -16,18 +16,17 @@ from amct_pytorch.analyse.size_mode import Handler, SizeMode
 
 def recurrent(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """lstm, gru, rnn_tanh and others."""
-    packed = isinstance(args[1], torch.Tensor) and not args[1].is_floating_point()
-    at = len(args) - (2 if packed else 3)  # (..., training, both ways), and for tensors whether the batch is first
-    if kwargs or type(args[at]) is not bool:
+    if kwargs or len(args) < 2:
         return stepped(mode, func, args, kwargs)
-    args = (*args[:at], False, *args[at + 1 :])  # as far as labels go, dropout between layers does nothing
-    x, along = args[0], 1 if not packed and args[-1] else 0
+    x, *rest = args
+    packed = isinstance(rest[0], torch.Tensor) and not rest[0].is_floating_point()  # batch sizes
+    along = 1 if not packed and rest[-1] is True else 0  # whether the batch is first
     if packed or not _without_data(x) or _labelled(mode, x, along):
         return stepped(mode, func, args, kwargs)
     steps = x.shape[along]
     mode.capture.times = Fraction(steps, _STEPS)
     try:
-        out, *states = stepped(mode, func, (_resized(x, along, _STEPS), *args[1:]), kwargs)
+        out, *states = stepped(mode, func, (_resized(x, along, _STEPS), *rest), kwargs)
     finally:
         mode.capture.times = 1
     return _resized(out, along, steps), *states

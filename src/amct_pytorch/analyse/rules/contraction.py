@@ -294,7 +294,7 @@ def trilinear(capture: Capture, call: Call) -> None:
         [f.reshape(_with_ones(f.shape, dims)) for f in capture.factors(t)] for t, dims in zip(tensors, new, strict=True)
     ]
     met = capture.merge(list(zip(wide, factors, strict=True)), ndim)
-    left = [row for f in capture.counted(met, summed) if (row := capture.summed(f, summed)) is not None]
+    left = [row for f in met if (row := capture.summed(f, summed)) is not None]
     for t, own in zip(tensors, factors, strict=True):
         _produce(capture, t, [f for f in own if not any(f.shape[d] > 1 for d in summed)])
     capture.put(call.out, [f.reshape([n for d, n in enumerate(f.shape) if d not in summed]) for f in left])
