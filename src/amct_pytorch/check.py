@@ -73,7 +73,7 @@ def _checked(
             failures |= _failures(choice, trace.log, replay, error, patient=rounds < _PATIENCE)
             if failures:
                 break
-        if not failures and not facts.both and skeleton.asked():  # the mode matters after the cut alone
+        if not failures and not facts.both and skeleton.asked:  # the mode matters after the cut alone
             facts = analyse(model, arguments, options, both=True)
             return _checked(facts, config, model, arguments, options)
         if not failures:
@@ -103,6 +103,7 @@ class _Skeleton:
         self.verifier = Verifier(unit, active, choice.keep)
         self.passes: dict[Means, Passes] = {}
         self.followed: set[Setting] = set()
+        self.asked = False  # whether code asked for the mode
 
     def _cut(self, t: torch.Tensor, removals: Mapping[int, Removal] | None) -> torch.Tensor:
         if removals is None:
@@ -113,10 +114,6 @@ class _Skeleton:
 
     def _prepare(self, model: nn.Module) -> None:
         self.followed = apply_sizes(model, self.plan, self.sizes, self.model)
-
-    def asked(self) -> bool:
-        """Whether code asked for the mode."""
-        return any(passes.mode.asked for passes in self.passes.values())
 
     def run(self, trace: Trace) -> tuple[Replay, str]:
         """The skeleton's pass, as far as it came, and the error that ended it."""
@@ -134,6 +131,7 @@ class _Skeleton:
             error = line_of(e)
         if replay.fault is not None:
             raise replay.fault
+        self.asked |= passes.mode.asked
         return replay, error
 
 

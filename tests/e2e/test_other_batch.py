@@ -63,6 +63,50 @@ def test_batches_of_another_size(in_train_mode: bool) -> None:
         assert distance(run(small, (x,)), run(kept_twin(model, small), (x,))) < 1e-6
 
 
+class Drawn(nn.Module):
+    """In train mode a mask is drawn anew where there are more or fewer samples than before, in either mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width, self.samples = 16, 0
+        self.a, self.b = nn.Linear(5, 16), nn.Linear(16, 3)
+        self.register_buffer("mask", torch.ones(1, 16))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.samples != len(x):
+            self.samples = len(x)
+            if self.training:
+                self.mask = torch.bernoulli(torch.full((len(x), self.width), 0.9))
+        y = torch.relu(self.a(x))
+        return self.b(y * self.mask if self.training else y)  # type: ignore[no-any-return]
+
+
+def test_train_mode_and_another_size_at_once() -> None:
+    model, x = Drawn(), torch.rand(4, 5)
+    model(x)
+    model.eval()(x)  # as after training
+    small = amct.apply(model, amct.plan(model, x, CONFIG)).train()
+    assert small.width == 8
+    assert small(torch.rand(7, 5)).shape == (7, 3)
+
+
+class OfOne(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.width, self.a, self.b = 16, nn.Linear(5, 16), nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.a(x))
+        return self.b(y.view(1, self.width) if len(x) == 1 else y)  # type: ignore[no-any-return]
+
+
+def test_a_branch_for_one_sample() -> None:
+    model = OfOne().eval()
+    small = amct.apply(model, amct.plan(model, torch.rand(4, 5), CONFIG))
+    x = torch.rand(1, 5)
+    assert distance(run(small, (x,)), run(kept_twin(model, small), (x,))) < 1e-6
+
+
 def test_a_model_that_takes_one_batch_size() -> None:
     model = OfFour().eval()
     batches.clear()

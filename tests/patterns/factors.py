@@ -112,6 +112,28 @@ def by_equation(s: Any, x: torch.Tensor) -> torch.Tensor:
     return s.o(torch.einsum("bhij,bjhd->bihd", a, v).flatten(2))  # type: ignore[no-any-return]
 
 
+def collected(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """What all have is added to zeros of the shape of (samples, heads, width), row by row."""
+    x = s.i(x).view(-1, s.heads, s.width)
+    x = x * (x * s.a).sum(-1, keepdim=True).sigmoid()
+    x = x.new_zeros((x.size(0), *x.shape[1:])).index_add_(0, torch.arange(len(x)), x)
+    return s.o(x.reshape(-1, s.heads * s.width))  # type: ignore[no-any-return]
+
+
+def of_tokens(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """Learned tokens that are only read; their width says how wide the residual is."""
+    x = s.i(x)
+    tokens = s.tokens.repeat(len(x), 1, 1)
+    y = (s.q(x) @ s.k(tokens).mT).softmax(-1) @ s.v(tokens)
+    return s.o(x + y.reshape(*x.shape[:2], tokens.shape[-1]))  # type: ignore[no-any-return]
+
+
+def viewed_as(s: Any, x: torch.Tensor) -> torch.Tensor:
+    y = s.i(x)
+    z = s.f(y.flatten(0, 1)).view_as(y) + s.g(y).flatten(1).reshape_as(y)
+    return s.o(torch.relu(z))  # type: ignore[no-any-return]
+
+
 def axes_of_weights(s: Any, x: torch.Tensor) -> torch.Tensor:
     """Heads and their size are axes of the weights, and each head has biases of its own."""
     q, k, v = (torch.einsum("bth,hnd->btnd", x, w) for w in (s.q, s.k, s.v))
@@ -284,6 +306,36 @@ PATTERNS: dict[str, Build] = {
         wide=lambda: 5,
     ),
     "number of heads as a number": headed(lambda s, x: s.o(joined(s, heads_of(s, s.v(x)) / s.heads)), "v o"),
+    "zeros of parts and widths": net(
+        collected,
+        "i a o",
+        lambda: torch.randn(8, 6),
+        i=lambda: nn.Linear(6, 24, bias=False),
+        a=lambda: nn.Parameter(torch.randn(1, 4, 6)),
+        o=lambda: nn.Linear(24, 3),
+        heads=lambda: 4,
+        width=lambda: 6,
+    ),
+    "tokens that say how wide the residual is": net(
+        of_tokens,
+        "i q k v o tokens",
+        tokens,
+        i=lambda: nn.Linear(8, 24),
+        q=lambda: nn.Linear(24, 8),
+        k=lambda: nn.Linear(24, 8),
+        v=lambda: nn.Linear(24, 24),
+        tokens=lambda: nn.Parameter(torch.randn(6, 24)),
+        o=lambda: nn.Linear(24, 4),
+    ),
+    "view_as and reshape_as": net(
+        viewed_as,
+        "i f g o",
+        tokens,
+        i=lambda: nn.Linear(8, 24),
+        f=lambda: nn.Linear(24, 24),
+        g=lambda: nn.Linear(24, 24),
+        o=lambda: nn.Linear(24, 4),
+    ),
     "group norm of heads, groups in the code": headed(
         lambda s, x: s.o(F.group_norm(attended(s, x).flatten(0, 1), 4).view(*x.shape[:2], -1)), "q k v o"
     ),

@@ -64,8 +64,9 @@ def group(labels: Labels, untouched: Iterable[str], buffers: Iterable[str] = ())
     idle = set(untouched)
     why = _reasons(labels, unit, count, idle)
     rows = _rows([*labels.balanced, *rows], unit, why)
-    produced = _produced(labels, set(buffers))
-    groups = _groups(labels, unit, axis_of, why, rows, count, produced)
+    given = set(buffers)
+    produced = _produced(labels, given)
+    groups = _groups(labels, unit, axis_of, why, rows, count, produced, given)
     return Grouping(unit, groups, _frozen(labels, unit, why, produced | _filters(labels, idle)))
 
 
@@ -149,6 +150,7 @@ def _groups(
     rows: list[Ids],
     count: int,
     produced: set[int],
+    buffers: set[str],
 ) -> tuple[Group, ...]:
     signatures = _signatures(_touched(labels, unit, axis_of, rows, count), why.of < 0)
     summed = np.zeros(count, np.bool_)
@@ -158,7 +160,9 @@ def _groups(
     for classes in _cohorts(list(signatures), rows, signatures, count):
         axes = sorted({c for s in classes for c in _columns(s) if c < len(labels.axes)})
         made = [i for i in axes if i in produced]
-        scored = all(any(c in produced for c in _columns(s)) for s in classes if _columns(s)[0] < len(labels.axes))
+        # Parameters that are only read go along where they have to, in their order; so does what is of none.
+        read = {c for s in classes if not produced.intersection(_columns(s)) for c in _columns(s)}
+        scored = all(c >= len(labels.axes) or labels.axes[c].tensor not in buffers for c in read)
         members = tuple(signatures[s] for s in classes)
         if not made or not scored:
             why.add(np.concatenate(members), Reason("no layer makes these channels"))

@@ -194,6 +194,7 @@ class Passes:
         sized: bool = True,
     ) -> None:
         self.options = options
+        self._made_of = model, own, held, options, means
         self.memoized = memoized
         self.means = means
         self.fake = FakeTensorMode(allow_non_fake_inputs=True) if means is Means.FAKE else None
@@ -213,6 +214,10 @@ class Passes:
             self.memoized = with_modules(memoized, (m for _, m in parts))
         self.mode = Mode([m for _, m in parts], asked=means is Means.REAL)  # values may be other ones in train mode
         self.whole = [m for _, m in _opaque_copies(model, self.model, options.opaque)]
+
+    def anew(self) -> Passes:
+        """The same, whose integers are sizes, of a copy that did not run."""
+        return Passes(*self._made_of, memoized=self.memoized, sized=self.sized)
 
     def _stand_in(self, t: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
         if self.means is Means.SHAPES:

@@ -18,7 +18,7 @@ from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.memoized import Hashed, Remembering, memoized
 from amct_pytorch.analyse.passes import Arguments, Entry, Means, Options, Passes, Trace, enter, line_of, tensors
 from amct_pytorch.analyse.sizes import Equation, couple
-from amct_pytorch.analyse.unread import twice, unread
+from amct_pytorch.analyse.unread import first_alone, twice, unread
 from amct_pytorch.errors import ModelError
 from amct_pytorch.record import Norm
 
@@ -65,7 +65,7 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options, both: bool
             f"train mode could not be analysed on this input ({line_of(e)}); what only train mode uses stays as it is"
         )
         _hold_for(first, labels)
-    done += _other_batch(model, arguments, labels, passes, done, both)
+    done += _other_batches(model, arguments, labels, passes, done, both)
     touched = set().union(*(p.touched for p in done))
     magnitudes = _magnitudes(own, done, labels)
     if any(trace.means is Means.REAL for trace in done):
@@ -88,25 +88,23 @@ def regrouped(facts: Facts, kept: Iterable[tuple[Factor, int]]) -> Facts:
     return replace(facts, known=known, grouping=group(labels, untouched, _buffers(facts.tensors)))
 
 
-def _other_batch(
-    model: nn.Module,
-    arguments: Arguments,
-    labels: Labels,
-    passes: Passes,
-    done: Sequence[Trace],
-    both: bool,
+def _other_batches(
+    model: nn.Module, arguments: Arguments, labels: Labels, passes: Passes, done: Sequence[Trace], both: bool
 ) -> list[Trace]:
-    """What passes over a batch of another size leave, where code names sizes that no pass read."""
-    more = twice(arguments) if unread(model, done[0].entries, labels, [e for p in done for e in p.equations]) else None
-    found = []
-    for training in (False, True) if both else (False,):
-        marks = labels.marks()
-        try:
-            if more is not None:
-                found.append(passes.trace(labels, done[0].entries, more, training))
-        except (Exception, Hashed):  # noqa: BLE001 - it may take batches of this size alone
-            labels.forget(marks)
-            break
+    """What passes over batches of other sizes leave, where code names sizes that no pass read; each on a copy that did
+    not run before."""
+    found: list[Trace] = []
+    for change in (twice, first_alone):
+        left = unread(model, done[0].entries, labels, [e for p in (*done, *found) for e in p.equations])
+        other = change(arguments) if left else None
+        for training in (False, True) if both else (False,):
+            marks = labels.marks()
+            try:
+                if other is not None:
+                    found.append(passes.anew().trace(labels, done[0].entries, other, training, fresh=True))
+            except (Exception, Hashed):  # noqa: BLE001 - it may take batches of this size alone
+                labels.forget(marks)
+                break
     return found
 
 

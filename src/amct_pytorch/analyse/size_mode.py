@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse.capture import Capture
 from amct_pytorch.analyse.known import Piece, digest
-from amct_pytorch.analyse.sizes import Dim, Size, attributes, origin
+from amct_pytorch.analyse.sizes import Dim, Expression, Size, attributes, origin
 from amct_pytorch.analyse.values import flatten
 
 LITERAL = "a size in user code without an origin"
@@ -75,20 +75,25 @@ class SizeMode(TorchFunctionMode):
     def spread(self, out: torch.Tensor, dim: int, size: Any, new: bool = False) -> None:
         """A dim of equal elements, made out of a size: it has the labels that the size counts.
 
-        Where an attribute, or what is computed of sizes, gives the size of a `new` tensor, it gets labels of its own,
-        which are tied to what they meet.
+        Where an attribute, what is computed of sizes, or one dim of a joint factor gives the size of a `new` tensor,
+        it gets labels of its own, which are tied to what they meet.
         """
-        expression = origin(size) if isinstance(size, int) else -1
-        if isinstance(expression, Dim) and self.capture.varying(out, dim) is None and out.shape[dim] > 1:
-            factor = expression.factor
-            if factor.size == factor.shape[expression.dim]:
-                labels = self.capture.labels.constant_like(factor.ravel())
-                self._add(out, lb.place(labels, dim, out.ndim))
+        bare = out.shape[dim] > 1 and self.capture.varying(out, dim) is None
+        factor = self._counted(origin(size)) if isinstance(size, int) else None
+        if factor is not None:
+            if bare:
+                self._add(out, lb.place(self.capture.labels.constant_like(factor), dim, out.ndim))
         elif isinstance(size, Size) and out.shape[dim] > 1:
-            if new and self.capture.varying(out, dim) is None:
+            if new and bare:
                 labels = self.capture.labels.constant_like(self.capture.labels.fresh(out.shape[dim]))
                 self._add(out, lb.place(labels, dim, out.ndim))
             self.sized(out, dim, size)
+
+    def _counted(self, expression: Expression) -> lb.Factor | None:
+        """The labels that a size counts, each by itself."""
+        if isinstance(expression, Dim) and expression.factor.size == expression.factor.shape[expression.dim]:
+            return expression.factor.ravel()
+        return None
 
     def valued(self, out: torch.Tensor, data: Any) -> None:
         """`data` became the values of a tensor: sizes among it stay, and the trace check has to see all of it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -66,8 +66,21 @@ def _named(value: Any) -> Iterator[str]:
 
 def twice(arguments: Arguments) -> Arguments | None:
     """The same inputs, each sample twice; None where they have no dim in common that could be the batch's."""
+    return _changed(arguments, lambda t: torch.cat([t, t])) if _samples(arguments) else None
+
+
+def first_alone(arguments: Arguments) -> Arguments | None:
+    """The first sample of the inputs, None where there is one, or nothing that could be the batch's dim."""
+    return _changed(arguments, lambda t: t[:1]) if _samples(arguments) > 1 else None
+
+
+def _samples(arguments: Arguments) -> int:
+    """The size of the first dim of all inputs, 0 where they differ."""
     tensors = [leaf for _, leaf in named_leaves(list(arguments), "") if isinstance(leaf, torch.Tensor)]
-    if not tensors or any(t.ndim == 0 or len(t) != len(tensors[0]) for t in tensors):
-        return None
-    args, kwargs = map_tensors(list(arguments), lambda t: torch.cat([t, t]))
+    sizes = {len(t) if t.ndim else 0 for t in tensors}
+    return sizes.pop() if len(sizes) == 1 else 0
+
+
+def _changed(arguments: Arguments, change: Callable[[torch.Tensor], torch.Tensor]) -> Arguments:
+    args, kwargs = map_tensors(list(arguments), change)
     return tuple(args), kwargs

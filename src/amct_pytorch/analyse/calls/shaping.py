@@ -56,6 +56,12 @@ def view(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     return out
 
 
+def view_as(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """view_as(x, other), reshape_as(x, other)"""
+    x, other = args[0], args[1] if len(args) > 1 else kwargs["other"]
+    return view(mode, _T.reshape, (x, shape(mode, _T.size, (other,), {})), {})
+
+
 def strided(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """as_strided(x, size, stride)"""
     out = func(*args, **kwargs)
@@ -143,6 +149,7 @@ HANDLERS: dict[Any, Handler] = {
     **dict.fromkeys((_T.as_strided, torch.as_strided), strided),
     **dict.fromkeys((_T.expand, _T.broadcast_to, torch.broadcast_to), expand),
     _T.expand_as: expand_as,
+    **dict.fromkeys((_T.view_as, _T.reshape_as), view_as),
     **dict.fromkeys((_T.repeat, _T.tile, torch.tile), repeat),
     **dict.fromkeys((torch.ones, torch.zeros, torch.empty, torch.rand, torch.randn), factory(0)),
     **dict.fromkeys((_T.new_ones, _T.new_zeros, _T.new_empty), factory(1)),
