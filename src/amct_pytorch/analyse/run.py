@@ -95,13 +95,14 @@ def _other_batches(
     not run before."""
     found: list[Trace] = []
     for change in (twice, first_alone):
-        left = unread(model, done[0].entries, labels, [e for p in (*done, *found) for e in p.equations])
-        other = change(arguments) if left else None
+        if not unread(model, done[0].entries, labels, [e for p in (*done, *found) for e in p.equations]):
+            break
+        if (other := change(arguments)) is None:
+            continue
         for training in (False, True) if both else (False,):
             marks = labels.marks()
             try:
-                if other is not None:
-                    found.append(passes.anew().trace(labels, done[0].entries, other, training, fresh=True))
+                found.append(passes.anew().trace(labels, done[0].entries, other, training, fresh=True))
             except (Exception, Hashed):  # noqa: BLE001 - it may take batches of this size alone
                 labels.forget(marks)
                 break
