@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -40,7 +41,7 @@ class Expected:
 
 
 def load_checkpoint(model: nn.Module, path: Path, state_dict_name: str | None = None) -> None:
-    """Fill a model with a checkpoint: a `.pth` of tensors, or safetensors.
+    """Fill a model with a checkpoint: a `.pth` of tensors, safetensors, or the index of one in several files.
 
     `state_dict_name` is the key of the state dict in the file, None if the file is one. Prefixes that DataParallel,
     DistributedDataParallel and torch.compile put before all keys are taken off. Keys and shapes have to be those of the
@@ -212,6 +213,8 @@ def _read(name: str) -> Any:
         raise CheckpointError(f"{name}: the file is empty")
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
         return _read_safetensors(name)
+    if head[:1] == b"{":
+        return _read_shards(name)
     if head[:4] != b"PK\x03\x04" and head[:1] != b"\x80":
         raise CheckpointError(f"{name}: {_other_kind(head)}")
     try:
@@ -228,6 +231,34 @@ def _read_safetensors(name: str) -> StateDict:
         return dict(load_file(name))
     except Exception as cause:
         raise CheckpointError(f"{name}: this safetensors file is damaged: {cause}") from cause
+
+
+def _read_shards(name: str) -> StateDict:
+    """The state dict that lies in the files of an index, `{"weight_map": {key: file}}`, beside it."""
+    try:
+        with open(name, encoding="utf-8") as file:
+            files = dict(json.load(file)["weight_map"])
+    except (ValueError, TypeError, KeyError) as cause:
+        raise CheckpointError(
+            f"{name}: this is JSON, but no index of a checkpoint in several files, which has a 'weight_map' of names "
+            "to files"
+        ) from cause
+    state: StateDict = {}
+    for shard in dict.fromkeys(files.values()):
+        if (
+            not isinstance(shard, str)
+            or not shard
+            or os.path.basename(shard) != shard
+            or shard == os.path.basename(name)
+        ):
+            raise CheckpointError(f"{name}: weight_map names {shard!r}; expected the name of a file beside the index")
+        content = _read(os.path.join(os.path.dirname(name), shard))
+        keys = [key for key, own in files.items() if own == shard]
+        missing = [key for key in keys if not isinstance(content, dict) or not _is_tensor(content.get(key))]
+        if missing:
+            raise CheckpointError(f"{name}: {shard} lacks what the index says is in it: {_few(missing)}")
+        state.update((key, content[key]) for key in keys)
+    return state
 
 
 def _head(name: str) -> tuple[bytes, int]:
@@ -248,7 +279,10 @@ def _other_kind(head: bytes) -> str:
         return "this seems to be a record; are record_file and pth_file swapped?"
     if "prune" in text:
         return "this seems to be a config; are config_defination and pth_file swapped?"
-    return "this is no checkpoint; expected a file that torch.save made of tensors, or safetensors"
+    return (
+        "this is no checkpoint; expected a file that torch.save made of tensors, safetensors, or an index of such "
+        "files (.index.json)"
+    )
 
 
 def _refusal(cause: Exception) -> str:

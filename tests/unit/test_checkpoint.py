@@ -1,6 +1,7 @@
 """Checkpoints: what is read, under which names; what is refused, and with which words."""
 
 import io
+import json
 import os
 import pickle
 import random
@@ -375,3 +376,40 @@ def test_parts_that_were_compiled(file: Path) -> None:
     inside = {key.replace("1.", "1._orig_mod.", 1) if key.startswith("1.") else key: v for key, v in state.items()}
     torch.save(inside, file)
     assert fitting(read_state_dict(file, None), expected(model), file).keys() == state.keys()
+
+
+def shards(folder: Path, model: nn.Module, **changed: object) -> Path:
+    """A checkpoint in two files and their index."""
+    state, names = model.state_dict(), ("one.safetensors", "two.safetensors")
+    parts = {name: dict(list(state.items())[i::2]) for i, name in enumerate(names)}
+    for name, part in parts.items():
+        save_file(part, folder / name)
+    where = {key: name for name, part in parts.items() for key in part}
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": {**where, **changed}}))
+    return index
+
+
+def test_a_checkpoint_in_several_files(tmp_path: Path) -> None:
+    model, other = (nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)) for _ in range(2))
+    load_checkpoint(other, shards(tmp_path, model))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("shard", ["../one.safetensors", "/etc/passwd", "", 3, "model.safetensors.index.json"])
+def test_files_of_an_index_lie_beside_it(shard: object, tmp_path: Path) -> None:
+    index = shards(tmp_path, nn.Linear(3, 4), bias=shard)
+    with pytest.raises(CheckpointError, match="expected the name of a file beside the index"):
+        read_state_dict(index)
+
+
+def test_an_index_that_does_not_fit_its_files(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"one\.safetensors lacks what the index says is in it: 'more'"):
+        read_state_dict(shards(tmp_path, nn.Linear(3, 4), more="one.safetensors"))
+    with pytest.raises(CheckpointError, match=r"three\.safetensors: pth_file names no file"):
+        read_state_dict(shards(tmp_path, nn.Linear(3, 4), more="three.safetensors"))
+    index = tmp_path / "x.json"
+    for text in ("{}", '{"weight_map": 3}', "{"):
+        index.write_text(text)
+        with pytest.raises(CheckpointError, match="no index of a checkpoint in several files"):
+            read_state_dict(index)
