@@ -128,6 +128,17 @@ class IntoArguments(nn.Module):
             found.copy_(y)
 
 
+class IntoItself(IntoArguments):
+    def forward(self, x: torch.Tensor) -> None:  # type: ignore[override]
+        self.found = self.b(torch.relu(self.a(x)))
+
+
+def test_results_in_attributes_are_outputs_where_nothing_is_returned() -> None:
+    model = IntoItself()
+    small = amct.apply(model, amct.plan(model, torch.rand(4, 8), CONFIG))
+    assert (small.a.out_features, small.b.out_features) == (8, 12)
+
+
 @pytest.mark.parametrize("given", [{}, [], torch.zeros(4, 12)])
 def test_results_in_the_arguments_are_outputs(given: Any) -> None:
     model, before = IntoArguments(), repr(given)
