@@ -28,7 +28,7 @@ from amct_pytorch.analyse.leaks import Made
 from amct_pytorch.analyse.mode import Shared
 from amct_pytorch.analyse.operations import OPERATIONS, STRIDED, Operation, operation
 from amct_pytorch.analyse.residual import Held, follow, united
-from amct_pytorch.analyse.sizes import EQUAL, Dim, Equation, Expression, Size
+from amct_pytorch.analyse.sizes import Dim, Equation, Expression, Size
 from amct_pytorch.analyse.values import flatten, tensors_of
 from amct_pytorch.record import Norm
 
@@ -217,16 +217,17 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def varying(self, tensor: torch.Tensor, dim: int) -> Factor | None:
         return next((f for f in self.factors(tensor) if f.shape[dim] > 1), None)
 
-    def equate(self, left: Expression, right: Expression, text: str = EQUAL) -> None:
+    def equate(self, left: Expression, right: Expression, text: str = "") -> None:
+        """Two sizes have to stay equal; `text`: what is wrong where they do not, if it is not simply that."""
         if isinstance(left, int) and isinstance(right, int):
             return
         for a, b in ((left, right), (right, left)):
             if isinstance(a, Dim) and isinstance(b, int):
-                self.fix(a.factor, [a.dim], "a size without an origin" if text == EQUAL else text)
+                self.fix(a.factor, [a.dim], text or "a size without an origin")
                 return
-        self.equations.append(Equation(left, right, self.reason(text)))
+        self.equations.append(Equation(left, right, self.reason(text or "sizes in user code differ after the cut")))
 
-    def compared(self, left: Expression, right: Expression, text: str = EQUAL) -> None:
+    def compared(self, left: Expression, right: Expression, text: str = "") -> None:
         """Two sizes were found equal in user code (an assert, a branch): they have to stay so."""
         if not self.inside:
             self.equate(left, right, text)

@@ -28,7 +28,7 @@ from amct_pytorch.analyse.mode import Mode
 from amct_pytorch.analyse.rules import TABLE
 from amct_pytorch.analyse.shapes import stand_in
 from amct_pytorch.analyse.size_mode import SizeMode
-from amct_pytorch.analyse.sizes import EQUAL, Equation, Expression, mark
+from amct_pytorch.analyse.sizes import Equation, Expression, mark
 from amct_pytorch.analyse.values import flatten
 from amct_pytorch.inputs import map_tensors
 from amct_pytorch.record import Axis, Norm
@@ -169,7 +169,7 @@ class _Listener:
     def __init__(self) -> None:
         self.capture: Capture | None = None
 
-    def compared(self, left: Expression, right: Expression, text: str = EQUAL) -> None:
+    def compared(self, left: Expression, right: Expression, text: str = "") -> None:
         if self.capture is not None:
             self.capture.compared(left, right, text)
 

@@ -67,13 +67,13 @@ class Equation:
 
 
 NUMBER = "its size is used as a number"
-EQUAL = "sizes in user code differ after the cut"
 
 
 class Told(Protocol):
-    """Hears that two expressions are equal, and what for: `text` says what is wrong where they are not any more."""
+    """Hears that two expressions are equal, and what for: `text` says what is wrong where they are not any more, if it
+    is not simply that."""
 
-    def __call__(self, left: Expression, right: Expression, text: str = EQUAL) -> None: ...
+    def __call__(self, left: Expression, right: Expression, text: str = "") -> None: ...
 
 
 class Size(int):
