@@ -93,6 +93,17 @@ def read(s: Any, x: torch.Tensor) -> torch.Tensor:
     return s.b(s.m(h)[0])  # type: ignore[no-any-return]
 
 
+def from_learned_states(s: Any, x: torch.Tensor) -> torch.Tensor:
+    states = [t.expand(-1, len(x), -1).contiguous() for t in (s.h, s.c)]
+    return s.b(s.m(x, tuple(states))[0])  # type: ignore[no-any-return]
+
+
+def both_ways_added(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """The sum of both directions, and a residual around a second layer."""
+    y = torch.relu(s.m(x)[0].unflatten(-1, (2, -1)).sum(-2))
+    return s.b(y + s.n(s.d(y)[0]))  # type: ignore[no-any-return]
+
+
 def channels_as_steps(s: Any, x: torch.Tensor) -> torch.Tensor:
     """Each channel is a step: they stay."""
     return s.b(s.m(torch.relu(s.a(x)).flatten(2))[0]).mean(1)  # type: ignore[no-any-return]
@@ -135,6 +146,24 @@ PATTERNS: dict[str, Build] = {
     ),
     "packed sequences": packed_gru(True),
     "packed sequences, not sorted": packed_gru(False),
+    "learned first states": net(
+        from_learned_states,
+        "m.weight_ih_l0 m.weight_hh_l1 h c b",
+        tokens,
+        h=lambda: nn.Parameter(torch.randn(2, 1, HIDDEN)),
+        c=lambda: nn.Parameter(torch.randn(2, 1, HIDDEN)),
+        m=lambda: nn.LSTM(8, HIDDEN, 2, batch_first=True),
+        b=lambda: nn.Linear(HIDDEN, 5),
+    ),
+    "both ways added": net(
+        both_ways_added,
+        "m.weight_ih_l0 m.weight_hh_l0_reverse d.weight_hh_l0 n b",
+        tokens,
+        m=lambda: nn.GRU(8, HIDDEN, bidirectional=True, batch_first=True),
+        d=lambda: nn.LSTM(HIDDEN, 16, batch_first=True),
+        n=lambda: nn.Linear(16, HIDDEN),
+        b=lambda: nn.Linear(HIDDEN, 5),
+    ),
     "channels as steps": net(
         channels_as_steps,
         "m.weight_ih_l0 m.weight_hh_l0 b",
