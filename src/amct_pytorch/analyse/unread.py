@@ -26,11 +26,13 @@ def unread(
     that are as long as a dim that may shrink of a tensor of that module."""
     read = {a.setting for e in equations for side in (e.left, e.right) for a in attributes(side)}
     found = {}
+    named: dict[type[nn.Module], set[str]] = {}
     for path, module in named_modules(model):
-        sizes = {n: v for n, v in vars(module).items() if type(v) is int and v > 1 and Setting(path, n) not in read}
-        if sizes and looked_at(type(module).__module__):
-            names = _names(type(module))
-            found.update({Setting(path, n): v for n, v in sizes.items() if n in names})
+        kind = type(module)
+        if kind not in named:
+            named[kind] = _names(kind) if looked_at(kind.__module__) else set()
+        sizes = ((n, v) for n, v in vars(module).items() if type(v) is int and v > 1 and n in named[kind])
+        found.update({setting: v for n, v in sizes if (setting := Setting(path, n)) not in read})
     if not found:
         return []
     stays = stay(labels, len(labels.frozen))
