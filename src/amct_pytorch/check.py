@@ -39,21 +39,21 @@ def check(
     facts: Facts, config: SparsityConfig, model: nn.Module, arguments: Arguments, options: Options
 ) -> ChannelPlan:
     """The plan without the groups that fail, and with what configuration objects become, where that passes too."""
-    plan, choice = _checked(facts, config, model, arguments, options)
+    plan, choice = _checked(Selector(facts, config, model), arguments, options)
     while other := otherwise(choice):
-        if _left(other.plan(), facts) >= _left(plan, facts):
+        least = plan.summary.parameters[1]
+        if _left(other.plan(), facts) >= least:
             break
-        again, choice = _checked(other.selector.facts, config, model, arguments, options)
-        if _left(again, facts) >= _left(plan, facts):
+        again, choice = _checked(other.selector, arguments, options)
+        if again.summary.parameters[1] >= least:
             break
         plan = again
     return plan
 
 
-def _checked(
-    facts: Facts, config: SparsityConfig, model: nn.Module, arguments: Arguments, options: Options
-) -> tuple[ChannelPlan, Choice]:
-    selector = Selector(facts, config, model)
+def _checked(selector: Selector, arguments: Arguments, options: Options) -> tuple[ChannelPlan, Choice]:
+    """What a selector chooses, without the groups that fail."""
+    facts, model = selector.facts, selector.model
     configurations = Configurations(model, facts.equations)
     before = macs(facts.traces[0].log)
     refused = ""
@@ -75,7 +75,7 @@ def _checked(
                 break
         if not failures and not facts.both and skeleton.asked:  # the mode matters after the cut alone
             facts = analyse(model, arguments, options, both=True)
-            return _checked(facts, config, model, arguments, options)
+            return _checked(Selector(facts, selector.config, model), arguments, options)
         if not failures:
             settings = {k: v for k, v in described.settings.items() if k not in skeleton.followed}
             return _counted(replace(described, settings=settings), facts, (before, after)), choice

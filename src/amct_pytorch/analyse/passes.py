@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import random
 import types
@@ -61,8 +62,7 @@ class Entry:
 class Trace:
     """What one pass left: its log, what is known of the tensors that it `entered` with, what it asks of sizes, which
     tensors it used, what it decided, what it `found` of operations, for a pass that takes it over, and what functions
-    that remember were asked; on which `arguments`. `fresh`: in train mode, on a copy that did not run in eval mode
-    before.
+    that remember were asked; on which `arguments`. `fresh`: on a copy that did not run before.
     """
 
     arguments: Arguments
@@ -194,7 +194,8 @@ class Passes:
         sized: bool = True,
     ) -> None:
         self.options = options
-        self._made_of = model, own, held, options, means
+        # The same, of a copy that did not run, whose integers are sizes.
+        self.anew = functools.partial(Passes, model, own, held, options, means, memoized=memoized, sized=sized)
         self.memoized = memoized
         self.means = means
         self.fake = FakeTensorMode(allow_non_fake_inputs=True) if means is Means.FAKE else None
@@ -214,10 +215,6 @@ class Passes:
             self.memoized = with_modules(memoized, (m for _, m in parts))
         self.mode = Mode([m for _, m in parts], asked=means is Means.REAL)  # values may be other ones in train mode
         self.whole = [m for _, m in _opaque_copies(model, self.model, options.opaque)]
-
-    def anew(self) -> Passes:
-        """The same, whose integers are sizes, of a copy that did not run."""
-        return Passes(*self._made_of, memoized=self.memoized, sized=self.sized)
 
     def _stand_in(self, t: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
         if self.means is Means.SHAPES:

@@ -66,26 +66,35 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options, both: bool
         )
         _hold_for(first, labels)
     done += _other_batches(model, arguments, labels, passes, done, both)
-    touched = set().union(*(p.touched for p in done))
     magnitudes = _magnitudes(own, done, labels)
     if any(trace.means is Means.REAL for trace in done):
-        _hold_beside_idle(first.entries, touched, labels)
+        _hold_beside_idle(first.entries, _touched(done), labels)
     equations = tuple(e for p in done for e in p.equations)
     couple(list(equations), labels)
     known = labels.marks()
-    grouping = group(labels, [name for name in first.entries if name not in touched], _buffers(own))
+    grouping = _grouping(labels, own, done)
     return Facts(own, labels, known, grouping, first.entries, equations, tuple(done), tuple(notes), magnitudes, both)
 
 
 def regrouped(facts: Facts, kept: Iterable[tuple[Factor, int]]) -> Facts:
     """The same with other groups, where joint factors keep their size along the given dims."""
-    labels, touched = facts.labels, set().union(*(p.touched for p in facts.traces))
+    labels = facts.labels
     labels.forget(facts.known)
     for factor, dim in kept:
         labels.tie(factor, lb.narrow(factor, [dim]))
     known = labels.marks()
-    untouched = [name for name in facts.entries if name not in touched]
-    return replace(facts, known=known, grouping=group(labels, untouched, _buffers(facts.tensors)))
+    return replace(facts, known=known, grouping=_grouping(labels, facts.tensors, facts.traces))
+
+
+def _grouping(labels: Labels, own: Mapping[str, torch.Tensor], done: Sequence[Trace]) -> Grouping:
+    touched = _touched(done)
+    buffers = [name for name, t in own.items() if not isinstance(t, nn.Parameter)]
+    return group(labels, [name for name in done[0].entries if name not in touched], buffers)
+
+
+def _touched(done: Sequence[Trace]) -> set[str]:
+    """The tensors that any pass used."""
+    return set().union(*(p.touched for p in done))
 
 
 def _other_batches(
@@ -251,7 +260,3 @@ def _train_pass(
             if means is Means.REAL:
                 raise
     raise AssertionError("the real tensors are the last to try")
-
-
-def _buffers(own: Mapping[str, torch.Tensor]) -> list[str]:
-    return [name for name, t in own.items() if not isinstance(t, nn.Parameter)]
