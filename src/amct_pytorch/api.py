@@ -28,7 +28,7 @@ from amct_pytorch.record import ChannelPlan, NmPlan, Plan, Record
 from amct_pytorch.structure import collection_paused
 from amct_pytorch.taught import options, refuse_taught
 from amct_pytorch.textio import read_config, read_record, write_record
-from amct_pytorch.wrappers import refuse_no_model, refuse_wrapped, unwrap
+from amct_pytorch.wrappers import refuse_no_model, refuse_spread, refuse_wrapped, unwrap
 
 _log = logging.getLogger("amct_pytorch")
 
@@ -73,6 +73,7 @@ def apply(model: nn.Module, plan: Plan) -> nn.Module:
     cannot be copied.
     """
     refuse_no_model(model, "apply")
+    refuse_spread(model, "apply")
     if not isinstance(plan, (ChannelPlan, NmPlan)):
         raise ModelError(f"apply: expected a plan, as amct.plan gives it, got {plan!r}")
     return sparsify(model, plan) if isinstance(plan, NmPlan) else shrink(model, plan)

@@ -21,7 +21,7 @@ from amct_pytorch.apply.nm_weights import is_sparse
 from amct_pytorch.errors import ModelError, WriteError
 from amct_pytorch.files import write_together
 from amct_pytorch.inputs import as_arguments, map_tensors, named_leaves
-from amct_pytorch.wrappers import refuse_no_model, refuse_scripted, unwrap
+from amct_pytorch.wrappers import refuse_no_model, refuse_scripted, refuse_spread, unwrap
 
 SUFFIXES = ("_deploy_model.onnx", "_fake_quant_model.onnx")
 _LARGEST = 2**31 - 1  # bytes: protobuf's limit for one message
@@ -119,6 +119,7 @@ def _plain_copy(model: nn.Module) -> nn.Module:
     refuse_no_model(model, "save_prune_retrain_model")
     refuse_scripted(model, "save_prune_retrain_model")
     model = unwrap(model)
+    refuse_spread(model, "save_prune_retrain_model")
     warn_of_leaks(model)
     # What a forward pass left behind with a gradient history (old-style weight_norm does it) refuses to be copied.
     memo = {

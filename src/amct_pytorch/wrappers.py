@@ -1,4 +1,4 @@
-"""What people put around a model: DataParallel, DistributedDataParallel, torch.compile."""
+"""What people put around a model: DataParallel, DistributedDataParallel, torch.compile, parts in many processes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
 from amct_pytorch.errors import ModelError
+from amct_pytorch.spread import is_spread
 from amct_pytorch.structure import named_modules
 
 
@@ -30,9 +31,10 @@ def refuse_no_model(model: object, call: str) -> None:
 def refuse_wrapped(model: nn.Module, call: str) -> None:
     """Raises ModelError if `model` is wrapped: `call` makes a new model, and a wrapper belongs around that one.
 
-    So it does for what is no model, or has parameters without a shape.
+    So it does for what is no model, or has parameters without a shape, or in parts.
     """
     refuse_no_model(model, call)
+    refuse_spread(model, call)
     modules = named_modules(model)
     _refuse_scripted(modules, call)
     for path, module in modules:
@@ -49,6 +51,20 @@ def refuse_wrapped(model: nn.Module, call: str) -> None:
         f"{call} makes a new model and cannot take one inside {type(model).__qualname__}: "
         f"pass {inner}, and wrap the model that {call} returns"
     )
+
+
+def refuse_spread(model: nn.Module, call: str) -> None:
+    """Raises ModelError if parameters of `model` are spread over processes, so that this one has parts alone."""
+    for path, module in named_modules(model):
+        for name, parameter in module._parameters.items():
+            if parameter is not None and type(parameter) is not nn.Parameter and is_spread(parameter):
+                raise ModelError(
+                    f"{call}: {f'{path}.{name}'.lstrip('.')!r} is spread over processes (a DTensor), and {call} needs "
+                    "all of it: make a model sparse before fully_shard or parallelize_module; of a model that was "
+                    "trained so, get the whole state dict (get_model_state_dict with full_state_dict=True, of "
+                    "torch.distributed.checkpoint.state_dict), and pass the model that restore_prune_retrain_model "
+                    "makes of it"
+                )
 
 
 def refuse_scripted(model: nn.Module, call: str) -> None:

@@ -28,7 +28,7 @@ from amct_pytorch.config import NmSparsity, SparsityConfig
 from amct_pytorch.errors import ModelError, warn
 from amct_pytorch.record import ChannelPlan, NmLayer, NmPlan
 from amct_pytorch.report import GroupSummary, Left, Summary
-from amct_pytorch.wrappers import refuse_no_model, unwrap
+from amct_pytorch.wrappers import refuse_no_model, refuse_spread, unwrap
 
 
 def plan_nm(model: nn.Module, config: SparsityConfig) -> NmPlan:
@@ -107,6 +107,7 @@ def to_dense(model: nn.Module) -> nn.Module:
     """
     refuse_no_model(model, "to_dense")
     model = unwrap(model)
+    refuse_spread(model, "to_dense")
     plan = carried_plan(model)
     plain = shrink(model, ChannelPlan())
     if plan is None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from amct_pytorch.apply.nm_weights import weights
 from amct_pytorch.errors import ModelError
+from amct_pytorch.wrappers import refuse_spread
 
 Array = Any  # numpy's, of any type that ONNX has
 
@@ -35,13 +36,14 @@ def check_2to4(model: nn.Module | str | os.PathLike[str]) -> list[NotSparse]:
     Conv, ConvTranspose, Gemm and MatMul read. A short last group counts as if zeros followed it, so that an axis of one
     or two channels always passes.
 
-    Raises ModelError where the file cannot be read as ONNX.
+    Raises ModelError where the file cannot be read as ONNX, or parameters of the model are spread over processes.
     """
     found = _of_model(model) if isinstance(model, nn.Module) else _of_onnx(os.fspath(model))
     return [weight for weight in found if weight.bad]
 
 
 def _of_model(model: nn.Module) -> Iterator[NotSparse]:
+    refuse_spread(model, "check_2to4")
     for weight in weights(model):
         if weight.for_2to4:
             with torch.no_grad():

@@ -16,6 +16,7 @@ from torch import nn
 
 from amct_pytorch.apply.mask import choose, is_2to4, pack, unpack
 from amct_pytorch.errors import ModelError
+from amct_pytorch.spread import here, is_spread, is_wanted_itself, spread_like, whole
 
 SR_STE_DECAY = (
     2e-4  # lambda_w of Zhou et al. 2021, "Learning N:M fine-grained structured sparse neural networks from scratch"
@@ -40,7 +41,7 @@ class Sparsity(NamedTuple):
 
 
 class _KeptGradient(torch.autograd.Function):
-    """A given value of the weight; its gradient reaches what is kept."""
+    """A given value of the weight; its gradient reaches what is kept. The mask may come as packed bits."""
 
     generate_vmap_rule = True
 
@@ -55,6 +56,8 @@ class _KeptGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (mask,) = ctx.saved_tensors
+        if mask.dtype is torch.uint8:
+            mask = unpack(mask, gradient.shape, gradient.dtype)
         return gradient * mask, None, None
 
 
@@ -112,6 +115,14 @@ class SparseLayer(nn.Module):
     masks_2to4: dict[str, Derived]
     products_2to4: dict[str, Derived]
     checked_2to4: dict[str, Derived]
+    gathered_2to4: set[str]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, nn.Parameter) and name in vars(self).get("sparsity_2to4", ()):
+            self._parameters[name] = value  # Module's own way looks at the attribute first, which computes it
+            _put(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, metadata: Any, strict: bool, *lists: list[str]
@@ -181,6 +192,8 @@ def _property(name: str) -> property:
         weight = layer._parameters.get(name, _TAKEN)
         if weight is _TAKEN:
             raise ModelError(_NOT_THERE.format(name=name, layer=type(layer).__name__))
+        if not torch.compiler.is_compiling() and is_wanted_itself(1):
+            return weight
         return None if weight is None else _effective(layer, name, weight)
 
     def refused(layer: SparseLayer, value: Any) -> None:
@@ -193,14 +206,18 @@ def _effective(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Ten
     sparsity = layer.sparsity_2to4[name]
     if not torch.is_grad_enabled() and not torch.compiler.is_compiling():  # averages of models are made to be evaluated
         require_2to4(layer, name)
-    if sparsity.holds_zeros:
+    spread = type(weight) is not nn.Parameter and is_spread(weight)
+    if sparsity.holds_zeros and not spread:
         values = _with_zeros(layer, name, weight)
         if not (torch.is_grad_enabled() and weight.requires_grad):
             return values
-        return _KeptGradient.apply(weight, _mask(layer, name, weight), values.detach())  # type: ignore[no-untyped-call, no-any-return]
+        gathered = name in layer.gathered_2to4  # its memory does not last until the backward pass: nor do masks
+        mask = layer._buffers[mask_name(name)] if gathered else _mask(layer, name, weight)
+        return _KeptGradient.apply(weight, mask, values.detach())  # type: ignore[no-untyped-call, no-any-return]
     mask = _mask(layer, name, weight)
     if sparsity.gradients == "kept":
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not isinstance(weight, nn.Parameter):
+        lasting = isinstance(weight, nn.Parameter) and not spread
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not lasting:
             return weight * mask
         product = _product(layer.products_2to4[name], weight, mask)
         return _KeptGradient.apply(weight, mask, product)  # type: ignore[no-untyped-call, no-any-return]
@@ -248,11 +265,24 @@ def _mask(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Tensor:
     if torch.compiler.is_compiling():  # a mask that is fixed is unpacked by the compiled code, in its last use
         mask = derived.value if layer.sparsity_2to4[name].update_freq else None
         return unpack(bits, weight.shape, weight.dtype) if mask is None else mask
+    if type(weight) is not nn.Parameter and is_spread(weight):
+        return spread_like(unpack(here(bits), weight.shape, weight.dtype), weight)
     mask = derived.of(bits)
     if mask is None or mask.dtype != weight.dtype:
         with torch.inference_mode(False):  # the first to ask may be a validation in inference mode
             mask = derived.set(bits, unpack(bits, weight.shape, weight.dtype))
     return mask  # type: ignore[no-any-return]
+
+
+def _put(layer: SparseLayer, name: str, weight: nn.Parameter) -> None:
+    """What follows where a parameter is put in its place: `fully_shard` puts all of it there before a forward and a
+    backward pass, and the part that this process has after each."""
+    if is_spread(weight):
+        layer.gathered_2to4.add(name)
+        layer.masks_2to4[name], layer.products_2to4[name] = Derived(), Derived()
+    elif name in layer.gathered_2to4 and layer.sparsity_2to4[name].holds_zeros:
+        weight.data.mul_(_mask(layer, name, weight))
+        layer.products_2to4[name].set(weight, True)
 
 
 def mask_name(parameter: str) -> str:
@@ -271,6 +301,7 @@ def make_sparse(layer: nn.Module, parameter: str, sparsity: Sparsity, bits: torc
     vars(layer).setdefault("masks_2to4", {})[parameter] = Derived()
     vars(layer).setdefault("products_2to4", {})[parameter] = Derived()
     vars(layer).setdefault("checked_2to4", {})[parameter] = Derived()
+    vars(layer).setdefault("gathered_2to4", set())
     layer.register_buffer(mask_name(parameter), bits)
     layer.__class__ = sparse_class(dense, parameters)
 
@@ -279,7 +310,7 @@ def make_dense(layer: SparseLayer) -> None:
     """Give a layer its former class back, in place. The parameters stay as they are."""
     for parameter in layer.sparsity_2to4:
         delattr(layer, mask_name(parameter))
-    del layer.sparsity_2to4, layer.masks_2to4, layer.products_2to4, layer.checked_2to4
+    del layer.sparsity_2to4, layer.masks_2to4, layer.products_2to4, layer.checked_2to4, layer.gathered_2to4
     layer.__class__ = dense_class(type(layer))  # type: ignore[assignment]
 
 
@@ -288,7 +319,7 @@ def mask_of(layer: SparseLayer, parameter: str) -> torch.Tensor:
     weight, bits = layer._parameters[parameter], layer._buffers[mask_name(parameter)]
     assert weight is not None
     assert bits is not None
-    return unpack(bits, weight.shape)
+    return unpack(here(bits), weight.shape)
 
 
 def require_2to4(layer: SparseLayer, parameter: str) -> None:
@@ -369,9 +400,10 @@ def _prepare(layer: SparseLayer, batch: int | None) -> None:
         assert weight is not None
         assert bits is not None
         if batch is not None and sparsity.update_freq and batch % sparsity.update_freq == 0:
-            mask = choose(weight, sparsity.axis, sparsity.groups)
-            bits.copy_(pack(mask))
-            # A new tensor: a backward pass that is to come may still need the one before.
-            layer.masks_2to4[name].set(bits, mask.to(weight.dtype))
-        elif sparsity.update_freq:
+            mask = choose(whole(weight.detach()), sparsity.axis, sparsity.groups)
+            here(bits).copy_(pack(mask))
+            if not is_spread(weight):  # then no mask lasts: all of them would be whole at once
+                # A new tensor: a backward pass that is to come may still need the one before.
+                layer.masks_2to4[name].set(bits, mask.to(weight.dtype))
+        elif sparsity.update_freq and not is_spread(weight):
             _mask(layer, name, weight)
