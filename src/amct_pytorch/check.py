@@ -20,6 +20,7 @@ from amct_pytorch.analyse.groups import units_of
 from amct_pytorch.analyse.known import Info, Logged
 from amct_pytorch.analyse.passes import Arguments, Means, Options, Passes, Trace, line_of
 from amct_pytorch.analyse.run import Facts, analyse
+from amct_pytorch.analyse.unread import inside
 from amct_pytorch.apply.compose import removals_by_tensor
 from amct_pytorch.apply.cut import cut_shape, cut_tensor
 from amct_pytorch.apply.sizes import apply_sizes, layer_sizes
@@ -33,6 +34,7 @@ from amct_pytorch.select.plan import Choice, Selector
 from amct_pytorch.verify.verifier import Verifier
 
 _PATIENCE = 8
+_NAMED = 3  # so many sizes are named in one note
 
 
 def check(
@@ -138,7 +140,31 @@ class _Skeleton:
 def _counted(plan: ChannelPlan, facts: Facts, macs_: tuple[int, int]) -> ChannelPlan:
     """The plan with parameters and MACs before and after in its summary."""
     before = sum(t.numel() for t in facts.tensors.values() if isinstance(t, nn.Parameter))
-    return replace(plan, summary=replace(plan.summary, parameters=(before, _left(plan, facts)), macs=macs_))
+    notes = (*plan.summary.notes, *_unread(plan, facts))
+    return replace(
+        plan, summary=replace(plan.summary, notes=notes, parameters=(before, _left(plan, facts)), macs=macs_)
+    )
+
+
+def _unread(plan: ChannelPlan, facts: Facts) -> list[str]:
+    """A note on sizes that nothing read, of modules in which a dim of that length shrinks: they keep their values."""
+    removals = removals_by_tensor(plan)
+    shrunk: dict[str, set[int]] = {}
+    for name, of in removals.items():
+        was = facts.tensors[name].shape
+        shrunk[name] = {m for m, n in zip(was, cut_shape(was, of), strict=True) if m != n}
+    stale = [
+        ".".join(filter(None, s)) + f" = {v}"
+        for s, v in facts.unread.items()
+        if s not in plan.settings and any(v in sizes and inside(name, s) for name, sizes in shrunk.items())
+    ]
+    if not stale:
+        return []
+    more = f" and {len(stale) - _NAMED} more" if len(stale) > _NAMED else ""
+    return [
+        f"no code that ran uses {', '.join(stale[:_NAMED])}{more}: that stays as it is, and what reads it in other "
+        "cases (other inputs, other options) may not fit the layers beside it"
+    ]
 
 
 def _left(plan: ChannelPlan, facts: Facts) -> int:

@@ -56,7 +56,9 @@ class Builds(nn.Module):
 @pytest.mark.parametrize("in_train_mode", [False, True])
 def test_batches_of_another_size(in_train_mode: bool) -> None:
     model = Masked(in_train_mode).train(in_train_mode)
-    small = amct.apply(model, amct.plan(model, torch.rand(4, 5), CONFIG))
+    plan = amct.plan(model, torch.rand(4, 5), CONFIG)
+    assert "width" not in str(plan.report())
+    small = amct.apply(model, plan)
     assert small.a.out_features == small.width == 8
     for n in (4, 2, 7):
         x = torch.rand(n, 5)
@@ -110,7 +112,9 @@ def test_a_branch_for_one_sample() -> None:
 def test_a_model_that_takes_one_batch_size() -> None:
     model = OfFour().eval()
     batches.clear()
-    small = amct.apply(model, amct.plan(model, torch.rand(4, 5), CONFIG))
+    plan = amct.plan(model, torch.rand(4, 5), CONFIG)
+    assert "no code that ran uses width = 16: that stays as it is" in str(plan.report())
+    small = amct.apply(model, plan)
     assert (small.a.out_features, small.width) == (8, 16)
     assert set(batches) == {4}
 

@@ -18,9 +18,9 @@ from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.memoized import Hashed, Remembering, memoized
 from amct_pytorch.analyse.passes import Arguments, Entry, Means, Options, Passes, Trace, enter, line_of, tensors
 from amct_pytorch.analyse.sizes import Equation, couple
-from amct_pytorch.analyse.unread import first_alone, twice, unread
+from amct_pytorch.analyse.unread import first_alone, settings, twice, unread
 from amct_pytorch.errors import ModelError
-from amct_pytorch.record import Norm
+from amct_pytorch.record import Norm, Setting
 
 Found = TypeVar("Found")
 
@@ -29,7 +29,7 @@ Found = TypeVar("Found")
 class Facts:
     """What the analysis found; `tensors`: the model's parameters and buffers, by name; `magnitudes`: those of
     directions, that the cut rescales where the norms of these change; `both`: whether train mode was looked at, too;
-    `known`: how much was known of labels before groups were made."""
+    `unread`: sizes that code names and no pass read; `known`: how much was known of labels before groups were made."""
 
     tensors: Mapping[str, torch.Tensor]
     labels: Labels
@@ -41,6 +41,7 @@ class Facts:
     notes: tuple[str, ...]
     magnitudes: Mapping[str, Norm]
     both: bool
+    unread: Mapping[Setting, int]
 
 
 def analyse(model: nn.Module, arguments: Arguments, options: Options, both: bool = False) -> Facts:
@@ -66,6 +67,7 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options, both: bool
         )
         _hold_for(first, labels)
     done += _other_batches(model, arguments, labels, passes, done, both)
+    left = unread(model, first.entries, labels, [e for p in done for e in p.equations])
     magnitudes = _magnitudes(own, done, labels)
     if any(trace.means is Means.REAL for trace in done):
         _hold_beside_idle(first.entries, _touched(done), labels)
@@ -73,7 +75,9 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options, both: bool
     couple(list(equations), labels)
     known = labels.marks()
     grouping = _grouping(labels, own, done)
-    return Facts(own, labels, known, grouping, first.entries, equations, tuple(done), tuple(notes), magnitudes, both)
+    return Facts(
+        own, labels, known, grouping, first.entries, equations, tuple(done), tuple(notes), magnitudes, both, left
+    )
 
 
 def regrouped(facts: Facts, kept: Iterable[tuple[Factor, int]]) -> Facts:
@@ -100,20 +104,27 @@ def _touched(done: Sequence[Trace]) -> set[str]:
 def _other_batches(
     model: nn.Module, arguments: Arguments, labels: Labels, passes: Passes, done: Sequence[Trace], both: bool
 ) -> list[Trace]:
-    """What passes over batches of other sizes leave, where code names sizes that no pass read; each on a copy that did
-    not run before."""
+    """What passes over batches of other sizes leave, where code names sizes that no pass read and these read; each on a
+    copy that did not run before."""
     found: list[Trace] = []
     for change in (twice, first_alone):
-        if not unread(model, done[0].entries, labels, [e for p in (*done, *found) for e in p.equations]):
+        sizes = unread(model, done[0].entries, labels, [e for p in (*done, *found) for e in p.equations])
+        if not sizes:
             break
         if (other := change(arguments)) is None:
             continue
-        for training in (False, True) if both else (False,):
-            marks = labels.marks()
+        for training in (False, True):
+            marks, copy = labels.marks(), passes.anew()
             try:
-                found.append(passes.anew().trace(labels, done[0].entries, other, training, fresh=True))
+                trace = copy.trace(labels, done[0].entries, other, training, fresh=True)
             except (Exception, Hashed):  # noqa: BLE001 - it may take batches of this size alone
                 labels.forget(marks)
+                break
+            if sizes.keys() & settings(trace.equations):
+                found.append(trace)
+            else:
+                labels.forget(marks)
+            if not (both or copy.mode.asked):
                 break
     return found
 

@@ -21,10 +21,10 @@ from amct_pytorch.structure import named_modules
 
 def unread(
     model: nn.Module, entries: Mapping[str, Entry], labels: Labels, equations: Iterable[Equation]
-) -> list[Setting]:
+) -> dict[Setting, int]:
     """Integers of modules that their forward names, in a branch or a method of its own, that no equation speaks of, and
     that are as long as a dim that may shrink of a tensor of that module."""
-    read = {a.setting for e in equations for side in (e.left, e.right) for a in attributes(side)}
+    read = settings(equations)
     found = {}
     named: dict[type[nn.Module], set[str]] = {}
     for path, module in named_modules(model):
@@ -34,13 +34,19 @@ def unread(
         sizes = ((n, v) for n, v in vars(module).items() if type(v) is int and v > 1 and n in named[kind])
         found.update({setting: v for n, v in sizes if (setting := Setting(path, n)) not in read})
     if not found:
-        return []
+        return {}
     stays = stay(labels, len(labels.frozen))
     lengths = {name: {f.size for f in entry.factors if not stays[f].all()} for name, entry in entries.items()}
-    return [s for s, v in found.items() if any(v in sizes for name, sizes in lengths.items() if _inside(name, s))]
+    return {s: v for s, v in found.items() if any(v in sizes for name, sizes in lengths.items() if inside(name, s))}
 
 
-def _inside(name: str, setting: Setting) -> bool:
+def settings(equations: Iterable[Equation]) -> set[Setting]:
+    """What equations speak of."""
+    return {a.setting for e in equations for side in (e.left, e.right) for a in attributes(side)}
+
+
+def inside(name: str, setting: Setting) -> bool:
+    """Whether a tensor belongs to the module, or a part of it, that keeps a size."""
     return not setting.module or name.startswith(f"{setting.module}.")
 
 
