@@ -7,7 +7,7 @@ import copy
 import gc
 import types
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -248,3 +248,16 @@ def _remedy(value: Any) -> str:
             'prune.remove(module, "weight"))'
         )
     return "Keep it outside the model, or give its class a __deepcopy__; of a scripted function keep the plain one"
+
+
+def tables_of_items(members: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Attributes that hold the items of a dictionary of sizes beside them, which they follow: its name comes second."""
+    pairs = [n for n, v in members.items() if type(v) is tuple and v and all(_is_size(pair) for pair in v)]
+    if not pairs:
+        return []
+    found = [(n, of) for n in pairs for of, v in members.items() if type(v) is dict and members[n] == tuple(v.items())]
+    return list(dict(found).items())
+
+
+def _is_size(pair: Any) -> bool:
+    return type(pair) is tuple and len(pair) == 2 and type(pair[0]) is str and type(pair[1]) is int

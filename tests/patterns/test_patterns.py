@@ -11,6 +11,7 @@ import more
 import networks
 import parts
 import picking
+import published
 import pytest
 import recurrent
 import reference
@@ -37,6 +38,7 @@ FAMILIES = {
     "review: ": review.PATTERNS,
     "picking: ": picking.PATTERNS,
     "recurrent: ": recurrent.PATTERNS,
+    "published: ": published.PATTERNS,
     "strided: ": strided.PATTERNS,
     "spectral: ": spectral.PATTERNS,
     "remembered: ": remembering.PATTERNS,

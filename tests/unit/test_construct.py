@@ -21,7 +21,7 @@ from amct_pytorch.record import Setting
 
 
 def size(name: str, value: int) -> Size:
-    return Size(value, Attribute(Setting("", name), value), lambda left, right: None)
+    return Size(value, Attribute(Setting("", name), value), lambda left, right, text="": None)
 
 
 def of(expressions: tuple[Expression, ...], **values: int) -> list[int | None]:

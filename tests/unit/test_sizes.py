@@ -20,6 +20,7 @@ from torch import nn
 from amct_pytorch.analyse.labels import Labels, Reason
 from amct_pytorch.analyse.sizes import (
     NUMBER,
+    PLAIN,
     Attribute,
     Dim,
     Equation,
@@ -88,8 +89,62 @@ def test_a_number_that_is_computed_tells_that_its_size_stays(compute: Any, want:
 def test_powers_that_are_integers_tell_nothing() -> None:
     told: list[tuple[Expression, ...]] = []
     a = size("a", 6, lambda *what: told.append(what))
-    assert (a**2, 2**a, int(a), f"{a}") == (36, 64, 6, "6")
+    assert (a**2, 2**a, f"{a}") == (36, 64, "6")
     assert not told
+
+
+def test_a_plain_integer_is_told_of() -> None:
+    told: list[tuple[object, ...]] = []
+    a = size("a", 6, lambda *what: told.append(what))
+    assert type(int(a)) is int
+    assert told == [(attribute("a", 6), 6, PLAIN)]
+
+
+@pytest.mark.parametrize("use", [lambda r: r > 2, lambda r: r <= 4, lambda r: r < 5.5, lambda r: f"{r}", str, repr])
+def test_a_quotient_may_be_compared(use: Any) -> None:
+    told: list[tuple[object, ...]] = []
+    assert use(size("a", 6, lambda *what: told.append(what)) / 2) == use(3.0)
+    assert not told
+
+
+USES = [
+    float,
+    abs,
+    lambda r: -r,
+    lambda r: r + 1,
+    lambda r: 1 - r,
+    lambda r: r * 2.5,
+    lambda r: 2 / r,
+    lambda r: r**0.5,
+    lambda r: 2**r,
+    lambda r: r // 2,
+    lambda r: 7 % r,
+    lambda r: r == 3,
+    lambda r: r != 3.0,
+]
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_quotient_as_a_number_tells_that_its_size_stays(use: Any) -> None:
+    told: list[tuple[object, ...]] = []
+    assert use(size("a", 6, lambda *what: told.append(what)) / 2) == use(3.0)
+    assert told == [(attribute("a", 6), 6, NUMBER)]
+
+
+def test_a_quotient_may_be_an_integer_again() -> None:
+    told: list[tuple[object, ...]] = []
+    a = size("a", 6, lambda *what: told.append(what))
+    half = Operation("floordiv", attribute("a", 6), 2)
+    for floor in (math.floor, math.ceil, math.trunc):
+        found = floor(a / 2)
+        assert isinstance(found, Size)
+        assert origin(found) == half
+    assert not told
+    assert type(int(a / 2)) is int
+    assert told == [(half, 3, PLAIN)]
+    assert int(a / 4) == 1
+    assert told[1:] == [(attribute("a", 6), 6, NUMBER)]
+    assert type(pickle.loads(pickle.dumps(a / 2))) is float
 
 
 @pytest.mark.parametrize(("left", "kept"), [("sum", True), ("attribute", True), ("quotient", False)])

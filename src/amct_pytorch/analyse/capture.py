@@ -28,7 +28,7 @@ from amct_pytorch.analyse.leaks import Made
 from amct_pytorch.analyse.mode import Shared
 from amct_pytorch.analyse.operations import OPERATIONS, STRIDED, Operation, operation
 from amct_pytorch.analyse.residual import Held, follow, united
-from amct_pytorch.analyse.sizes import Dim, Equation, Expression, Size
+from amct_pytorch.analyse.sizes import PLAIN, Dim, Equation, Expression, Ratio, Size, origin
 from amct_pytorch.analyse.values import flatten, tensors_of
 from amct_pytorch.record import Norm
 
@@ -76,6 +76,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.found: list[Finding] = []
         self.per_group: dict[int, Factor] = {}
         self.magnitudes: dict[str, Norm] = {}  # by name, those that the cut may rescale
+        self.plain: dict[int, Expression] = {}  # what was made a plain integer, by its value
         self.repeated: Factor | None = None  # what a dim of one element that is expanded to this many is repeated for
         self.times: Fraction | int = 1  # how often the model does what is done once
         self.sized = True  # whether shapes are given as sizes
@@ -107,7 +108,14 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Whether a tensor comes from parameters, and not from buffers alone."""
         if not self.is_static(tensor):
             return False
-        return any(self.labels.axis(f).tensor not in self.buffers for f in self.factors(tensor))
+        return any(map(self._is_of_parameters, self.factors(tensor)))
+
+    def _is_of_parameters(self, factor: Factor) -> bool:
+        """Whether labels are those of a parameter, or were made of such."""
+        if name := self.labels.axis(factor).tensor:
+            return name not in self.buffers
+        parts = self.labels.made_of.get(self.labels.block(factor))
+        return parts is None or any(map(self._is_of_parameters, parts))
 
     def factors(self, tensor: Any) -> list[Factor]:
         found = getattr(tensor, MARK, None)
@@ -228,9 +236,21 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.equations.append(Equation(left, right, self.reason(text or "sizes in user code differ after the cut")))
 
     def compared(self, left: Expression, right: Expression, text: str = "") -> None:
-        """Two sizes were found equal in user code (an assert, a branch): they have to stay so."""
-        if not self.inside:
+        """Two sizes were found equal in user code (an assert, a branch): they have to stay so. Or one was made a plain
+        integer."""
+        if self.inside:
+            return
+        if text is PLAIN:
+            assert isinstance(right, int)
+            self.plain[right] = left
+        else:
             self.equate(left, right, text)
+
+    def origin(self, value: int) -> Expression:
+        """Where an integer came from; of a plain one that a size was made before, that size: the trace check finds it
+        where it was another."""
+        found = origin(value)
+        return self.plain.get(found, found) if isinstance(found, int) else found
 
     def where(self) -> tuple[str, str]:
         """The path of the module that runs, and file and line of the user's code."""
@@ -355,7 +375,8 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self.script is not None:
             out = self._decided(kind.key, out)
         self._follow(Call(func, kind.name, args, kwargs, out, before), kind, tensors, leaves)
-        self.decisions.append((kind.key, [self._decision(o) for o in flatten(out)]))
+        follows = tensors and not any(t.is_floating_point() or t.is_complex() for t in tensors)  # from what was decided
+        self.decisions.append((kind.key, [None if follows else self._decision(o) for o in flatten(out)]))
         return out
 
     def _decision(self, out: Any) -> Any:
@@ -496,7 +517,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = [v for v in leaves[kind.scalars] if not isinstance(v, torch.Tensor)]
         if isinstance(call.func, HigherOrderOperator):  # functions are made anew in each pass
             given = [v for v in given if not callable(v)]
-        scalars = comparable([int(v) if type(v) is Size else v for v in given])
+        scalars = comparable([v if type(v) not in _NUMBERS else _plain(v) for v in given])
         return scalars if not kind.written else (*scalars, *[hasattr(call.arg(*w), COPIED) for w in kind.written])
 
     def numbers(self, out: torch.Tensor, values: tuple[Any, ...]) -> None:
@@ -540,6 +561,13 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for f in (*info.factors, *info.indices):
                 self.labels.freeze(f, Reason("it is an output of the network"))
         self.log.append(Logged("the network's output", (), (), (), tuple(infos), ()))
+
+
+_NUMBERS = frozenset((Size, Ratio))
+
+
+def _plain(value: Any) -> int | float:
+    return float.__float__(value) if isinstance(value, Ratio) else int.__int__(value)
 
 
 def _position(tensor: torch.Tensor, among: list[torch.Tensor]) -> int:

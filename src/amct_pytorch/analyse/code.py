@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+CODE = (types.FunctionType, types.MethodType, functools.partial)
 _DEPTH = 2  # from the files of a model's classes on, how often the files of what they use are looked at
 _NOT_LOOKED_AT = frozenset(
     (__name__.partition(".")[0], "torch", "numpy", *sys.builtin_module_names, *sys.stdlib_module_names)
@@ -19,15 +21,52 @@ def looked_at(name: Any) -> bool:
     return isinstance(name, str) and name.partition(".")[0] not in _NOT_LOOKED_AT
 
 
-def files(kinds: Iterable[type]) -> list[types.ModuleType]:
-    """The files that define some classes, and, as deep as is looked, those that define what is named in these."""
+def files(kinds: Iterable[type], held: Iterable[Any] = ()) -> list[types.ModuleType]:
+    """The files that define some classes, and functions (`held`: CODE), and, as deep as is looked, those that define
+    what is named in these."""
+    functions = _functions((*held, *(v for kind in kinds for v in vars(kind).values())))
+    names = {kind.__module__ for kind in kinds}.union(*(_named_by(f) for f in functions))
     found: dict[str, types.ModuleType] = {}
-    new = {name for name in {kind.__module__ for kind in kinds} if looked_at(name)}
+    new = set(filter(looked_at, names))
     for _ in range(_DEPTH + 1):
         own = {name: file for name in new if type(file := sys.modules.get(name)) is types.ModuleType}
         found.update(own)
         new = set().union(*map(_uses, own.values())) - found.keys()
     return list(found.values())
+
+
+def _functions(values: Iterable[Any]) -> list[types.FunctionType]:
+    """The functions that values are, or call: of a part of one, a method, a closure."""
+    found: dict[int, types.FunctionType] = {}
+    queue = [value for value in values if isinstance(value, CODE)]
+    while queue:
+        value = queue.pop()
+        if isinstance(value, functools.partial):
+            held: Iterable[Any] = (value.func,)
+        elif isinstance(value, types.MethodType):
+            held = (value.__func__,)
+        elif id(value) in found:
+            continue
+        else:
+            found[id(value)] = value
+            held = map(_content, value.__closure__ or ())
+        queue += [v for v in held if isinstance(v, CODE)]
+    return list(found.values())
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # it is empty
+        return None
+
+
+def _named_by(function: types.FunctionType) -> Iterator[str]:
+    """The file of a function, and those that it may import when it is called."""
+    yield function.__module__
+    for name in function.__code__.co_names:
+        if name in sys.modules:
+            yield name
 
 
 def _uses(file: types.ModuleType) -> frozenset[str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +66,8 @@ def group(labels: Labels, untouched: Iterable[str], buffers: Iterable[str] = ())
     rows = _rows([*labels.balanced, *rows], unit, why)
     given = set(buffers)
     produced = _produced(labels, given)
-    groups = _groups(labels, unit, axis_of, why, rows, count, produced, given)
+    consumed = _axes(labels, labels.consumed)
+    groups = _groups(labels, unit, axis_of, why, rows, count, produced, consumed, given)
     return Grouping(unit, groups, _frozen(labels, unit, why, produced | _filters(labels, idle)))
 
 
@@ -150,6 +151,7 @@ def _groups(
     rows: list[Ids],
     count: int,
     produced: set[int],
+    consumed: set[int],
     buffers: set[str],
 ) -> tuple[Group, ...]:
     signatures = _signatures(_touched(labels, unit, axis_of, rows, count), why.of < 0)
@@ -159,9 +161,9 @@ def _groups(
     found = []
     for classes in _cohorts(list(signatures), rows, signatures, count):
         axes = sorted({c for s in classes for c in _columns(s) if c < len(labels.axes)})
-        made = [i for i in axes if i in produced]
+        made = [i for i in axes if i in produced] or _given(labels, axes, consumed)
         # Parameters that are only read go along where they have to, in their order; so does what is of none.
-        read = {c for s in classes if not produced.intersection(_columns(s)) for c in _columns(s)}
+        read = {c for s in classes if not produced.union(made).intersection(_columns(s)) for c in _columns(s)}
         scored = all(c >= len(labels.axes) or labels.axes[c].tensor not in buffers for c in read)
         members = tuple(signatures[s] for s in classes)
         if not made or not scored:
@@ -235,11 +237,28 @@ def _cohorts(
     return list(together.values())
 
 
+def _given(labels: Labels, axes: Sequence[int], consumed: set[int]) -> list[int]:
+    """What makes channels that weights sum over and no layer makes: parameters that hold them, such as a learned first
+    image."""
+    if consumed.isdisjoint(axes):
+        return []
+    makers = [i for i in axes if i not in consumed]
+    dims = Counter(a.tensor for a in labels.axes)
+    return [i for i in makers if dims[labels.axes[i].tensor] > 1] or makers  # not the norms in between
+
+
+def _axes(labels: Labels, factors: Sequence[Factor]) -> set[int]:
+    """Which axes factors are of, by their first and last labels."""
+    if not factors:
+        return set()
+    return set(np.unique(labels.axis_ids(np.concatenate([f.ravel()[[0, -1]] for f in factors]))).tolist())
+
+
 def _produced(labels: Labels, buffers: set[str]) -> set[int]:
     found: set[int] = set()
     factors = list(labels.produced)
     while factors:
-        axes = set(np.unique(labels.axis_ids(np.concatenate([f.ravel()[[0, -1]] for f in factors]))).tolist()) - found
+        axes = _axes(labels, factors) - found
         found |= axes
         factors = [f for i in axes for f in labels.made_of.get(i, ())]
     return {i for i in found if labels.axes[i].tensor and labels.axes[i].tensor not in buffers}

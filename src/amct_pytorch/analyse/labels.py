@@ -30,7 +30,7 @@ class Reason:
     line: str = ""
 
 
-_KNOWN = "ties frozen joints sums partial products following grouped balanced produced residual".split()
+_KNOWN = "ties frozen joints sums partial products following grouped balanced produced consumed residual".split()
 
 
 @dataclass
@@ -51,6 +51,7 @@ class Labels:
     grouped: list[tuple[Factor, Factor]] = field(default_factory=list)  # (groups, channels) and (groups)
     balanced: list[Factor] = field(default_factory=list)  # (rows, labels): every row loses equally many
     produced: list[Factor] = field(default_factory=list)
+    consumed: list[Factor] = field(default_factory=list)  # of weights, along what they sum over
     made_of: dict[int, tuple[Factor, ...]] = field(default_factory=dict)  # by block: sums and products of factors
     pairs: dict[int, tuple[Factor, Factor]] = field(default_factory=dict)  # by block of a product: what each pair is of
     following: list[tuple[Factor, Factor]] = field(default_factory=list)  # (over more dims, labels of its rows)

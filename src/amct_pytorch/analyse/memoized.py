@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from amct_pytorch.analyse.code import files, looked_at
+from amct_pytorch.analyse.code import CODE, files, looked_at
 from amct_pytorch.analyse.sizes import Size
 from amct_pytorch.analyse.values import flatten
 from amct_pytorch.structure import classes
@@ -38,9 +38,11 @@ class Memoized(NamedTuple):
 
 
 def memoized(model: nn.Module) -> Remembering:
-    """What does of the model's classes, of the files that define them, and of files of which these use something."""
+    """What does of the model's classes, of the files that define them or functions that modules have as attributes, and
+    of files of which these use something."""
     kinds = classes(model)
-    owners: list[Any] = [*(c for c in kinds if looked_at(c.__module__)), *files(kinds)]
+    held = [v for m in model.modules() for v in vars(m).values() if isinstance(v, CODE)]
+    owners: list[Any] = [*(c for c in kinds if looked_at(c.__module__)), *files(kinds, held)]
     tables = [v for owner in owners for v in list(vars(owner).values()) if type(v) in _TABLES]
     return Remembering([found for owner in owners for found in _of(owner)], tables)
 

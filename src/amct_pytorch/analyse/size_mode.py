@@ -63,7 +63,7 @@ class SizeMode(TorchFunctionMode):
         factor = self.capture.varying(tensor, dim)
         if not isinstance(size, int) or size == -1:
             return
-        expression = origin(size)
+        expression = self.capture.origin(size) if factor is not None else origin(size)
         if factor is None:
             if isinstance(size, Size) and attributes(expression):
                 self.capture.equate(expression, int(size))

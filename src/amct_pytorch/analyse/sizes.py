@@ -7,9 +7,10 @@ computes with it as with any integer; where it arrives as the size of a labelled
 from __future__ import annotations
 
 import copy
+import operator
 import types
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, SupportsIndex
 
@@ -19,7 +20,7 @@ from torch import nn
 
 from amct_pytorch.analyse.labels import Factor, Labels, Mask, Reason, kept_along
 from amct_pytorch.record import ChannelPlan, Setting
-from amct_pytorch.structure import named_modules
+from amct_pytorch.structure import named_modules, tables_of_items
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Equation:
 
 
 NUMBER = "its size is used as a number"
+PLAIN = "it is made a plain integer"
 
 
 class Told(Protocol):
@@ -92,7 +94,7 @@ class Size(int):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return int, (int(self),)
+        return int, (int.__int__(self),)
 
     def __eq__(self, other: object) -> bool:
         same = int.__eq__(self, other)
@@ -106,11 +108,17 @@ class Size(int):
 
     __hash__ = int.__hash__
 
+    def __int__(self) -> int:
+        """`int(size)` has to be a plain one: who hears of it may know it again by its value."""
+        value = int.__int__(self)
+        self.told(self.origin, value, PLAIN)
+        return value
+
     def as_number(self, compute: Callable[..., Any], *others: Any) -> Any:
         """What is computed of a size that is no size, as the square root of one: it has to stay."""
-        found = compute(int(self), *others)
+        found = compute(self, *others)
         if isinstance(found, float) or any(isinstance(o, float) for o in others):
-            self.told(self.origin, int(self), NUMBER)
+            self.told(self.origin, int.__int__(self), NUMBER)
         return found
 
     def __float__(self) -> float:
@@ -123,7 +131,10 @@ class Size(int):
         return self.as_number(int.__rpow__, *others)
 
     def __truediv__(self, other: Any) -> Any:
-        return self.as_number(int.__truediv__, other)
+        found = int.__truediv__(self, other)
+        if isinstance(found, float):
+            return Ratio(found, self, other)
+        return self.as_number(int.__truediv__, other)  # by a float, or something else
 
     def __rtruediv__(self, other: Any) -> Any:
         return self.as_number(int.__rtruediv__, other)
@@ -137,14 +148,80 @@ class Size(int):
         return self if digits is None else int.__round__(self, digits)
 
     def __neg__(self) -> Size:
-        return Size(-int(self), Operation("sub", 0, self.origin), self.told)
+        return Size(int.__neg__(self), Operation("sub", 0, self.origin), self.told)
 
     def __divmod__(self, other: int) -> tuple[int, int]:
         return self // other, self % other
 
 
+class Ratio(float):
+    """A size that was divided: it may be compared, or be made an integer again; as another number it has to stay."""
+
+    size: Size
+    by: int
+
+    def __new__(cls, value: float, size: Size, by: int) -> Ratio:
+        self = float.__new__(cls, value)
+        self.size, self.by = size, by
+        return self
+
+    def __deepcopy__(self, memo: object) -> Ratio:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return float, (float.__float__(self),)
+
+    def as_number(self) -> float:
+        self.size.told(self.size.origin, int.__int__(self.size), NUMBER)
+        return float.__float__(self)
+
+    def _whole(self) -> Size | None:
+        """What is the same number of another size; None where it was not divided evenly."""
+        if not self.is_integer():
+            return None
+        return Size(float.__int__(self), Operation("floordiv", self.size.origin, origin(self.by)), self.size.told)
+
+    def __int__(self) -> int:
+        whole = self._whole()
+        return int(self.as_number()) if whole is None else int(whole)
+
+    def __trunc__(self) -> int:
+        whole = self._whole()
+        return int(self.as_number()) if whole is None else whole
+
+    __floor__ = __ceil__ = __trunc__
+
+    def __float__(self) -> float:
+        return self.as_number()
+
+    def __eq__(self, other: object) -> bool:
+        return self.as_number() == other
+
+    def __ne__(self, other: object) -> bool:
+        return self.as_number() != other
+
+    __hash__ = float.__hash__
+
+
+def _of_ratio(name: str) -> Callable[..., Any]:
+    compute = getattr(operator, name)
+    return lambda self, *others: compute(self.as_number(), *others)
+
+
+def _by_ratio(name: str) -> Callable[..., Any]:
+    compute = getattr(operator, name)
+    return lambda self, other: compute(other, self.as_number())
+
+
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow"):
+    setattr(Ratio, f"__{_name}__", _of_ratio(_name))
+    setattr(Ratio, f"__r{_name}__", _by_ratio(_name))
+for _name in ("neg", "pos", "abs"):
+    setattr(Ratio, f"__{_name}__", _of_ratio(_name))
+
+
 def origin(value: int) -> Expression:
-    return value.origin if isinstance(value, Size) else int(value)
+    return value.origin if isinstance(value, Size) else int.__int__(value)
 
 
 def _operator(name: str, swapped: bool) -> Callable[[Size, object], Any]:
@@ -155,7 +232,9 @@ def _operator(name: str, swapped: bool) -> Callable[[Size, object], Any]:
         if not isinstance(other, int):
             return self.as_number(special, other)
         a, b = (other, self) if swapped else (self, other)
-        return Size(compute(int(a), int(b)), Operation(name, origin(a), origin(b)), self.told)
+        if name == "mul" and any(type(v) is not Size and v == 0 for v in (a, b)):
+            return 0  # whatever the size becomes
+        return Size(compute(a, b), Operation(name, origin(a), origin(b)), self.told)
 
     return operate
 
@@ -342,6 +421,7 @@ class _Replacing:
         self.kept: list[Any] = []  # so that no identity is taken twice
 
     def members(self, members: dict[Any, Any], module: str, path: str, depth: int) -> None:
+        tables = () if depth else tables_of_items(members)
         for key, value in list(members.items()):
             if type(value) is dict and not depth and key.startswith("_"):
                 continue  # a module's own tables
@@ -349,11 +429,13 @@ class _Replacing:
                 new = self.value(value, module, path.format(key), depth)
                 if new is not value:
                     members[key] = new
+        for table, of in tables:
+            members[table] = tuple(members[of].items())
 
     def value(self, value: Any, module: str, path: str, depth: int) -> Any:
         if type(value) is int:
             return self.make(Setting(module, path), value) if value > 1 else value
-        if type(value) in (tuple, list) and value and all(type(v) is int for v in value):
+        if type(value) in _SEQUENCES and _of_integers(value):
             return type(value)(self.value(v, module, f"{path}[{i}]", depth) for i, v in enumerate(value))
         if not holds_sizes(value, path) or depth == DEPTH:
             return value
@@ -368,6 +450,14 @@ class _Replacing:
                 else:
                     self.members(vars(own), module, escaped + ".{}", depth + 1)
         return self.done[id(value)]
+
+
+def _of_integers(values: Sequence[Any], depth: int = 0) -> bool:
+    """Whether there are integers alone in a sequence, or in sequences of it."""
+    nested = depth < DEPTH
+    return bool(values) and all(
+        type(v) is int or (nested and type(v) in _SEQUENCES and _of_integers(v, depth + 1)) for v in values
+    )
 
 
 def _objects(members: Mapping[Any, Any], found: dict[int, Any], depth: int) -> None:
@@ -388,7 +478,8 @@ def holds_sizes(value: Any, path: str) -> bool:
 
 
 _NO_SIZES = frozenset((bool, float, str, type(None), set, OrderedDict, torch.Tensor, nn.Parameter, ChannelPlan))
-_PLAIN = _NO_SIZES | {int, tuple, list}  # no objects in which sizes are looked for
+_SEQUENCES = frozenset((tuple, list, torch.Size))
+_PLAIN = _NO_SIZES | _SEQUENCES | {int}  # no objects in which sizes are looked for
 _NOT_CONFIGURATION = (
     int,
     str,

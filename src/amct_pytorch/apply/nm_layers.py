@@ -216,8 +216,8 @@ def _effective(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Ten
         return _KeptGradient.apply(weight, mask, values.detach())  # type: ignore[no-untyped-call, no-any-return]
     mask = _mask(layer, name, weight)
     if sparsity.gradients == "kept":
-        lasting = isinstance(weight, nn.Parameter) and not spread
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or not lasting:
+        plain = spread or torch.compiler.is_compiling() or not torch.is_grad_enabled()
+        if plain or not isinstance(weight, nn.Parameter):
             return weight * mask
         product = _product(layer.products_2to4[name], weight, mask)
         return _KeptGradient.apply(weight, mask, product)  # type: ignore[no-untyped-call, no-any-return]

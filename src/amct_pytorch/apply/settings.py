@@ -13,7 +13,7 @@ from torch import nn
 
 from amct_pytorch.errors import RecordError
 from amct_pytorch.record import Change, Setting
-from amct_pytorch.structure import named_modules
+from amct_pytorch.structure import named_modules, tables_of_items
 
 _STEP = re.compile(r"\.?([^\W\d]\w*)|\[(\d+)\]|\['(.*?)'\]")
 # What a path may not lead through: nothing in there is the model's alone.
@@ -35,8 +35,11 @@ def check(model: nn.Module, settings: Mapping[Setting, Change]) -> None:
     for setting, change in settings.items():
         value: Any = _module(modules, setting)
         for step in _steps(setting):
+            if _is_not_yet(value, step):
+                break
             value = _get(value, step, setting)
-        _check_value(value, setting, change)
+        else:
+            _check_value(value, setting, change)
 
 
 def apply(model: nn.Module, settings: Mapping[Setting, Change], original: nn.Module | None) -> None:
@@ -46,12 +49,16 @@ def apply(model: nn.Module, settings: Mapping[Setting, Change], original: nn.Mod
     modules = dict(named_modules(model, every_name=True))
     originals = {} if original is None else dict(named_modules(original, every_name=True))
     copies: dict[int, tuple[Any, Any]] = {}
+    owners = {s.module: vars(_module(modules, s)) for s in settings}
+    tables = [(own, table, of) for own in owners.values() for table, of in tables_of_items(own)]
     for setting, change in settings.items():
         _set(_module(modules, setting), originals.get(setting.module), _steps(setting), setting, change, copies)
     for module in modules.values() if copies else ():  # what several modules share, they go on sharing
         for name, value in vars(module).items():
             if id(value) in copies:
                 vars(module)[name] = copies[id(value)][1]
+    for own, table, of in tables:
+        own[table] = tuple(own[of].items())
 
 
 def _set(
@@ -63,6 +70,8 @@ def _set(
     copies: dict[int, tuple[Any, Any]],
 ) -> Any:
     """`owner` with the value at the end of the steps replaced: itself, changed in place, or a tuple built anew."""
+    if _is_not_yet(owner, steps[0]):
+        return owner
     step, rest = steps[0], steps[1:]
     item = _get(owner, step, setting)
     if not rest:
@@ -74,6 +83,11 @@ def _set(
     elif item is shared:
         item = copies.setdefault(id(item), (item, copy.copy(item)))[1]
     return _put(owner, step, _set(item, shared, rest, setting, change, copies), setting)
+
+
+def _is_not_yet(owner: Any, step: Step) -> bool:
+    """Whether an item is asked of nothing: a model that did not run yet keeps no shape of what it saw last."""
+    return owner is None and isinstance(step, int)
 
 
 def _is_of_class(owner: Any, step: Step) -> bool:

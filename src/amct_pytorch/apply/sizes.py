@@ -103,7 +103,7 @@ def weight_shape(layer: nn.Module, shape_of: ShapeOf) -> Shape | None:
     weight = layer._parameters.get("weight")
     if weight is not None:
         return shape_of(weight)
-    shapes = [shape_of(tensor) for tensor in _parametrized(layer)]
+    shapes = [shape_of(tensor) for tensor in _parametrized(layer) or _computed_from(layer)]
     if len({len(shape) for shape in shapes}) != 1:
         return None
     return tuple(map(max, zip(*shapes, strict=True)))  # weight norm: a magnitude (O, 1, 1) and a direction (O, I, K)
@@ -177,6 +177,13 @@ def _parametrized(layer: nn.Module) -> list[torch.Tensor]:
     parametrizations = layer._modules.get("parametrizations")
     weight = None if parametrizations is None else parametrizations._modules.get("weight")
     return [] if weight is None else list(weight.parameters(recurse=False))
+
+
+def _computed_from(layer: nn.Module) -> list[torch.Tensor]:
+    """The parameters that a hook computes a layer's weight from before each forward pass (`torch.nn.utils`)."""
+    weight = vars(layer).get("weight")
+    own = layer._parameters.items() if isinstance(weight, torch.Tensor) else ()
+    return [p for name, p in own if p is not None and name.startswith("weight_") and p.ndim == weight.ndim]  # type: ignore[union-attr]
 
 
 def _shape(tensor: torch.Tensor) -> Shape:

@@ -9,7 +9,7 @@ import torch
 
 from amct_pytorch.analyse.calls.shaping import factory, input_of, shape
 from amct_pytorch.analyse.size_mode import Handler, SizeMode
-from amct_pytorch.analyse.sizes import NUMBER, Size
+from amct_pytorch.analyse.sizes import NUMBER, Ratio, Size
 
 
 def device(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -99,6 +99,8 @@ def scaled(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     for value in args:
         if isinstance(value, Size):
             mode.capture.equate(value.origin, int(value), NUMBER)
+        elif isinstance(value, Ratio):
+            mode.capture.equate(value.size.origin, int(value.size), NUMBER)
     return func(*args, **kwargs)
 
 

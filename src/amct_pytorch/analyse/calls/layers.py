@@ -106,6 +106,22 @@ def padded(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     return x
 
 
+def padded_sequences(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """pad_sequence(sequences, batch_first, padding_value, padding_side): each is padded by itself."""
+    sequences, batch_first, value, side = (
+        args[i] if len(args) > i else kwargs.get(name, default)
+        for i, (name, default) in enumerate(
+            (("sequences", ()), ("batch_first", False), ("padding_value", 0.0), ("padding_side", "right"))
+        )
+    )
+    longest = max(map(len, sequences))
+    rows = []
+    for t in sequences:
+        missing = longest - len(t)
+        rows.append(F.pad(t, (0, 0) * (t.ndim - 1) + ((missing, 0) if side == "left" else (0, missing)), value=value))
+    return torch.stack(rows, 0 if batch_first else 1)
+
+
 def multi_head(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """multi_head_attention_forward: heads, head size and the width of the query belong together.
 
@@ -171,4 +187,5 @@ HANDLERS: dict[Any, Handler] = {
         dropout,
     ),
     F.pad: padded,
+    torch._C._nn.pad_sequence: padded_sequences,
 }

@@ -12,7 +12,7 @@ from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse.known import Piece
 from amct_pytorch.analyse.labels import index
 from amct_pytorch.analyse.size_mode import LITERAL, Handler, SizeMode
-from amct_pytorch.analyse.sizes import Dim, Expression, Operation, Size, attributes, origin
+from amct_pytorch.analyse.sizes import Dim, Expression, Operation, Size, attributes
 
 
 def pieces(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -21,11 +21,14 @@ def pieces(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     taken = mode.capture.taken()
     sizes = args[1] if len(args) > 1 else next(v for k, v in kwargs.items() if k.startswith("split"))
     stated = list(sizes) if isinstance(sizes, (tuple, list)) else [sizes] * len(out)
+    if isinstance(sizes, (tuple, list)) and len(sizes) == 1:  # all of it, of which no part is noted
+        x, dim = args[0], args[2] if len(args) > 2 else kwargs.get("dim", 0)
+        mode.sized(x, dim, sizes[0])
     same: dict[int, list[lb.Factor]] = {}
     for p in taken:
         i = next(i for i, o in enumerate(out) if o is p.out)
         part = _part(p)
-        expression = origin(stated[i])
+        expression = mode.capture.origin(stated[i])
         if isinstance(expression, int) or part.shape[p.dim] != int(stated[i]):
             mode.drop(p, LITERAL)
             continue
@@ -116,16 +119,17 @@ def _bounded(mode: SizeMode, piece: Piece, low: Any, high: Any, whole: int) -> N
     for bound in (low, high):
         if bound is None or (isinstance(bound, int) and int(bound) in (0, whole) and not isinstance(bound, Size)):
             continue
-        if not isinstance(bound, Size):
+        source = mode.capture.origin(bound) if isinstance(bound, int) else 0
+        if isinstance(source, int):
             mode.drop(piece, LITERAL)
             return
         if bound < -whole:
             mode.drop(piece, "a part begins before the first")
             return
         if bound < 0:  # counted from the end
-            expressions.append((Operation("add", Dim(f, piece.dim), origin(bound)), whole + int(bound)))
+            expressions.append((Operation("add", Dim(f, piece.dim), source), whole + int(bound)))
         else:
-            expressions.append((origin(bound), int(bound)))
+            expressions.append((source, int(bound)))
     for expression, at in expressions:
         mode.capture.equate(expression, Dim(index(f, piece.dim, 0, at), piece.dim) if at > 1 else at)
     length = piece.stop - piece.start

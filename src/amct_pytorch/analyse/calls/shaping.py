@@ -92,10 +92,11 @@ def expand(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
 
 
 def expand_as(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    out = func(*args, **kwargs)
+    out, x = func(*args, **kwargs), input_of(args, kwargs)
     like = args[1] if len(args) > 1 else kwargs["other"]
     for d, size in enumerate(shape(mode, torch.Tensor.size, (like,), {})):
-        mode.spread(out, d, size)
+        at = d - out.ndim + x.ndim
+        mode.spread(out, d, size, new=at < 0 or x.shape[at] != out.shape[d])
     return out
 
 

@@ -79,6 +79,9 @@ def matmul(capture: Capture, call: Call) -> None:
     batch = x.ndim - 2
     learned = capture.is_learned(x) or capture.is_learned(w)
     left, right = contract(capture, capture.factors(x), x.ndim - 1, capture.factors(w), batch, batch, learned)
+    if capture.is_static(x) != capture.is_static(w):
+        t, d = (x, x.ndim - 1) if capture.is_static(x) else (w, batch)
+        capture.labels.consumed += [f for f in capture.factors(t) if f.shape[d] > 1]
     _produce(capture, w, [f for f in right if f.shape[-1] > 1])
     _produce(capture, x, [f for f in left if f.shape[-2] > 1])
     out = capture.merge([(_side(x, -1), left), (_side(w, -2), right)], call.out.ndim if batch else 2)
@@ -108,7 +111,9 @@ def matrix_vector(capture: Capture, call: Call) -> None:
 
 def linear(capture: Capture, call: Call) -> None:
     x, w = call.args[:2]
-    left, right = contract(capture, capture.factors(x), x.ndim - 1, capture.factors(w), 1, 0, capture.is_learned(w))
+    fw = capture.factors(w)
+    capture.labels.consumed += [f for f in fw if f.shape[1] > 1]
+    left, right = contract(capture, capture.factors(x), x.ndim - 1, fw, 1, 0, capture.is_learned(w))
     made = [f.ravel() for f in right]
     _produce(capture, w, made)
     out = [*left, *(lb.place(f, x.ndim - 1, x.ndim) for f in made)]
@@ -126,6 +131,7 @@ def convolution(capture: Capture, call: Call) -> None:
     fw = [f for f in _channels(capture, w, kernel) if not _mixed(capture, f)]
     inputs, outputs = (0, 1) if transposed else (1, 0)
     if groups == 1:
+        capture.labels.consumed += [f for f in fw if f.shape[inputs] > 1]
         left, right = contract(capture, fx, 1, fw, inputs)
         made = next((f.ravel() for f in right if f.shape[outputs] > 1), None)
         capture.labels.produced += [made] if made is not None else []
