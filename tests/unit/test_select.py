@@ -63,6 +63,36 @@ def test_how_many_go_of_a_grouped_convolution(units: int, ratio: float, groups: 
     assert units - kept_units(units, ratio, shares=units // groups) == lost
 
 
+@pytest.mark.parametrize(
+    ("units", "ratio", "heads", "lost"),
+    [(24, 0.5, 3, 16), (20, 0.5, 5, 8), (32, 0.05, 4, 0), (24, 0.2, 3, 8), (24, 0.9, 3, 16), (56, 0.3, 7, 16)],
+)
+def test_how_many_go_of_a_width_that_counts_heads(units: int, ratio: float, heads: int, lost: int) -> None:
+    """As many heads as go by themselves, and one at least stays."""
+    assert units - kept_units(units, ratio, shares=heads, rows=False) == lost
+
+
+class Coupled(nn.Module):
+    """Five heads, whose size is the width divided by their number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.a, self.qkv, self.o, self.b = 5, nn.Linear(8, 20), *map(nn.Linear, (20, 20, 20), (60, 20, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.a(x)
+        b, n, c = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        return self.b(x + self.o(((q @ k.mT).softmax(-1) @ v).transpose(1, 2).reshape(b, n, c)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("ratio", "heads"), [(0.5, 3), (0.05, 5), (0.2, 4), (0.9, 1)])
+def test_heads_of_a_width_go_by_their_number(ratio: float, heads: int) -> None:
+    model = Coupled()
+    small = amct.apply(model, pruned(model, torch.randn(2, 3, 8), ratio))
+    assert (small.heads, small.qkv.weight.shape) == (heads, (12 * heads, 4 * heads))
+
+
 def test_aligned_and_grouped() -> None:
     assert kept_units(96, 0.6, shares=32, widths=[1], groups=3) == 48  # a multiple of lcm(16, 3)
     assert kept_units(96, 0.4, shares=32, widths=[1], groups=3) == 96

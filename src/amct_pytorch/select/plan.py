@@ -124,7 +124,7 @@ class Selector:
             base = max(base, *(self._units_on(a, index) for a in group.producers))
         base -= base % shares
         widths = [max(self._channels_on(a, index) // base, 1) for a in group.producers] if aligned else []
-        kept = kept_units(base, ratio, shares, widths, groups)
+        kept = kept_units(base, ratio, shares, widths, groups, rows=len({len(c) for c in group.classes}) == 1)
         if index not in self._ordered:
             self._ordered[index] = self._ranked(group)
         return [u for c in self._ordered[index] for u in c[: len(c) - kept * len(c) // base]]
