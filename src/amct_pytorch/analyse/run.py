@@ -66,8 +66,8 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options, both: bool
             f"train mode could not be analysed on this input ({line_of(e)}); what only train mode uses stays as it is"
         )
         _hold_for(first, labels)
-    done += _other_batches(model, arguments, labels, passes, done, both)
-    left = unread(model, first.entries, labels, [e for p in done for e in p.equations])
+    others, left = _other_batches(model, arguments, labels, passes, done, both)
+    done += others
     magnitudes = _magnitudes(own, done, labels)
     if any(trace.means is Means.REAL for trace in done):
         _hold_beside_idle(first.entries, _touched(done), labels)
@@ -103,12 +103,16 @@ def _touched(done: Sequence[Trace]) -> set[str]:
 
 def _other_batches(
     model: nn.Module, arguments: Arguments, labels: Labels, passes: Passes, done: Sequence[Trace], both: bool
-) -> list[Trace]:
-    """What passes over batches of other sizes leave, where code names sizes that no pass read and these read; each on a
-    copy that did not run before."""
+) -> tuple[list[Trace], dict[Setting, int]]:
+    """What passes over batches of other sizes leave, where code names sizes that no pass read and these read, each on a
+    copy that did not run before; and the sizes that none read."""
+
+    def not_read() -> dict[Setting, int]:
+        return unread(model, done[0].entries, labels, [e for p in (*done, *found) for e in p.equations])
+
     found: list[Trace] = []
+    sizes = not_read()
     for change in (twice, first_alone):
-        sizes = unread(model, done[0].entries, labels, [e for p in (*done, *found) for e in p.equations])
         if not sizes:
             break
         if (other := change(arguments)) is None:
@@ -126,7 +130,8 @@ def _other_batches(
                 labels.forget(marks)
             if not (both or copy.mode.asked):
                 break
-    return found
+        sizes = not_read() if found else sizes
+    return found, sizes
 
 
 def _magnitudes(own: Mapping[str, torch.Tensor], done: Sequence[Trace], labels: Labels) -> dict[str, Norm]:
