@@ -252,9 +252,10 @@ def _remedy(value: Any) -> str:
 
 def tables_of_items(members: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Attributes that hold the items of a dictionary of sizes beside them, which they follow: its name comes second."""
-    pairs = [n for n, v in members.items() if type(v) is tuple and v and all(_is_size(pair) for pair in v)]
-    if not pairs:
+    nested = [(n, v) for n, v in members.items() if type(v) is tuple and v and type(v[0]) is tuple]
+    if not nested:  # of most modules
         return []
+    pairs = [n for n, v in nested if all(map(_is_size, v))]
     found = [(n, of) for n in pairs for of, v in members.items() if type(v) is dict and members[n] == tuple(v.items())]
     return list(dict(found).items())
 

@@ -517,7 +517,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = [v for v in leaves[kind.scalars] if not isinstance(v, torch.Tensor)]
         if isinstance(call.func, HigherOrderOperator):  # functions are made anew in each pass
             given = [v for v in given if not callable(v)]
-        scalars = comparable([v if type(v) not in _NUMBERS else _plain(v) for v in given])
+        scalars = comparable([_plain(v) if type(v) in _NUMBERS else v for v in given])
         return scalars if not kind.written else (*scalars, *[hasattr(call.arg(*w), COPIED) for w in kind.written])
 
     def numbers(self, out: torch.Tensor, values: tuple[Any, ...]) -> None:

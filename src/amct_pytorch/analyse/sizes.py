@@ -454,10 +454,10 @@ class _Replacing:
 
 def _of_integers(values: Sequence[Any], depth: int = 0) -> bool:
     """Whether there are integers alone in a sequence, or in sequences of it."""
-    nested = depth < DEPTH
-    return bool(values) and all(
-        type(v) is int or (nested and type(v) in _SEQUENCES and _of_integers(v, depth + 1)) for v in values
-    )
+    for v in values:
+        if type(v) is not int and not (depth < DEPTH and type(v) in _SEQUENCES and _of_integers(v, depth + 1)):
+            return False
+    return bool(values)
 
 
 def _objects(members: Mapping[Any, Any], found: dict[int, Any], depth: int) -> None:
