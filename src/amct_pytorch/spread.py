@@ -9,10 +9,13 @@ from __future__ import annotations
 import sys
 
 import torch
+from torch import nn
 
 
 def is_spread(tensor: torch.Tensor) -> bool:
     """Whether a tensor is a DTensor; the module that defines them is not imported for the answer."""
+    if type(tensor) in (nn.Parameter, torch.Tensor):
+        return False
     tensors = sys.modules.get("torch.distributed.tensor")
     return tensors is not None and isinstance(tensor, tensors.DTensor)
 

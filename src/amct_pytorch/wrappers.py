@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
@@ -34,16 +34,14 @@ def refuse_wrapped(model: nn.Module, call: str) -> None:
     So it does for what is no model, or has parameters without a shape, or in parts.
     """
     refuse_no_model(model, call)
-    refuse_spread(model, call)
     modules = named_modules(model)
+    _refuse_spread(modules, call)
     _refuse_scripted(modules, call)
-    for path, module in modules:
-        for name, parameter in module._parameters.items():
-            if parameter is not None and type(parameter) is not nn.Parameter and is_lazy(parameter):
-                raise ModelError(
-                    f"{call}: {f'{path}.{name}'.lstrip('.')!r} has no shape yet: run the model once, so that its lazy "
-                    "layers know theirs"
-                )
+    for name, parameter in _special(modules):
+        if is_lazy(parameter):
+            raise ModelError(
+                f"{call}: {name!r} has no shape yet: run the model once, so that its lazy layers know theirs"
+            )
     if _inside(model) is None:
         return
     inner = "model._orig_mod" if "_orig_mod" in model._modules else "model.module"
@@ -55,16 +53,26 @@ def refuse_wrapped(model: nn.Module, call: str) -> None:
 
 def refuse_spread(model: nn.Module, call: str) -> None:
     """Raises ModelError if parameters of `model` are spread over processes, so that this one has parts alone."""
-    for path, module in named_modules(model):
+    _refuse_spread(named_modules(model), call)
+
+
+def _refuse_spread(modules: Iterable[tuple[str, nn.Module]], call: str) -> None:
+    for name, parameter in _special(modules):
+        if is_spread(parameter):
+            raise ModelError(
+                f"{call}: {name!r} is spread over processes (a DTensor), and {call} needs all of it: make a model "
+                "sparse before fully_shard or parallelize_module; of a model that was trained so, get the whole state "
+                "dict (get_model_state_dict with full_state_dict=True, of torch.distributed.checkpoint.state_dict), "
+                "and pass the model that restore_prune_retrain_model makes of it"
+            )
+
+
+def _special(modules: Iterable[tuple[str, nn.Module]]) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters of a class of their own, by name."""
+    for path, module in modules:
         for name, parameter in module._parameters.items():
-            if parameter is not None and type(parameter) is not nn.Parameter and is_spread(parameter):
-                raise ModelError(
-                    f"{call}: {f'{path}.{name}'.lstrip('.')!r} is spread over processes (a DTensor), and {call} needs "
-                    "all of it: make a model sparse before fully_shard or parallelize_module; of a model that was "
-                    "trained so, get the whole state dict (get_model_state_dict with full_state_dict=True, of "
-                    "torch.distributed.checkpoint.state_dict), and pass the model that restore_prune_retrain_model "
-                    "makes of it"
-                )
+            if parameter is not None and type(parameter) is not nn.Parameter:
+                yield f"{path}.{name}".lstrip("."), parameter
 
 
 def refuse_scripted(model: nn.Module, call: str) -> None:

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import itertools
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -278,3 +279,44 @@ def test_what_train_mode_caches_is_of_the_checkpoint(sparsity: Any, tmp_path: Pa
     torch.save(small.state_dict(), checkpoint)
     again = amct.restore_prune_retrain_model(model, None, record, config, checkpoint)
     assert torch.equal(again(x), want)
+
+
+class Remembers(nn.Module):
+    """Keeps the shape of what it saw last, and what it made for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shape: Any = None
+        self.a, self.b = nn.Conv2d(3, 12, 3), nn.Conv2d(12, 5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.a(x)
+        if self.shape != y.shape:
+            self.places, self.shape = torch.arange(y.shape[-1]).to(y), y.shape
+        return self.b(y * self.places)  # type: ignore[no-any-return]
+
+
+def test_a_model_that_did_not_run_yet_takes_the_record_of_one_that_did(tmp_path: Path) -> None:
+    record, checkpoint, x = tmp_path / "record.txt", tmp_path / "model.pth", torch.rand(2, 3, 8, 8)
+    config = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
+    model = Remembers().eval()
+    model(x)
+    small = create_prune_retrain_model(model, x, config, record)
+    assert (small.a.out_channels, small.shape[1]) == (6, 6)
+    torch.save(small.state_dict(), checkpoint)
+    restored = restore_prune_retrain_model(Remembers().eval(), None, record, config, checkpoint)
+    assert restored.shape is None
+    assert torch.equal(restored(x), small(x))
+
+
+def test_layers_whose_weight_a_hook_computes_say_their_sizes() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch has another weight_norm by now
+        first, second = (nn.utils.weight_norm(nn.Conv1d(*c, 3)) for c in ((5, 16), (16, 4)))
+    model, x = nn.Sequential(first, nn.ReLU(), second).eval(), torch.rand(2, 5, 9)
+    with torch.no_grad():
+        model(x)  # or the computed weight, with its history, could not be copied
+    config = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
+    small = amct.apply(model, amct.plan(model, x, config))
+    assert (small[0].in_channels, small[0].out_channels) == (5, 8)
+    assert (small[2].in_channels, small[2].out_channels) == (8, 4)

@@ -162,8 +162,9 @@ def _groups(
     for classes in _cohorts(list(signatures), rows, signatures, count):
         axes = sorted({c for s in classes for c in _columns(s) if c < len(labels.axes)})
         made = [i for i in axes if i in produced] or _given(labels, axes, consumed)
+        makers = produced.union(made)
         # Parameters that are only read go along where they have to, in their order; so does what is of none.
-        read = {c for s in classes if not produced.union(made).intersection(_columns(s)) for c in _columns(s)}
+        read = {c for s in classes if not makers.intersection(_columns(s)) for c in _columns(s)}
         scored = all(c >= len(labels.axes) or labels.axes[c].tensor not in buffers for c in read)
         members = tuple(signatures[s] for s in classes)
         if not made or not scored:

@@ -206,7 +206,7 @@ def _effective(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Ten
     sparsity = layer.sparsity_2to4[name]
     if not torch.is_grad_enabled() and not torch.compiler.is_compiling():  # averages of models are made to be evaluated
         require_2to4(layer, name)
-    spread = type(weight) is not nn.Parameter and is_spread(weight)
+    spread = is_spread(weight)
     if sparsity.holds_zeros and not spread:
         values = _with_zeros(layer, name, weight)
         if not (torch.is_grad_enabled() and weight.requires_grad):
@@ -265,7 +265,7 @@ def _mask(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Tensor:
     if torch.compiler.is_compiling():  # a mask that is fixed is unpacked by the compiled code, in its last use
         mask = derived.value if layer.sparsity_2to4[name].update_freq else None
         return unpack(bits, weight.shape, weight.dtype) if mask is None else mask
-    if type(weight) is not nn.Parameter and is_spread(weight):
+    if is_spread(weight):
         return spread_like(unpack(here(bits), weight.shape, weight.dtype), weight)
     mask = derived.of(bits)
     if mask is None or mask.dtype != weight.dtype:

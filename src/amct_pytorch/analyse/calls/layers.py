@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from amct_pytorch.analyse.calls.shaping import input_of
+from amct_pytorch.analyse.calls.shaping import input_of, stated
 from amct_pytorch.analyse.size_mode import LITERAL, Handler, SizeMode
 from amct_pytorch.analyse.sizes import Dim, Size, origin
 
@@ -108,11 +108,8 @@ def padded(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
 
 def padded_sequences(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """pad_sequence(sequences, batch_first, padding_value, padding_side): each is padded by itself."""
-    sequences, batch_first, value, side = (
-        args[i] if len(args) > i else kwargs.get(name, default)
-        for i, (name, default) in enumerate(
-            (("sequences", ()), ("batch_first", False), ("padding_value", 0.0), ("padding_side", "right"))
-        )
+    sequences, batch_first, value, side = stated(
+        args, kwargs, sequences=(), batch_first=False, padding_value=0.0, padding_side="right"
     )
     longest = max(map(len, sequences))
     rows = []

@@ -102,11 +102,7 @@ def expand_as(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str
 
 def normalize(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """normalize(x, p, dim, eps): by its definition, so that the norm has the labels of what it is expanded to."""
-    x: Any
-    x, p, dim, eps = (
-        args[i] if len(args) > i else kwargs.get(name, default)
-        for i, (name, default) in enumerate((("input", None), ("p", 2.0), ("dim", 1), ("eps", 1e-12)))
-    )
+    x, p, dim, eps = stated(args, kwargs, input=None, p=2.0, dim=1, eps=1e-12)
     norm = x.norm(p, dim, keepdim=True).clamp_min(eps)
     return torch.div(x, expand_as(mode, _T.expand_as, (norm, x), {}), out=kwargs.get("out"))
 
@@ -133,6 +129,11 @@ def factory(at: int) -> Handler:
         return out
 
     return handle
+
+
+def stated(args: tuple[Any, ...], kwargs: dict[str, Any], **defaults: Any) -> list[Any]:
+    """The arguments of a call, by position or by name, in the order of their `defaults`."""
+    return [args[i] if len(args) > i else kwargs.get(name, of) for i, (name, of) in enumerate(defaults.items())]
 
 
 def input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
