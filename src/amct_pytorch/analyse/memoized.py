@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import operator
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -88,14 +89,17 @@ class Memory:
             setattr(Size, "__hash__", self._refuse)  # noqa: B010
         for owner, name, function in known.functions:
             setattr(owner, name, self._computing(function))
+        before = [_items(table) for table in known.tables]
         try:
             yield
         finally:
             setattr(Size, "__hash__", int.__hash__)  # noqa: B010
             for owner, name, function in known.functions:
                 setattr(owner, name, function)
-            for table in known.tables:
-                _forget(table)
+            for table, items in zip(known.tables, before, strict=True):
+                now = _items(table)
+                if list in map(type, now) or not _same(now, items):  # most are as they were
+                    _forget(table)
 
     def _refuse(self) -> int:
         self.hashed = True
@@ -116,6 +120,14 @@ class Memory:
             return next(self._repeated, False)
         self.asked.append(any(type(v) is Size for v in flatten((args, kwargs))))
         return self.asked[-1]
+
+
+def _items(table: dict[Any, Any]) -> tuple[Any, ...]:
+    return *table, *table.values()
+
+
+def _same(one: tuple[Any, ...], two: tuple[Any, ...]) -> bool:
+    return len(one) == len(two) and all(map(operator.is_, one, two))
 
 
 def _forget(table: dict[Any, Any]) -> None:
