@@ -10,6 +10,7 @@ configuration stays, and the report says why.
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -163,15 +164,20 @@ class Configurations:
 
         All are copied at once: what is shared stays shared, and has the path that it has in the model.
         """
+        memo = {id(t): without_data(t, t.shape) for t in named_tensors(self.model).values()}
+        copied = copy.deepcopy(self._holding, memo)
+        sizes.replace(copied.items(), make, sizes.objects(self.model))
+        return copied
+
+    @functools.cached_property
+    def _holding(self) -> dict[str, dict[str, Any]]:
+        """What is copied, by module and attribute."""
         wanted = {source.name: source.parameters for source in self.sources}
         held = {
             name: {k: v for k, v in vars(module).items() if holds_sizes(v, k) or k in wanted.get(name, ())}
             for name, module in named_modules(self.model)
         }
-        memo = {id(t): without_data(t, t.shape) for t in named_tensors(self.model).values()}
-        copied = copy.deepcopy({name: members for name, members in held.items() if members}, memo)
-        sizes.replace(copied.items(), make, sizes.objects(self.model))
-        return copied
+        return {name: members for name, members in held.items() if members}
 
     def _cut(
         self, plan: ChannelPlan, shapes: Mapping[str, Sequence[int]], settings: Mapping[Setting, Change]

@@ -166,6 +166,8 @@ class _Making(TorchFunctionMode):
         return hash((str(tensor.dtype), tuple(tensor.shape), hashlib.sha1(data.numpy().tobytes()).digest()))
 
     def _described(self, value: Any) -> Any:
+        if type(value) in _ARE_SCALARS:  # most
+            return repr(value)
         if isinstance(value, torch.Tensor):
             return self.digest(value)
         if isinstance(value, (tuple, list)):
@@ -219,7 +221,10 @@ def scalars(model: nn.Module) -> dict[Setting, Any]:
     done: set[int] = set()
     for name, module in named_modules(model):
         for key, value in vars(module).items():
-            _read(value, name, key, found, done, 0)
+            if type(value) in _ARE_SCALARS:  # most
+                found[Setting(name, key)] = value
+            elif type(value) is not dict or key[0] != "_":  # a module's own tables
+                _read(value, name, key, found, done, 0)
     return found
 
 
