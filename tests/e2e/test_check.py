@@ -102,6 +102,22 @@ def looked_up(t: torch.Tensor) -> torch.Tensor:
     return t + table.gather(3, torch.zeros(2, t.shape[1], 8, 8, dtype=torch.long))
 
 
+def values_alone(capture: Capture, call: Call) -> None:
+    """Attention that holds the channels of its values, whatever its queries and keys are."""
+    capture.put(call.out, capture.factors(call.args[2]))
+
+
+def attention(*shape: int) -> Build:
+    """`shape`: heads and their size, one of which is found."""
+
+    def forward(s: Any, x: torch.Tensor) -> Any:
+        q, k, v = (p(x).unflatten(-1, shape).transpose(1, 2) for p in (s.q, s.k, s.v))
+        return s.o(F.scaled_dot_product_attention(q, k, v, scale=0.3).transpose(1, 2).flatten(2))
+
+    parts = {name: (lambda: nn.Linear(8, 16)) for name in "qkv"}
+    return net(forward, "", lambda: torch.randn(2, 5, 8), o=lambda: nn.Linear(16, 4), **parts)
+
+
 WRONG: dict[str, tuple[str, Callable[..., None], Build]] = {
     "flip, passed": ("aten::flip", passes, between(lambda t: t.flip(1))),
     "cumsum, passed": ("aten::cumsum", passes, between(lambda t: t + t.sort(1)[0].flip(1) * 0)),
@@ -125,6 +141,8 @@ WRONG: dict[str, tuple[str, Callable[..., None], Build]] = {
     "as_strided, passed": ("aten::as_strided", passes, between(lambda t: turned(t))),
     "as_strided from the second channel, passed": ("aten::as_strided", passes, between(lambda t: shifted(t))),
     "gather, of its index": ("aten::gather", index_alone, between(lambda t: looked_up(t))),
+    "attention, of its values": ("aten::scaled_dot_product_attention", values_alone, attention(1, -1)),
+    "attention in heads, of its values": ("aten::scaled_dot_product_attention", values_alone, attention(-1, 2)),
     "relu, forgotten": ("aten::relu", forgets, between(F.relu)),
     "view, forgotten": ("aten::view", forgets, between(lambda t: t.view(2, 16, 64).view(2, 16, 8, 8))),
 }

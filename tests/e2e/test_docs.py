@@ -105,9 +105,14 @@ CASES = [
     ("channels are taken in steps", lambda n, x: n.narrow(n.a(x)[:, ::2]), None),
     ("... is taken over it", lambda n, x: n.a(x).std(1), lambda n, x: n.stays(n.a(x)).std(1)),
     (
-        "after the cut, ... would not do the same: other scalars",
+        "the default scale of attention is made of the head size",
         attention,
         lambda n, x: attention(n, x, scale=0.25),
+    ),
+    (
+        "after the cut, ... would not do the same: other scalars",
+        lambda n, x: n.c(n.a(x) * n.a(x).stride(0)),
+        lambda n, x: n.c(n.a(x) * n.scale),
     ),
     (
         "its size is used as a number",

@@ -18,6 +18,7 @@ from amct_pytorch.analyse.capture import Capture
 from amct_pytorch.analyse.known import Call
 from amct_pytorch.analyse.rules.contraction import linear
 from amct_pytorch.analyse.rules.pointwise import unary
+from amct_pytorch.record import Axis
 from amct_pytorch.textio import write_config
 
 X = torch.rand(2, 3, 8, 8, dtype=torch.float64)
@@ -284,3 +285,23 @@ def test_with_2to4_nothing_can_be_taught(tmp_path: Path, taught: dict[str, Any])
     masks = amct.SparsityConfig(amct.NmSparsity())
     with pytest.raises(amct.ConfigError, match=rf"{next(iter(taught))}.*channel sparsity only.*skip them"):
         amct.create_prune_retrain_model(ready(Blocks()), X, masks, tmp_path / "r.txt", **taught)
+
+
+class Table(nn.Module):
+    """A linear map makes columns of its input, and rows of the table that it takes."""
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        norms = torch.tensor([4.0, 8, 1, 5, 3, 7, 2, 6])
+        self.table, self.gain = nn.Parameter(norms[:, None].expand(8, 12).clone()), gain
+        self.a, self.b = nn.Linear(6, 12), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        table = self.table if self.gain == 1 else self.gain * self.table
+        return self.b(nn.functional.linear(table, self.a(x)).mT.relu())
+
+
+@pytest.mark.parametrize("gain", [1.0, 2.0])
+def test_rows_of_a_table_go_by_their_norms(gain: float) -> None:
+    plan = amct.plan(Table(gain), torch.randn(5, 6), HALF)
+    assert plan.removals[Axis("table", 0)].removed == (0, 2, 4, 6)

@@ -11,6 +11,8 @@ from judge import conv
 from torch import nn
 
 import amct_pytorch as amct
+from amct_pytorch.analyse.passes import Means, Options
+from amct_pytorch.analyse.run import analyse
 
 CONFIG = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
 
@@ -129,3 +131,50 @@ def test_a_forward_that_changes_its_layers_once(tmp_path: Path) -> None:
     small = amct.create_prune_retrain_model(model, x, CONFIG, tmp_path / "record.txt")
     assert small.get_parameter("a.weight").shape == (8, 8)
     assert small.get_parameter("b.weight").shape == (4, 8)
+
+
+class InPlace(nn.Module):
+    """Writes into what a layer gave, and asks what a result that gradients go through has."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.first, self.layer, self.last = nn.Linear(6, 16), layer, nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.layer(self.first(x).mT).mT.relu_()
+        if self.training:
+            if y.is_leaf or y.grad_fn is None:
+                raise RuntimeError("gradients stop here")
+            y.register_hook(lambda gradient: gradient)
+        y.mul_(2.0)
+        out: torch.Tensor = self.last(y)
+        return out
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.Linear(5, 5), nn.Conv1d(16, 16, 1), nn.BatchNorm1d(16), nn.LayerNorm(5), nn.Sequential()],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_what_layers_give_is_no_leaf(layer: nn.Module) -> None:
+    facts = analyse(InPlace(layer), ((torch.randn(2, 5, 6),), {}), Options({}))
+    assert [(trace.training, trace.means) for trace in facts.traces] == [(False, Means.SHAPES), (True, Means.SHAPES)]
+
+
+class Attending(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.o = (nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (layer(x).unflatten(-1, (-1, 2)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        y = nn.functional.scaled_dot_product_attention(q, k, v, scale=0.5, dropout_p=0.5 if self.training else 0.0)
+        if self.training and not y.requires_grad:
+            raise RuntimeError("gradients stop here")
+        out: torch.Tensor = self.o((q @ k.mT @ y.relu_()).transpose(1, 2).flatten(2))
+        return out
+
+
+def test_what_attention_gives_is_no_leaf() -> None:
+    facts = analyse(Attending(), ((torch.randn(2, 5, 8),), {}), Options({}))
+    assert [(trace.training, trace.means) for trace in facts.traces] == [(False, Means.SHAPES), (True, Means.SHAPES)]

@@ -11,6 +11,7 @@ import more
 import networks
 import parts
 import picking
+import products
 import published
 import pytest
 import recurrent
@@ -37,6 +38,7 @@ FAMILIES = {
     "more: ": more.PATTERNS,
     "review: ": review.PATTERNS,
     "picking: ": picking.PATTERNS,
+    "product: ": products.PATTERNS,
     "recurrent: ": recurrent.PATTERNS,
     "published: ": published.PATTERNS,
     "strided: ": strided.PATTERNS,
@@ -63,6 +65,8 @@ TRAINED = [
     "attention: encoder",
     "attention: GPT",
     "attention: grouped queries by expand",
+    "product: a gradient as the output",
+    "product: attention, a bias of each head",
 ]
 
 

@@ -112,12 +112,51 @@ def test_norms_and_attention() -> None:
     q, k, v = torch.randn(2, 3, 7, 8), torch.randn(2, 3, 6, 8), torch.randn(2, 3, 6, 8)
     agree(aten._scaled_dot_product_flash_attention_for_cpu.default, q, k, v)
     agree(aten.native_dropout.default, X, 0.5, True)
+    plain = {"dropout_p": 0.0, "is_causal": False, "scale": None, "enable_gqa": False}
+    attention = aten.scaled_dot_product_attention.default
+    agree(attention, q, k, torch.randn(2, 3, 6, 4), None, **plain)
+    agree(attention, q[0], k[0], v[0], torch.rand(7, 6) > 0.5, **plain)
+    agree(attention, q[:, :2], k[:, :1], v[:, :1], torch.rand(2, 1, 1, 6), **{**plain, "enable_gqa": True})
     agree(aten.native_group_norm.default, X, vector, None, 2, 4, 25, 2, 1e-5)
     for dim, norms in ((0, torch.ones(2, 1, 1, 1)), (3, torch.ones(1, 1, 1, 5))):
         agree(aten._weight_norm_interface.default, X, norms, dim)
     for slope in (torch.ones(1), torch.ones(4, 1, 1), torch.ones(1, 4, 1, 1)):
         agree(aten._prelu_kernel.default, X, slope)
     agree(aten.grid_sampler_2d.default, X, torch.rand(2, 3, 7, 2), 0, 0, False)
+
+
+def test_products_at_once() -> None:
+    w, bias = torch.randn(6, 5), torch.randn(6)
+    for x in (X, X[0, 0, 0]):
+        agree(aten.linear.default, x, w, bias)
+        agree(aten.linear.default, x, w)
+    agree(aten.matmul.default, X, X.mT)
+    agree(aten.matmul.default, X[..., :2, :], X.mT)
+
+
+def meta(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("linear", [meta(2, 5), meta(6, 4)]),
+        ("linear", [meta(2, 5), meta(6, 5), meta(5)]),
+        ("linear", [meta(2, 5), meta(6, 5, dtype=torch.float64)]),
+        ("linear", [meta(2, 5), torch.rand(6, 5)]),
+        ("linear", [meta(), meta(6, 5)]),
+        ("matmul", [meta(2, 4, 5), torch.rand(2, 5, 4)]),
+        ("scaled_dot_product_attention", [meta(2, 3, 7, 8), meta(2, 3, 6, 4), meta(2, 3, 6, 8), None]),
+        ("scaled_dot_product_attention", [meta(2, 3, 7, 8), meta(2, 3, 6, 8), meta(2, 3, 5, 8), None]),
+        ("scaled_dot_product_attention", [meta(2, 4, 7, 8), meta(2, 2, 6, 8), meta(2, 2, 6, 8), None]),
+        ("scaled_dot_product_attention", [meta(7, 8), meta(6, 8), meta(6, 8), meta(5, 6)]),
+    ],
+)
+def test_what_is_left_to_torch(name: str, given: list[torch.Tensor | None]) -> None:
+    """Shapes and kinds that are not those of the common case, wrong ones among them."""
+    options = {"enable_gqa": False} if "attention" in name else {}
+    assert shapes.RULES[name](*given, **options) is NotImplemented
 
 
 def test_masks_that_have_values() -> None:

@@ -379,6 +379,25 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.decisions.append((kind.key, [None if follows else self._decision(o) for o in flatten(out)]))
         return out
 
+    def at_once(self, func: Any, *args: Any, **kwargs: Any) -> Any:
+        """What torch would do by several operations, as the one that `func` is; NotImplemented where it cannot be done
+        by shapes alone."""
+        if not self.shapes_only or torch._C._are_functorch_transforms_active():
+            return NotImplemented
+        leaves = flatten((args, kwargs)) if kwargs else flatten(args)
+        tensors = [t for t in leaves if isinstance(t, torch.Tensor)]
+        if not (tensors[0].is_meta and tensors[0].is_floating_point() and all(map(_is_plain, tensors))):
+            return NotImplemented
+        kind = OPERATIONS.get(func) or operation(func)
+        with torch._C._DisableTorchDispatch(), torch._C._AutoDispatchBelowAutograd():
+            out = shapes.RULES[kind.name](*args, **kwargs)
+            if out is NotImplemented:
+                return out
+            if _grad_enabled() and any(t.requires_grad for t in tensors):
+                out = (_recorded(out[0]), *out[1:]) if isinstance(out, tuple) else _recorded(out)
+            self._follow(Call(func, kind.name, args, kwargs, out, self.sizes(tensors)), kind, tensors, leaves)
+        return out
+
     def _decision(self, out: Any) -> Any:
         """What may decide where the pass goes: masks, indices that are not one per channel, and numbers."""
         if not isinstance(out, torch.Tensor):
@@ -564,10 +583,22 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 _NUMBERS = frozenset((Size, Ratio))
+_grad_enabled = torch.is_grad_enabled  # under a name of our own: while a pass runs, whoever asks torch is noted
+_OF_NO_GRADIENT = torch._C._functions.DelayedError("an operation on shapes alone has no gradient", 1)
 
 
 def _plain(value: Any) -> int | float:
     return float.__float__(value) if isinstance(value, Ratio) else int.__int__(value)
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    return type(tensor) in (torch.Tensor, nn.Parameter) and not tensor.is_nested
+
+
+def _recorded(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor as a result that gradients go through, for code that asks; a pass takes none."""
+    result: torch.Tensor = _OF_NO_GRADIENT(tensor.requires_grad_())
+    return result
 
 
 def _position(tensor: torch.Tensor, among: list[torch.Tensor]) -> int:

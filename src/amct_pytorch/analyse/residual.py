@@ -31,7 +31,7 @@ SUMS = {
     **dict.fromkeys("addcmul addcmul_ addcdiv addcdiv_".split(), slice(1, 3)),
 }
 FUSED = frozenset("addmm addmm_ baddbmm baddbmm_".split())  # the second is the product of the other two
-PRODUCTS = frozenset(("mm", "bmm"))
+PRODUCTS = frozenset("mm bmm matmul linear".split())
 
 
 def handed_on(name: str) -> bool:
@@ -68,8 +68,9 @@ def _result(name: str, tensors: Sequence[Held], made: Makers) -> Makers:
     if makers is None or made is not None:
         return None if makers is None else made
     if name in PRODUCTS:
-        sides = zip(tensors, (-2, -1), strict=True)
-        return united(t.makers for t, dim in sides if any(f.shape[dim] > 1 for f in t.factors)) or frozenset()
+        of_rows, of_columns = (slice(0, -1), slice(0, 1)) if name == "linear" else (slice(-2, -1), slice(-1, None))
+        sides = zip(tensors[:2], (of_rows, of_columns), strict=True)
+        return united(t.makers for t, own in sides if any(max(f.shape[own]) > 1 for f in t.factors)) or frozenset()
     if "scaled_dot_product" in name:
         return tensors[2].makers or frozenset()
     return makers

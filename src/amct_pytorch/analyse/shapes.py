@@ -284,6 +284,47 @@ def addmm(bias: torch.Tensor, x: torch.Tensor, w: torch.Tensor, **kwargs: Any) -
     return out
 
 
+def linear(x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor | None = None) -> Any:
+    """(.., k) by (n, k), and a bias (n)"""
+    if not (_without_values(x, w, *(() if bias is None else (bias,))) and x.ndim and w.ndim == 2):
+        return NotImplemented
+    if x.shape[-1] != w.shape[1] or (bias is not None and bias.shape != w.shape[:1]):
+        return NotImplemented  # torch says what is wrong
+    return _new(x, (*x.shape[:-1], w.shape[0]))
+
+
+def batched(x: torch.Tensor, w: torch.Tensor) -> Any:
+    return product(x, w) if _without_values(x, w) else NotImplemented
+
+
+def scaled_dot_product(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, *, enable_gqa: bool, **kwargs: Any
+) -> Any:
+    """(.., H, L, E), (.., h, S, E), (.., h, S, D) and a mask that is broadcast to (.., H, L, S)"""
+    if not _without_values(q, k, v) or not q.ndim == k.ndim == v.ndim > 2 + enable_gqa:
+        return NotImplemented
+    if q.shape[-1] != k.shape[-1] or k.shape[:-1] != v.shape[:-1]:
+        return NotImplemented
+    if q.shape[:-2] != k.shape[:-2] and not (
+        enable_gqa and q.shape[:-3] == k.shape[:-3] and k.shape[-3] and q.shape[-3] % k.shape[-3] == 0
+    ):
+        return NotImplemented
+    if mask is not None and not _fits(mask.shape, (*q.shape[:-1], k.shape[-2])):
+        return NotImplemented
+    return _new(q, (*q.shape[:-1], v.shape[-1]))
+
+
+def _without_values(x: torch.Tensor, *others: torch.Tensor) -> bool:
+    """Whether all are tensors of one floating-point dtype without data."""
+    return x.is_meta and x.is_floating_point() and all(t.is_meta and t.dtype == x.dtype for t in others)
+
+
+def _fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Whether a shape can be expanded to another."""
+    lag = len(wanted) - len(shape)
+    return lag >= 0 and all(n in (1, m) for n, m in zip(shape, wanted[lag:], strict=True))
+
+
 def product(x: torch.Tensor, w: torch.Tensor) -> Any:
     """(.., n, k) by (.., k, m)"""
     if x.shape[:-2] != w.shape[:-2] or x.shape[-1] != w.shape[-2]:
@@ -376,7 +417,10 @@ RULES: Mapping[str, Shape] = {
     "pow": power,
     **dict.fromkeys(UPSAMPLE, upsample),
     "addmm": addmm,
+    "linear": linear,
     **dict.fromkeys(("mm", "bmm"), product),
+    "matmul": batched,
+    "scaled_dot_product_attention": scaled_dot_product,
     "native_group_norm": group_norm,
     "_weight_norm_interface": weight_norm,
     "_prelu_kernel": pointwise,

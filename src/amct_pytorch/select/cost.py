@@ -22,7 +22,7 @@ def _one(op: Logged) -> int:
         x, w = shapes[:2]
         transposed = next((a for a in op.scalars if isinstance(a, bool)), False)
         return math.prod(x if transposed else op.shapes[0]) * math.prod(w[1:])
-    if name in ("mm", "bmm"):
+    if name in ("mm", "bmm", "matmul"):
         return math.prod(shapes[0]) * shapes[1][-1]
     if name in ("addmm", "baddbmm"):
         return math.prod(shapes[1]) * shapes[2][-1]

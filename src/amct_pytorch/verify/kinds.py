@@ -65,6 +65,17 @@ def linear(moves: Moves, call: Call, a: Logged) -> bool:
     return left == moves.along(w, 1)[0] and moves.keys(a.outs[0]) == rest.union(made, *map(moves.keys, bias))
 
 
+def attention(moves: Moves, call: Call, a: Logged) -> bool:
+    """(.., H, L, E), (.., h, S, E), (.., h, S, D), a mask: queries meet keys along E; nothing that S holds is left.
+    Queries that share a key are as the rules say."""
+    q, k, v, *mask = a.ins
+    (of_query, rows), (of_key, others) = moves.along(q, -1), moves.along(k, -1)
+    if a.shapes_in[0][:-2] != a.shapes_in[1][:-2]:
+        return of_query == of_key
+    held = rows.union(others, moves.keys(v), *map(moves.keys, mask))
+    return of_query == of_key and moves.keys(a.outs[0]) == held
+
+
 def convolution(moves: Moves, call: Call, a: Logged) -> bool:
     """(N, C, ..) by (O, C, ..), transposed (C, O, ..), and a bias (O); grouped ones are as the rules say."""
     x, w, *bias = a.ins
@@ -156,8 +167,9 @@ def repeat(moves: Moves, call: Call, a: Logged) -> bool:
 
 _WRONG = dict.fromkeys(("var", "var_mean"), "too few elements stay for an unbiased variance")
 _BY_NAME: dict[str, Kind] = {
-    **dict.fromkeys(("mm", "bmm", "addmm", "baddbmm"), matmul),
+    **dict.fromkeys(("mm", "bmm", "matmul", "addmm", "baddbmm"), matmul),
     "linear": linear,
+    "scaled_dot_product_attention": attention,
     **dict.fromkeys(_WRONG, variance),
     **dict.fromkeys("mse_loss smooth_l1_loss huber_loss soft_margin_loss".split(), loss),
     **dict.fromkeys("binary_cross_entropy binary_cross_entropy_with_logits".split(), loss),

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from amct_pytorch.analyse.calls.products import Inside
 from amct_pytorch.analyse.calls.shaping import input_of, stated
 from amct_pytorch.analyse.size_mode import LITERAL, Handler, SizeMode
 from amct_pytorch.analyse.sizes import Dim, Size, origin
@@ -15,8 +16,16 @@ from amct_pytorch.analyse.sizes import Dim, Size, origin
 
 def normalized(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """layer_norm(x, shape) and rms_norm"""
-    out = func(*args, **kwargs)
     sizes = args[1] if len(args) > 1 else kwargs["normalized_shape"]
+    out = NotImplemented
+    if func is F.layer_norm and isinstance(sizes, (tuple, list)):
+        x, _, weight, bias, eps = stated(
+            args, kwargs, input=None, normalized_shape=(), weight=None, bias=None, eps=1e-5
+        )
+        out = mode.capture.at_once(
+            torch.ops.aten.native_layer_norm.default, x, list(map(int, sizes)), weight, bias, eps
+        )
+    out = func(*args, **kwargs) if out is NotImplemented else out[0]
     sizes = sizes if isinstance(sizes, (tuple, list)) else (sizes,)
     for i, size in enumerate(reversed(sizes)):
         mode.sized(input_of(args, kwargs), -1 - i, size)
@@ -34,7 +43,9 @@ def weight_norm(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[s
 
 def grouped(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Convolutions: the groups of a depthwise one count its channels, those of others stay."""
-    out = func(*args, **kwargs)
+    out = _convolution(mode, args, kwargs) if func in _CONVOLUTIONS else NotImplemented
+    if out is NotImplemented:
+        out = func(*args, **kwargs)
     groups = args[6] if len(args) > 6 else kwargs.get("groups", 1)
     if type(groups) is int and groups == 1:
         return out
@@ -45,6 +56,20 @@ def grouped(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     elif isinstance(groups, Size):
         mode.capture.equate(groups.origin, int(groups))
     return out
+
+
+def _convolution(mode: SizeMode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """conv2d(input, weight, bias, stride, padding, dilation, groups), and of other ranks"""
+    x, weight, bias, stride, padding, dilation, groups = stated(
+        args, kwargs, input=None, weight=None, bias=None, stride=1, padding=0, dilation=1, groups=1
+    )
+    rank = weight.ndim - 2
+    if x.ndim != weight.ndim or isinstance(padding, str):
+        return NotImplemented
+    sizes = [[v] * rank if isinstance(v, int) else list(v) for v in (stride, padding, dilation)]
+    return mode.capture.at_once(
+        torch.ops.aten.convolution.default, x, weight, bias, *sizes, False, [0] * rank, int(groups)
+    )
 
 
 def group_normalized(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -63,11 +88,12 @@ def group_normalized(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: d
 def batch_normalized(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """batch_norm(input, ...): one operation, whatever kernels there are."""
     x, rest = (args[0], args[1:]) if args else (kwargs["input"], ())
-    out = _batch_norm(x, *rest, **{k: v for k, v in kwargs.items() if k != "input"})
+    out = _batch_norm(mode, x, *rest, **{k: v for k, v in kwargs.items() if k != "input"})
     return func(*args, **kwargs) if out is None else out  # it says what is wrong
 
 
 def _batch_norm(
+    mode: SizeMode,
     x: torch.Tensor,
     running_mean: Any,
     running_var: Any,
@@ -79,7 +105,9 @@ def _batch_norm(
 ) -> torch.Tensor | None:
     if eps <= 0 or (training and x.numel() <= x.shape[1]):
         return None
-    return torch.native_batch_norm(x, weight, bias, running_mean, running_var, training, momentum, eps)[0]
+    taken = (x, weight, bias, running_mean, running_var, training, momentum, eps)
+    out = mode.capture.at_once(torch.ops.aten.native_batch_norm.default, *taken)
+    return (torch.native_batch_norm(*taken) if out is NotImplemented else out)[0]
 
 
 def dropout(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -133,7 +161,8 @@ def multi_head(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[st
     rows = np.concatenate(found) if len(found) == len(stated) else None
     if rows is not None:
         capture.repeated = rows[: int(embed)].reshape(int(heads), -1)[:, 0]  # masks are expanded to the heads
-    out = func(*args, **kwargs)
+    with Inside(mode):
+        out = func(*args, **kwargs)
     capture.repeated = None
     capture.pieces.clear()
     width = capture.varying(query, query.ndim - 1)
@@ -157,13 +186,12 @@ def multi_head(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[st
 
 
 _T = torch.Tensor
+_CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
 _DROPOUT_IN_PLACE = (torch.dropout_, torch.alpha_dropout_, torch.feature_dropout_, torch.feature_alpha_dropout_)
 HANDLERS: dict[Any, Handler] = {
     **dict.fromkeys((F.layer_norm, torch.layer_norm, F.rms_norm, torch.rms_norm), normalized),
     **dict.fromkeys((F.group_norm, torch.group_norm), group_normalized),
-    **dict.fromkeys(
-        (F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), grouped
-    ),
+    **dict.fromkeys((*_CONVOLUTIONS, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), grouped),
     torch._weight_norm: weight_norm,
     F.batch_norm: batch_normalized,
     F.multi_head_attention_forward: multi_head,

@@ -5,22 +5,72 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
 
-from amct_pytorch.analyse.calls.shaping import shape
+from amct_pytorch.analyse.calls.shaping import shape, stated
 from amct_pytorch.analyse.size_mode import Handler, SizeMode
 
 
 def matmul(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """matmul(a, b): rows are folded where one of them is a matrix; else both are expanded to the same batch."""
-    if len(args) < 2 or kwargs or not all(_is_plain(t) for t in args) or args[0].shape[:-2] == args[1].shape[:-2]:
+    if len(args) < 2 or kwargs or not all(_is_plain(t) for t in args):
         return func(*args, **kwargs)
     a, b = args if func is not _T.__rmatmul__ else args[::-1]
+    if a.shape[:-2] == b.shape[:-2]:
+        return _batched(mode, a, b)
     if b.ndim == 2:
         return _folded(a, b)
     if a.ndim == 2:
         return _folded(b.mT, a.mT).mT
     batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])  # type: ignore[no-untyped-call]
-    return torch.matmul(_expanded(mode, a, b, batch), _expanded(mode, b, a, batch))
+    return _batched(mode, _expanded(mode, a, b, batch), _expanded(mode, b, a, batch))
+
+
+def linear(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """linear(input, weight, bias)"""
+    x, weight, bias = stated(args, kwargs, input=None, weight=None, bias=None)
+    out = mode.capture.at_once(torch.ops.aten.linear.default, x, weight, bias)
+    return func(*args, **kwargs) if out is NotImplemented else out
+
+
+def attention(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)"""
+    q, k, v, mask, dropout_p, is_causal, scale, enable_gqa = stated(
+        args,
+        kwargs,
+        query=None,
+        key=None,
+        value=None,
+        attn_mask=None,
+        dropout_p=0.0,
+        is_causal=False,
+        scale=None,
+        enable_gqa=False,
+    )
+    options = {"dropout_p": dropout_p, "is_causal": is_causal, "scale": scale, "enable_gqa": enable_gqa}
+    out = mode.capture.at_once(torch.ops.aten.scaled_dot_product_attention.default, q, k, v, mask, **options)
+    return func(*args, **kwargs) if out is NotImplemented else out
+
+
+class Inside(TorchFunctionMode):
+    """Sees the products that torch itself calls for inside of one of its functions, and nothing else."""
+
+    def __init__(self, mode: SizeMode) -> None:
+        super().__init__()
+        self.mode = mode
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        handler = _AT_ONCE.get(func)
+        return func(*args, **(kwargs or {})) if handler is None else handler(self.mode, func, args, kwargs or {})
+
+
+def _batched(mode: SizeMode, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """(.., m, k) by (.., k, n)"""
+    out = mode.capture.at_once(torch.ops.aten.matmul.default, a, b) if a.ndim > 3 else NotImplemented
+    return torch.matmul(a, b) if out is NotImplemented else out
 
 
 def _is_plain(t: Any) -> bool:
@@ -42,4 +92,8 @@ def _expanded(mode: SizeMode, x: torch.Tensor, other: torch.Tensor, batch: torch
 
 
 _T = torch.Tensor
-HANDLERS: dict[Any, Handler] = dict.fromkeys((torch.matmul, _T.matmul, _T.__matmul__, _T.__rmatmul__), matmul)
+_AT_ONCE: dict[Any, Handler] = {F.linear: linear, F.scaled_dot_product_attention: attention}
+HANDLERS: dict[Any, Handler] = {
+    **_AT_ONCE,
+    **dict.fromkeys((torch.matmul, _T.matmul, _T.__matmul__, _T.__rmatmul__), matmul),
+}

@@ -73,7 +73,7 @@ def _produce(capture: Capture, weight: Any, factors: Sequence[Factor]) -> None:
 
 
 def matmul(capture: Capture, call: Call) -> None:
-    """mm, bmm, and with something added: (.., m, k) by (.., k, n)."""
+    """mm, bmm, matmul of one batch, and with something added: (.., m, k) by (.., k, n)."""
     added = "add" in call.name
     bias, x, w = call.args[:3] if added else (None, *call.args[:2])
     batch = x.ndim - 2
@@ -110,13 +110,16 @@ def matrix_vector(capture: Capture, call: Call) -> None:
 
 
 def linear(capture: Capture, call: Call) -> None:
+    """(.., k) by (n, k), and a bias (n)"""
     x, w = call.args[:2]
-    fw = capture.factors(w)
-    capture.labels.consumed += [f for f in fw if f.shape[1] > 1]
-    left, right = contract(capture, capture.factors(x), x.ndim - 1, fw, 1, 0, capture.is_learned(w))
+    last, learned = x.ndim - 1, capture.is_learned(x) or capture.is_learned(w)
+    left, right = contract(capture, capture.factors(x), last, capture.factors(w), 1, 0, learned)
+    if capture.is_static(x) != capture.is_static(w):
+        t, d = (x, last) if capture.is_static(x) else (w, 1)
+        capture.labels.consumed += [f for f in capture.factors(t) if f.shape[d] > 1]
     made = [f.ravel() for f in right]
     _produce(capture, w, made)
-    out = [*left, *(lb.place(f, x.ndim - 1, x.ndim) for f in made)]
+    out = [*left, *(lb.place(f, last, x.ndim) for f in made)]
     bias = call.arg(2, "bias")
     if bias is not None:
         out = capture.merge([(call.out, out), (bias, capture.factors(bias))], call.out.ndim)
@@ -319,7 +322,7 @@ def _with_ones(shape: tuple[int, ...], dims: Sequence[int]) -> list[int]:
 
 RULES: dict[str, Rule] = {
     "_trilinear": trilinear,
-    **dict.fromkeys(("mm", "bmm", "addmm", "baddbmm", "addmm_", "baddbmm_"), matmul),
+    **dict.fromkeys(("mm", "bmm", "matmul", "addmm", "baddbmm", "addmm_", "baddbmm_"), matmul),
     **dict.fromkeys(("mv", "addmv", "dot", "vdot", "addmv_"), matrix_vector),
     "linear": linear,
     "convolution": convolution,
