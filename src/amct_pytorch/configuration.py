@@ -237,7 +237,7 @@ def _built_again(
 def _sources(module: nn.Module, name: str) -> Iterator[_Source]:
     """The outermost modules whose constructor takes a configuration that they keep."""
     own = vars(module)
-    if any(holds_sizes(value, key) for key, value in own.items()):
+    if any(type(value) not in sizes.NO_OBJECTS and holds_sizes(value, key) for key, value in own.items()):
         parameters = _kept(module)
         if parameters and any(holds_sizes(own[p], p) for p in parameters):
             yield _Source(name, module, parameters)

@@ -462,7 +462,7 @@ def _of_integers(values: Sequence[Any], depth: int = 0) -> bool:
 
 def _objects(members: Mapping[Any, Any], found: dict[int, Any], depth: int) -> None:
     for key, value in members.items():
-        if type(value) in _PLAIN or id(value) in found:
+        if type(value) in NO_OBJECTS or id(value) in found:
             continue
         if isinstance(key, str) and holds_sizes(value, key):
             found[id(value)] = value
@@ -479,7 +479,7 @@ def holds_sizes(value: Any, path: str) -> bool:
 
 _NO_SIZES = frozenset((bool, float, str, type(None), set, OrderedDict, torch.Tensor, nn.Parameter, ChannelPlan))
 _SEQUENCES = frozenset((tuple, list, torch.Size))
-_PLAIN = _NO_SIZES | _SEQUENCES | {int}  # no objects in which sizes are looked for
+NO_OBJECTS = _NO_SIZES | _SEQUENCES | {int}  # no objects in which sizes are looked for
 _NOT_CONFIGURATION = (
     int,
     str,

@@ -31,6 +31,8 @@ def unread(
         kind = type(module)
         if kind not in named:
             named[kind] = _names(kind) if looked_at(kind.__module__) else set()
+        if not named[kind]:  # most are layers of torch
+            continue
         sizes = ((n, v) for n, v in vars(module).items() if type(v) is int and v > 1 and n in named[kind])
         found.update({setting: v for n, v in sizes if (setting := Setting(path, n)) not in read})
     if not found:
