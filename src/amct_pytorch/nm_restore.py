@@ -12,7 +12,7 @@ from torch import nn
 
 from amct_pytorch.apply.mask import is_2to4
 from amct_pytorch.apply.nm import convert
-from amct_pytorch.apply.nm_layers import COUNTER, SparseLayer, drop, mask_name, mask_of
+from amct_pytorch.apply.nm_layers import COUNTER, Sparsity, drop, mask_name, mask_of
 from amct_pytorch.apply.nm_record import INNER, own_names
 from amct_pytorch.apply.nm_weights import mask_key, sparse_weights
 from amct_pytorch.apply.shrink import refresh
@@ -44,9 +44,10 @@ def restore_nm(model: nn.Module, plan: NmPlan, state: dict[str, Any], path: Path
         state.pop(COUNTER, None)
     fill(sparse, fitting(state, wanted, path), path)
     for name, layer, parameter in sparse_weights(sparse):
-        _check_mask(layer, parameter, mask_key(name, parameter), path)
+        mask = mask_of(layer, parameter)
+        _check_mask(mask, layer.sparsity_2to4[parameter], mask_key(name, parameter), path)
         if layer.sparsity_2to4[parameter].holds_zeros:
-            drop(layer, parameter)
+            drop(layer, parameter, mask)
     refresh(sparse)
     return sparse
 
@@ -73,9 +74,8 @@ def _complete(state: dict[str, Any], layers: Mapping[str, NmLayer], path: Path, 
         state[key] = torch.from_numpy(np.frombuffer(layer.mask, np.uint8).copy())
 
 
-def _check_mask(layer: SparseLayer, parameter: str, key: str, path: Path) -> None:
-    sparsity = layer.sparsity_2to4[parameter]
-    if not is_2to4(mask_of(layer, parameter), sparsity.axis, sparsity.groups):
+def _check_mask(mask: torch.Tensor, sparsity: Sparsity, key: str, path: Path) -> None:
+    if not is_2to4(mask, sparsity.axis, sparsity.groups):
         raise CheckpointError(
             f"{os.fspath(path)}: {key} keeps more than 2 of 4 consecutive weights: the file was changed, or is of "
             "another kind of sparsity; give the checkpoint of the sparse model"
