@@ -73,7 +73,8 @@ def is_2to4(mask: torch.Tensor, dim: int, groups: int = 1) -> bool:
     rows = _rows_first(mask.view(torch.uint8), dim % mask.dim())
     whole = rows.shape[1] // 4 * 4
     a, b, c, d = (rows[:, place:whole:4] for place in range(4))
-    return not bool((a + b + c + d > 2).any() or (rows[:, whole:].sum(1) > 2).any())
+    counts = (a + b + c + d, rows[:, whole:].sum(1))
+    return all(int(count.max()) <= 2 for count in counts if count.numel())
 
 
 def pack(mask: torch.Tensor) -> torch.Tensor:
