@@ -386,7 +386,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return NotImplemented
         leaves = flatten((args, kwargs)) if kwargs else flatten(args)
         tensors = [t for t in leaves if isinstance(t, torch.Tensor)]
-        if not (tensors[0].is_meta and tensors[0].is_floating_point() and all(map(_is_plain, tensors))):
+        if not (tensors[0].is_meta and tensors[0].is_floating_point() and all(map(_is_of_torch, tensors))):
             return NotImplemented
         kind = OPERATIONS.get(func) or operation(func)
         with torch._C._DisableTorchDispatch(), torch._C._AutoDispatchBelowAutograd():
@@ -591,7 +591,8 @@ def _plain(value: Any) -> int | float:
     return float.__float__(value) if isinstance(value, Ratio) else int.__int__(value)
 
 
-def _is_plain(tensor: torch.Tensor) -> bool:
+def _is_of_torch(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is of torch's own class, and has a shape."""
     return type(tensor) in (torch.Tensor, nn.Parameter) and not tensor.is_nested
 
 
