@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import hard
@@ -345,3 +346,40 @@ def test_a_record_needs_a_path() -> None:
     config = amct.SparsityConfig(amct.ChannelSparsity(0.5))
     with pytest.raises(amct.WriteError, match="record_file: expected the path of the file to write, got None"):
         amct.create_prune_retrain_model(nn.Linear(2, 2), torch.rand(1, 2), config, None)
+
+
+def attended(*more: Any, **options: Any) -> Callable[[Any, torch.Tensor], torch.Tensor]:
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        y = s.a(x)
+        return s.b(F.scaled_dot_product_attention(y, y, y, *more, **options))  # type: ignore[no-any-return]
+
+    return forward
+
+
+TOKENS, IMAGES = torch.randn(2, 5, 8), torch.randn(2, 3, 8, 8)
+FAILING: dict[str, tuple[torch.Tensor, Callable[[Any, torch.Tensor], torch.Tensor]]] = {
+    "a mask of integers": (TOKENS, attended(torch.ones(5, 5, dtype=torch.long))),
+    "a mask of another dtype": (TOKENS, attended(torch.ones(5, 5).double())),
+    "a dropout above one": (TOKENS, attended(dropout_p=2.0)),
+    "a norm of floats": (TOKENS, lambda s, x: s.b(F.layer_norm(s.a(x), (16.0,)))),
+    "an epsilon of text": (TOKENS, lambda s, x: s.b(F.layer_norm(s.a(x), [16], None, None, "x"))),
+    "a momentum of text": (IMAGES, lambda s, x: s.d(F.batch_norm(s.c(x), s.m, s.m, momentum="x"))),
+    "a convolution of one dim": (IMAGES, lambda s, x: s.d(F.conv1d(x, s.c.weight))),
+    "a convolution of three dims": (IMAGES, lambda s, x: s.d(F.conv3d(x, s.c.weight))),
+    "three strides": (IMAGES, lambda s, x: s.d(F.conv2d(x, s.c.weight, None, (1, 1, 1)))),
+    "a negative padding": (IMAGES, lambda s, x: s.d(F.conv2d(x, s.c.weight, None, 1, -1))),
+    "a bias of other channels": (IMAGES, lambda s, x: s.d(F.conv2d(x, s.c.weight, torch.zeros(3)))),
+    "a matrix as the bias": (IMAGES, lambda s, x: s.d(F.conv2d(x, s.c.weight, s.a.weight))),
+}
+
+
+@pytest.mark.parametrize("label", FAILING)
+def test_what_torch_refuses_is_refused(label: str) -> None:
+    """By shapes alone, too, where torch itself is not asked: the model could not run after the cut, either."""
+    inputs, forward = FAILING[label]
+    parts = {"a": nn.Linear(8, 16), "b": nn.Linear(16, 4), "c": nn.Conv2d(3, 16, 3), "d": nn.Conv2d(16, 4, 3)}
+    model = Net(forward, **parts, m=nn.Buffer(torch.ones(16))).eval()
+    with pytest.raises((RuntimeError, TypeError)):
+        model(inputs)
+    with pytest.raises(amct.ModelError, match="fails on input_data"):
+        amct.plan(model, inputs, CONFIG)

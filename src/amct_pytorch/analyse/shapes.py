@@ -140,8 +140,13 @@ def convolution(
     """(N, C, ...) -> (N, O, ...)"""
     rank = x.ndim - 2
     stride, padding, dilation, extra = (_spread(v, rank) for v in (stride, padding, dilation, output_padding))
+    if min(padding, default=0) < 0:
+        raise RuntimeError(f"a padding of {list(padding)}")
     if x.shape[1] != (w.shape[0] if transposed else w.shape[1] * groups):
         raise RuntimeError(f"a weight of shape {tuple(w.shape)} in {groups} groups meets {x.shape[1]} channels")
+    made = w.shape[1] * groups if transposed else w.shape[0]
+    if bias is not None and tuple(bias.shape) != (made,):
+        raise RuntimeError(f"a bias of shape {tuple(bias.shape)} for {made} channels")
     sizes = []
     for i in range(rank):
         n, k = x.shape[2 + i], dilation[i] * (w.shape[2 + i] - 1)
@@ -151,10 +156,12 @@ def convolution(
             sizes.append((n + 2 * padding[i] - k - 1) // stride[i] + 1)
     if min(sizes, default=1) <= 0:
         raise RuntimeError(f"a kernel of {tuple(w.shape[2:])} does not fit an input of {tuple(x.shape[2:])}")
-    return _new(x, (x.shape[0], w.shape[1] * groups if transposed else w.shape[0], *sizes))
+    return _new(x, (x.shape[0], made, *sizes))
 
 
 def _spread(value: Sequence[int], rank: int) -> Sequence[int]:
+    if len(value) not in (1, rank):
+        raise RuntimeError(f"{list(value)} for {rank} dims")
     return value if len(value) == rank else [value[0]] * rank
 
 
@@ -298,7 +305,14 @@ def batched(x: torch.Tensor, w: torch.Tensor) -> Any:
 
 
 def scaled_dot_product(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, *, enable_gqa: bool, **kwargs: Any
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None,
+    *,
+    dropout_p: float,
+    enable_gqa: bool,
+    **kwargs: Any,
 ) -> Any:
     """(.., H, L, E), (.., h, S, E), (.., h, S, D) and a mask that is broadcast to (.., H, L, S)"""
     if not _without_values(q, k, v) or not q.ndim == k.ndim == v.ndim > 2 + enable_gqa:
@@ -309,7 +323,11 @@ def scaled_dot_product(
         enable_gqa and q.shape[:-3] == k.shape[:-3] and k.shape[-3] and q.shape[-3] % k.shape[-3] == 0
     ):
         return NotImplemented
-    if mask is not None and not _fits(mask.shape, (*q.shape[:-1], k.shape[-2])):
+    if mask is not None and not (
+        mask.dtype in (torch.bool, q.dtype) and _fits(mask.shape, (*q.shape[:-1], k.shape[-2]))
+    ):
+        return NotImplemented
+    if not 0 <= dropout_p <= 1:
         return NotImplemented
     return _new(q, (*q.shape[:-1], v.shape[-1]))
 

@@ -18,13 +18,13 @@ def normalized(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[st
     """layer_norm(x, shape) and rms_norm"""
     sizes = args[1] if len(args) > 1 else kwargs["normalized_shape"]
     out = NotImplemented
-    if func is F.layer_norm and isinstance(sizes, (tuple, list)):
+    if func is F.layer_norm and _are_sizes(sizes):
         x, _, weight, bias, eps = stated(
             args, kwargs, input=None, normalized_shape=(), weight=None, bias=None, eps=1e-5
         )
-        out = mode.capture.at_once(
-            torch.ops.aten.native_layer_norm.default, x, list(map(int, sizes)), weight, bias, eps
-        )
+        if isinstance(eps, float):
+            lengths = list(map(int, sizes))
+            out = mode.capture.at_once(torch.ops.aten.native_layer_norm.default, x, lengths, weight, bias, eps)
     out = func(*args, **kwargs) if out is NotImplemented else out[0]
     sizes = sizes if isinstance(sizes, (tuple, list)) else (sizes,)
     for i, size in enumerate(reversed(sizes)):
@@ -43,7 +43,8 @@ def weight_norm(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[s
 
 def grouped(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Convolutions: the groups of a depthwise one count its channels, those of others stay."""
-    out = _convolution(mode, args, kwargs) if func in _CONVOLUTIONS else NotImplemented
+    rank = _RANKS.get(func)
+    out = NotImplemented if rank is None else _convolution(mode, rank, args, kwargs)
     if out is NotImplemented:
         out = func(*args, **kwargs)
     groups = args[6] if len(args) > 6 else kwargs.get("groups", 1)
@@ -58,18 +59,21 @@ def grouped(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     return out
 
 
-def _convolution(mode: SizeMode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _convolution(mode: SizeMode, rank: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """conv2d(input, weight, bias, stride, padding, dilation, groups), and of other ranks"""
     x, weight, bias, stride, padding, dilation, groups = stated(
         args, kwargs, input=None, weight=None, bias=None, stride=1, padding=0, dilation=1, groups=1
     )
-    rank = weight.ndim - 2
-    if x.ndim != weight.ndim or isinstance(padding, str):
-        return NotImplemented
-    sizes = [[v] * rank if isinstance(v, int) else list(v) for v in (stride, padding, dilation)]
+    sizes = [[v] * rank if isinstance(v, int) else v for v in (stride, padding, dilation)]
+    if not x.ndim == weight.ndim == rank + 2 or not all(_are_sizes(v) and len(v) in (1, rank) for v in sizes):
+        return NotImplemented  # no batch, padding by a word; or torch says what is wrong
     return mode.capture.at_once(
         torch.ops.aten.convolution.default, x, weight, bias, *sizes, False, [0] * rank, int(groups)
     )
+
+
+def _are_sizes(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and all(isinstance(v, int) for v in value)
 
 
 def group_normalized(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -106,7 +110,8 @@ def _batch_norm(
     if eps <= 0 or (training and x.numel() <= x.shape[1]):
         return None
     taken = (x, weight, bias, running_mean, running_var, training, momentum, eps)
-    out = mode.capture.at_once(torch.ops.aten.native_batch_norm.default, *taken)
+    plain = isinstance(momentum, (int, float)) and isinstance(eps, float)
+    out = mode.capture.at_once(torch.ops.aten.native_batch_norm.default, *taken) if plain else NotImplemented
     return (torch.native_batch_norm(*taken) if out is NotImplemented else out)[0]
 
 
@@ -156,9 +161,9 @@ def multi_head(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[st
     capture = mode.capture
     query, embed, heads = args[0], args[3], args[4]
     apart = kwargs.get("use_separate_proj_weight", False)
-    stated = [kwargs.get(f"{name}_proj_weight") for name in "qkv"] if apart else [args[5]]
-    found = [f.ravel() for t in stated for f in capture.factors(t) if f.shape[0] > 1]
-    rows = np.concatenate(found) if len(found) == len(stated) else None
+    weights = [kwargs.get(f"{name}_proj_weight") for name in "qkv"] if apart else [args[5]]
+    found = [f.ravel() for t in weights for f in capture.factors(t) if f.shape[0] > 1]
+    rows = np.concatenate(found) if len(found) == len(weights) else None
     if rows is not None:
         capture.repeated = rows[: int(embed)].reshape(int(heads), -1)[:, 0]  # masks are expanded to the heads
     with Inside(mode):
@@ -186,12 +191,12 @@ def multi_head(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[st
 
 
 _T = torch.Tensor
-_CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
+_RANKS = {F.conv1d: 1, F.conv2d: 2, F.conv3d: 3}
 _DROPOUT_IN_PLACE = (torch.dropout_, torch.alpha_dropout_, torch.feature_dropout_, torch.feature_alpha_dropout_)
 HANDLERS: dict[Any, Handler] = {
     **dict.fromkeys((F.layer_norm, torch.layer_norm, F.rms_norm, torch.rms_norm), normalized),
     **dict.fromkeys((F.group_norm, torch.group_norm), group_normalized),
-    **dict.fromkeys((*_CONVOLUTIONS, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), grouped),
+    **dict.fromkeys((*_RANKS, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d), grouped),
     torch._weight_norm: weight_norm,
     F.batch_norm: batch_normalized,
     F.multi_head_attention_forward: multi_head,
