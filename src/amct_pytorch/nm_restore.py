@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from amct_pytorch.apply.mask import is_2to4
 from amct_pytorch.apply.nm import convert
-from amct_pytorch.apply.nm_layers import COUNTER, Sparsity, drop, mask_name, mask_of
+from amct_pytorch.apply.nm_layers import COUNTER, SparseLayer, drop, keeps_2_of_4, mask_name
 from amct_pytorch.apply.nm_record import INNER, own_names
 from amct_pytorch.apply.nm_weights import mask_key, sparse_weights
 from amct_pytorch.apply.shrink import refresh
@@ -44,10 +43,9 @@ def restore_nm(model: nn.Module, plan: NmPlan, state: dict[str, Any], path: Path
         state.pop(COUNTER, None)
     fill(sparse, fitting(state, wanted, path), path)
     for name, layer, parameter in sparse_weights(sparse):
-        mask = mask_of(layer, parameter)
-        _check_mask(mask, layer.sparsity_2to4[parameter], mask_key(name, parameter), path)
+        _check_mask(layer, parameter, mask_key(name, parameter), path)
         if layer.sparsity_2to4[parameter].holds_zeros:
-            drop(layer, parameter, mask)
+            drop(layer, parameter)
     refresh(sparse)
     return sparse
 
@@ -74,8 +72,8 @@ def _complete(state: dict[str, Any], layers: Mapping[str, NmLayer], path: Path, 
         state[key] = torch.from_numpy(np.frombuffer(layer.mask, np.uint8).copy())
 
 
-def _check_mask(mask: torch.Tensor, sparsity: Sparsity, key: str, path: Path) -> None:
-    if not is_2to4(mask, sparsity.axis, sparsity.groups):
+def _check_mask(layer: SparseLayer, parameter: str, key: str, path: Path) -> None:
+    if not keeps_2_of_4(layer, parameter):
         raise CheckpointError(
             f"{os.fspath(path)}: {key} keeps more than 2 of 4 consecutive weights: the file was changed, or is of "
             "another kind of sparsity; give the checkpoint of the sparse model"

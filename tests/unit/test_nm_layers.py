@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -264,6 +265,20 @@ def test_functional_call_and_transforms(update_freq: int) -> None:
     for parameter in twin.parameters():
         parameter.data.mul_(2)
     assert torch.equal(functional_call(made, doubled, (x,)), twin(x))
+
+
+@pytest.mark.parametrize("update_freq", [0, 2])
+@pytest.mark.parametrize("train", [False, True])
+def test_passes_by_shapes_alone_leave_nothing_behind(update_freq: int, train: bool) -> None:
+    """Under fake tensors a mask has no values that could be looked at or kept, and such a pass is no batch."""
+    made, x = sparse(Net(), update_freq).train(train), torch.randn(2, 8, 6, 6)
+    twin = copy.deepcopy(made)
+    for _ in range(2):  # before the first real pass, and after one
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.set_grad_enabled(train):
+            assert made(torch.randn(2, 8, 6, 6)).shape == (2, 3)
+        with torch.set_grad_enabled(train):
+            assert torch.equal(made(x), twin(x))
+    assert all(map(torch.equal, made.state_dict().values(), twin.state_dict().values()))
 
 
 def test_ema_copy_follows() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import amct_pytorch as amct
 from amct_pytorch.apply import mask as mask_module
-from amct_pytorch.apply.mask import choose, is_2to4, pack, packed_size, unpack
+from amct_pytorch.apply.mask import choose, is_2to4, pack, packed_size, unpack, unpack_here
 
 PATTERNS = list(itertools.combinations(range(4), 2))  # the lower indices first
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -113,25 +113,31 @@ def test_bits_are_those_of_packbits(shape: tuple[int, ...]) -> None:
     assert len(bits) == packed_size(shape)
     for dtype in (torch.bool, *DTYPES):
         assert torch.equal(unpack(bits, shape, dtype), mask.to(dtype))
+    assert torch.equal(unpack_here(bits, shape), mask)
 
 
 def test_bits_of_every_byte() -> None:
     for value in range(256):
-        assert unpack(torch.tensor([value], dtype=torch.uint8), (8,)).int().tolist() == [int(b) for b in f"{value:08b}"]
+        bits = torch.tensor([value], dtype=torch.uint8)
+        assert (
+            unpack(bits, (8,)).int().tolist() == unpack_here(bits, (8,)).int().tolist() == [*map(int, f"{value:08b}")]
+        )
 
 
-@pytest.mark.parametrize("shape", [(3, 4), (2, 7), (2, 3), (2, 6, 2), (1, 2)])
+@pytest.mark.parametrize(
+    "shape", [(3, 4), (2, 7), (2, 3), (2, 6, 2), (1, 2), (8, 8), (4, 12, 3, 3), (7, 5, 2, 2), (11, 3, 5), (5, 19, 1, 7)]
+)
 @pytest.mark.parametrize("dim", [0, 1])
 def test_at_most_two_of_four_by_counting(shape: tuple[int, ...], dim: int) -> None:
     """Random masks of every density, against a count in each group of four."""
     generator = torch.Generator().manual_seed(0)
     answers = set()
-    for density in (0.2, 0.4, 0.6, 0.95):
+    for density in (0.02, 0.1, 0.2, 0.4, 0.6, 0.95):
         for _ in range(20):
             mask = torch.rand(shape, generator=generator) < density
             groups = mask.movedim(dim, -1).split(4, -1)
             want = all(int(group.sum(-1).max()) <= 2 for group in groups)
-            assert is_2to4(mask, dim) == want
+            assert is_2to4(pack(mask), shape, dim) == want
             answers.add(want)
     assert answers == ({True} if shape[dim] <= 2 else {True, False})
 
@@ -139,6 +145,18 @@ def test_at_most_two_of_four_by_counting(shape: tuple[int, ...], dim: int) -> No
 def test_at_most_two_of_four_in_groups_of_channels() -> None:
     """Two groups of three channels each along the first dim: no four of them cross."""
     mask = torch.tensor([1, 1, 0, 1, 1, 0])[:, None].bool()
-    assert is_2to4(mask, 0, groups=2)
-    assert not is_2to4(mask, 0)
-    assert not is_2to4(torch.tensor([1, 1, 0, 1, 1, 1])[:, None].bool(), 0, groups=2)
+    assert is_2to4(pack(mask), (6, 1), 0, groups=2)
+    assert not is_2to4(pack(mask), (6, 1), 0)
+    assert not is_2to4(pack(torch.tensor([1, 1, 0, 1, 1, 1])[:, None].bool()), (6, 1), 0, groups=2)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (4, 12, 3, 3), (3, 7, 2), (2, 16, 1)])
+@pytest.mark.parametrize("dim", [0, 1])
+def test_one_weight_too_many_is_found_wherever_it_is(shape: tuple[int, ...], dim: int) -> None:
+    """Every 2:4 mask with one more weight in each place: it is 2:4 where that place is in a group of one or two."""
+    mask = choose(torch.randn(shape, generator=torch.Generator().manual_seed(0)), dim)
+    assert is_2to4(pack(mask), shape, dim)
+    for place in torch.nonzero(~mask).tolist():
+        more = mask.clone()
+        more[tuple(place)] = True
+        assert not is_2to4(pack(more), shape, dim)

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch._guards import active_fake_mode
 
-from amct_pytorch.apply.mask import choose, is_2to4, pack, unpack
+from amct_pytorch.apply.mask import choose, is_2to4, pack, unpack, unpack_here
 from amct_pytorch.errors import ModelError
 from amct_pytorch.spread import here, is_spread, is_wanted_itself, spread_like, whole
 
@@ -94,11 +95,13 @@ class Derived:
         self.value: Any = None
 
     def of(self, source: torch.Tensor) -> Any:
-        """The value, None where it is out of date."""
-        return self.value if source is self.source and _version(source) == self.version else None
+        """The value, None where it is out of date, or under fake tensors, where nothing has values."""
+        known = source is self.source and _version(source) == self.version and not active_fake_mode()
+        return self.value if known else None
 
     def set(self, source: torch.Tensor, value: Any) -> Any:
-        self.source, self.version, self.value = source, _version(source), value
+        if not active_fake_mode():
+            self.source, self.version, self.value = source, _version(source), value
         return value
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -315,21 +318,31 @@ def make_dense(layer: SparseLayer) -> None:
     layer.__class__ = dense_class(type(layer))  # type: ignore[assignment]
 
 
-def mask_of(layer: SparseLayer, parameter: str) -> torch.Tensor:
-    """The mask in effect, as bools."""
+def _parts(layer: SparseLayer, parameter: str) -> tuple[nn.Parameter, torch.Tensor, Sparsity]:
+    """A parameter itself, the packed bits of its mask, and how it is sparse."""
     weight, bits = layer._parameters[parameter], layer._buffers[mask_name(parameter)]
     assert weight is not None
     assert bits is not None
-    return unpack(here(bits), weight.shape)
+    return weight, bits, layer.sparsity_2to4[parameter]
+
+
+def mask_of(layer: SparseLayer, parameter: str) -> torch.Tensor:
+    """The mask in effect, as bools."""
+    weight, bits, _ = _parts(layer, parameter)
+    return unpack_here(here(bits), weight.shape)
+
+
+def keeps_2_of_4(layer: SparseLayer, parameter: str) -> bool:
+    """Whether a mask keeps at most 2 of 4."""
+    weight, bits, sparsity = _parts(layer, parameter)
+    return is_2to4(here(bits), weight.shape, sparsity.axis, sparsity.groups)
 
 
 def require_2to4(layer: SparseLayer, parameter: str) -> None:
     """Raise ModelError where the bits of a mask, which are looked at once, are none of 2 of 4 any more."""
-    bits, sparsity = layer._buffers[mask_name(parameter)], layer.sparsity_2to4[parameter]
-    assert bits is not None
-    known = layer.checked_2to4[parameter]
+    bits, known = _parts(layer, parameter)[1], layer.checked_2to4[parameter]
     if known.of(bits) is None:
-        if not bits.is_meta and not is_2to4(mask_of(layer, parameter), sparsity.axis, sparsity.groups):
+        if not (bits.is_meta or active_fake_mode() or keeps_2_of_4(layer, parameter)):
             raise ModelError(
                 f"the mask of a {type(layer).__name__} keeps more than 2 of 4 weights: its bits were changed, as an "
                 "average of models (EMA) does that averages all buffers. Average floating-point tensors alone, and "
@@ -338,20 +351,19 @@ def require_2to4(layer: SparseLayer, parameter: str) -> None:
         known.set(bits, True)
 
 
-def drop(layer: SparseLayer, parameter: str, mask: torch.Tensor | None = None) -> None:
-    """Write the zeros into the parameter itself, whatever it has there; `mask`: as `mask_of` gives it."""
-    weight = layer._parameters[parameter]
-    assert weight is not None
-    mask = mask_of(layer, parameter) if mask is None else mask
+def drop(layer: SparseLayer, parameter: str) -> None:
+    """Write the zeros into the parameter itself, whatever it has there."""
+    weight = _parts(layer, parameter)[0]
     integers = _INTEGERS[weight.element_size()]
-    weight.data.view(integers).mul_(mask.to(integers))  # its bits: filling by a mask takes three times as long
+    weight.data.view(integers).mul_(
+        mask_of(layer, parameter).to(integers)
+    )  # its bits: filling by a mask takes three times as long
 
 
 def is_back(layer: SparseLayer, parameter: str) -> bool:
     """Whether what is dropped of a weight that holds the zeros is other than zero in effect: written past autograd."""
-    weight = layer._parameters[parameter]
-    assert weight is not None
-    if not layer.sparsity_2to4[parameter].holds_zeros or layer.products_2to4[parameter].of(weight) is None:
+    weight, _, sparsity = _parts(layer, parameter)
+    if not sparsity.holds_zeros or layer.products_2to4[parameter].of(weight) is None:
         return False
     return bool(weight.data[~mask_of(layer, parameter)].any())
 
@@ -377,6 +389,8 @@ def _begin_batch(root: nn.Module, arguments: Any) -> None:
     """What one call of the whole model begins with. Nothing here is compiled: it writes state, once per batch."""
     if torch._C._current_graph_task_id() != -1:  # within backward: activation checkpointing runs the model again
         return
+    if active_fake_mode():  # a pass by shapes alone is no batch
+        return
     batch = _count(root) if root.training and torch.is_grad_enabled() else None
     with torch.no_grad():
         for layer in root.modules():
@@ -399,9 +413,7 @@ def _count(root: nn.Module) -> int:
 def _prepare(layer: SparseLayer, batch: int | None) -> None:
     """Choose masks anew where this batch is one for it; see to it that the others in use are those of the bits."""
     for name, sparsity in layer.sparsity_2to4.items():
-        weight, bits = layer._parameters[name], layer._buffers[mask_name(name)]
-        assert weight is not None
-        assert bits is not None
+        weight, bits, _ = _parts(layer, name)
         if batch is not None and sparsity.update_freq and batch % sparsity.update_freq == 0:
             mask = choose(whole(weight.detach()), sparsity.axis, sparsity.groups)
             here(bits).copy_(pack(mask))
