@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributions import Distribution
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
@@ -201,8 +202,13 @@ def kept_twin(original: nn.Module, pruned: nn.Module) -> nn.Module:
     forward = twin.forward
 
     def only_kept(*args: Any, **kwargs: Any) -> Any:
-        with torch.enable_grad(), Kept(whole):  # enabled: fused inference paths would hide their operations
-            return forward(*args, **kwargs)
+        checked = Distribution._validate_args
+        Distribution.set_default_validate_args(False)  # what is gone is marked by NaN, which distributions refuse
+        try:
+            with torch.enable_grad(), Kept(whole):  # enabled: fused inference paths would hide their operations
+                return forward(*args, **kwargs)
+        finally:
+            Distribution.set_default_validate_args(checked)
 
     twin.forward = only_kept  # type: ignore[method-assign]
     return twin

@@ -465,6 +465,119 @@ def test_layers_that_other_values_reach_run_after_the_cut(by: str, tmp_path: Pat
         assert small(ones * times).shape == dense(ones * times).shape
 
 
+class Sure(nn.Module):
+    """How many stages an input needs."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.count(x)
+
+    def count(self, x: torch.Tensor) -> int:
+        return max(0, round(float(x.mean())))
+
+
+class Noted(nn.Module):
+    """The same, told in passing."""
+
+    stages = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.stages = max(0, round(float(x.mean())))
+        return x
+
+
+class Checked(nn.Module):
+    """Looks at values, and decides nothing by them."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert float(x.max()) < 1e6
+        assert len(x.nonzero()) <= x.numel()
+        return x
+
+
+class Counting(nn.Module):
+    """As many later stages run as a part of the model says."""
+
+    def __init__(self, sure: type[nn.Module], say: Callable[[Any, torch.Tensor], int]) -> None:
+        super().__init__()
+        self.stem, self.first, self.checked, self.sure, self.say = conv(3, 16), conv(16, 4), Checked(), sure(), say
+        self.later = nn.ModuleList([conv(16, 16), conv(16, 16)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.stem(self.checked(x)))
+        for layer in self.later[: self.say(self.sure, x)]:
+            y = y + layer(y)
+        return self.first(y)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("sure", "say"),
+    [
+        (Sure, lambda sure, x: sure(x)),
+        (Sure, lambda sure, x: sure.count(x)),
+        (Noted, lambda sure, x: sure(x) is x and sure.stages),
+        (Sure, lambda sure, x: int(x.mean((1, 2, 3)).numpy()[0])),
+        (Sure, lambda sure, x: int(x.mean((1, 2, 3)).tolist()[0])),
+        (Sure, lambda sure, x: len(x.mean((1, 2, 3)).round().nonzero())),
+    ],
+    ids=["result", "method", "attribute", "numpy", "list", "number"],
+)
+def test_layers_run_after_the_cut_whoever_decides(
+    sure: type[nn.Module], say: Callable[[Any, torch.Tensor], int]
+) -> None:
+    dense = Counting(sure, say).eval()
+    ones = torch.ones(1, 3, 8, 8)
+    small = amct.apply(dense, amct.plan(dense, ones * 0, HALF))
+    for times in (0.0, 1.0, 2.0):
+        assert small(ones * times).shape == dense(ones * times).shape
+
+
+class Routed(nn.Module):
+    """Tokens go to the expert that a gate gives most; an output layer is not used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.out, self.unused = (nn.Linear(16, 16) for _ in range(4))
+        self.routes = Routes()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.a(x))
+        return self.out(x + self.routes(self.b(x)))  # type: ignore[no-any-return]
+
+
+class Gate(nn.Linear):
+    """Which expert, and how often both are worth as much."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y = super().forward(x)
+        return y.argmax(-1), len(torch.nonzero(y[:, 0] == y[:, 1]))
+
+
+class Routes(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = Gate(16, 2)
+        self.experts = nn.ModuleList([nn.Sequential(nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 16)) for _ in range(2)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        choice, ties = self.gate(x)
+        assert not ties
+        out = torch.zeros_like(x)
+        for i, expert in enumerate(self.experts):
+            (rows,) = torch.where(choice == i)
+            if len(rows):
+                out[rows] = expert(x[rows])
+        return out
+
+
+def test_layers_that_run_at_no_values_hold_nothing() -> None:
+    """Who looks at values holds the experts alone, all of which ran."""
+    torch.manual_seed(0)
+    dense = Routed().eval()
+    plan = amct.plan(dense, torch.randn(64, 16) * 10, HALF)
+    cut = {a.tensor for a in plan.removals}
+    assert {"a.weight", "b.weight", "routes.experts.0.0.weight", "routes.experts.1.2.weight"} <= cut
+
+
 def test_the_record_does_not_take_the_place_of_the_config(tmp_path: Path) -> None:
     path = tmp_path / "net.cfg"
     write_config(HALF, path)

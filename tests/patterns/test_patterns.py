@@ -11,6 +11,7 @@ import more
 import networks
 import parts
 import picking
+import probabilities
 import products
 import published
 import pytest
@@ -39,6 +40,7 @@ FAMILIES = {
     "review: ": review.PATTERNS,
     "picking: ": picking.PATTERNS,
     "product: ": products.PATTERNS,
+    "probability: ": probabilities.PATTERNS,
     "recurrent: ": recurrent.PATTERNS,
     "published: ": published.PATTERNS,
     "strided: ": strided.PATTERNS,

@@ -12,6 +12,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -88,6 +89,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._outside: dict[int, tuple[torch.Tensor, Info]] = {}
         self.decisions: list[tuple[str, list[Any]]] | None = None  # of a pass on real values
         self.script: Iterator[tuple[str, list[Any]]] | None = None
+        self.looked: set[str] = set()  # the modules whose code a pass on real values told something of these
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -252,6 +254,35 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         found = origin(value)
         return self.plain.get(found, found) if isinstance(found, int) else found
 
+    def told(self) -> None:
+        """Code learns something of values: that of the module that runs, and of the one whose method it called."""
+        for module, function in self._running() if self.decisions is not None else ():
+            self.looked.add(module)
+            if function == "forward":
+                return
+
+    def returned(self, module: nn.Module, out: Any) -> None:
+        """A module that looked at values gives something else than tensors: its caller may decide by that."""
+        name = self.names[id(module)]
+        if name in self.looked and not all(v is None or isinstance(v, torch.Tensor) for v in flatten(out)):
+            self.looked.add(next((m for m, _ in self._running() if m != name), ""))
+
+    def _running(self) -> Iterator[tuple[str, str]]:
+        """The modules that run, and which of their functions, from the innermost."""
+        frame = sys._getframe(1)
+        while frame is not None:
+            if (module := self._module(frame)) is not None:
+                yield module, frame.f_code.co_name
+            frame = frame.f_back  # type: ignore[assignment]
+
+    def _module(self, frame: FrameType) -> str | None:
+        """The path of the module that a frame is of a function of, None where it is of none."""
+        code = frame.f_code
+        if not code.co_argcount or code.co_filename.startswith(_HERE):
+            return None
+        owner = frame.f_locals.get(code.co_varnames[0])
+        return self.names.get(id(owner)) if isinstance(owner, nn.Module) else None
+
     def where(self) -> tuple[str, str]:
         """The path of the module that runs, and file and line of the user's code."""
         module = line = ""
@@ -260,10 +291,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             code = frame.f_code
             if not code.co_filename.startswith((_TORCH, _HERE)):
                 line = line or f"{code.co_filename}:{frame.f_lineno}"
-            if not module and code.co_argcount and not code.co_filename.startswith(_HERE):
-                owner = frame.f_locals.get(code.co_varnames[0])
-                if isinstance(owner, nn.Module):
-                    module = self.names.get(id(owner), "")
+            module = module or self._module(frame) or ""
             frame = frame.f_back  # type: ignore[assignment]
         return module, line
 
@@ -369,6 +397,8 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if kind.copies or (kind.copies is False and hasattr(args[0], COPIED)):
             for o in flatten(out):
                 setattr(o, COPIED, True)
+        if kind.tells:
+            self.told()
         if self.decisions is None or kind.aliases:
             self._follow(Call(func, kind.name, args, kwargs, out, before), kind, tensors, leaves)
             return out
@@ -622,4 +652,10 @@ def _as_then(now: Any, then: Any) -> Any:
 
 
 def unknown(capture: Capture, call: Call) -> None:
-    capture.unknown(call)
+    """The rule of an operation that has none: its tag says whether each element is made of those at its place alone."""
+    tensors = [t for t in flatten((call.args, call.kwargs)) if isinstance(t, torch.Tensor)]
+    tagged = torch.Tag.pointwise in getattr(call.func, "tags", ()) and not call.func._schema.is_mutable
+    if tagged and isinstance(call.out, torch.Tensor) and call.out.shape == torch.broadcast_shapes(*call.shapes):
+        capture.put(call.out, capture.merge([(t, capture.factors(t)) for t in tensors], call.out.ndim))
+    else:
+        capture.unknown(call)

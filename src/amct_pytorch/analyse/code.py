@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import sys
 import types
@@ -33,6 +34,13 @@ def files(kinds: Iterable[type], held: Iterable[Any] = ()) -> list[types.ModuleT
         found.update(own)
         new = set().union(*map(_uses, own.values())) - found.keys()
     return list(found.values())
+
+
+def notes(kind: type) -> bool:
+    """Whether a function of a class, other than its constructor, stores an attribute."""
+    own = [base for base in kind.__mro__ if looked_at(base.__module__)]
+    functions = _functions(v for base in own for name, v in vars(base).items() if name != "__init__")
+    return any(i.opname == "STORE_ATTR" for f in functions for i in dis.get_instructions(f))
 
 
 def _functions(values: Iterable[Any]) -> list[types.FunctionType]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
 from torch._ops import HigherOrderOperator
 
 from amct_pytorch.analyse.residual import handed_on
@@ -34,7 +35,8 @@ class Operation(NamedTuple):
     `name`: for the table of rules; `key`: for the log; `written`: the arguments that it writes; `copies`: its first
     argument (False: it is a view of it, None: neither); `view`: as PyTorch has it; `same`: it gives the very tensor, as
     far as the check goes; `scalars`: which of its arguments are scalars of the log, and no sizes; `computes`: anything
-    at all; `hands_on`: the makers of its arguments; `aliases`: whether a result may be an argument, or a view of one.
+    at all; `hands_on`: the makers of its arguments; `aliases`: whether a result may be an argument, or a view of one;
+    `tells`: whether code learns something of values by it: a number, a flag, how many there are.
     """
 
     name: str
@@ -47,15 +49,19 @@ class Operation(NamedTuple):
     computes: bool
     hands_on: bool
     aliases: bool
+    tells: bool
 
 
+_TELLING = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape))
 OPERATIONS: dict[Any, Operation] = {}
 
 
 def operation(func: Any) -> Operation:
     if isinstance(func, HigherOrderOperator):  # it takes functions too, and has no schema
         name = str(func.name())  # type: ignore[no-untyped-call]
-        OPERATIONS[func] = Operation(name, name, (), None, False, False, slice(None), True, handed_on(name), False)
+        OPERATIONS[func] = Operation(
+            name, name, (), None, False, False, slice(None), True, handed_on(name), False, False
+        )
         return OPERATIONS[func]
     name = func._schema.name.removeprefix("aten::")
     written = [
@@ -69,8 +75,19 @@ def operation(func: Any) -> Operation:
     scalars = slice(0, -1) if name == "convolution" else slice(last or 0, None if last != 0 else 0)
     computes = not name.startswith("prim::")  # those ask for a property
     aliases = any(r.alias_info is not None for r in func._schema.returns)
+    tells = not _TELLING.isdisjoint(func.tags)
     OPERATIONS[func] = Operation(
-        name, key, tuple(written), copies, func.is_view, name in COPIES, scalars, computes, handed_on(name), aliases
+        name,
+        key,
+        tuple(written),
+        copies,
+        func.is_view,
+        name in COPIES,
+        scalars,
+        computes,
+        handed_on(name),
+        aliases,
+        tells,
     )
     return OPERATIONS[func]
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributions import Distribution
 
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse import leaks
@@ -61,8 +62,9 @@ class Entry:
 @dataclass(frozen=True)
 class Trace:
     """What one pass left: its log, what is known of the tensors that it `entered` with, what it asks of sizes, which
-    tensors it used, what it decided, what it `found` of operations, for a pass that takes it over, and what functions
-    that remember were asked; on which `arguments`. `fresh`: on a copy that did not run before.
+    tensors it used, what it decided, which modules `looked` at values, what it `found` of operations, for a pass that
+    takes it over, and what functions that remember were asked; on which `arguments`. `fresh`: on a copy that did not
+    run before.
     """
 
     arguments: Arguments
@@ -75,6 +77,7 @@ class Trace:
     equations: Sequence[Equation]
     touched: frozenset[str]
     decisions: Decisions
+    looked: frozenset[str]
     found: Sequence[Finding]
     magnitudes: Mapping[str, Norm]
     memory: Memory
@@ -265,6 +268,7 @@ class Passes:
             capture.equations,
             frozenset(capture.touched),
             tuple(capture.decisions or ()),
+            frozenset(capture.looked),
             capture.found,
             capture.magnitudes,
             memory,
@@ -278,6 +282,8 @@ class Passes:
             capture.made = None
         self.listener.capture = capture
         hooks = [m.register_forward_pre_hook(_freezing(capture), with_kwargs=True) for m in self.whole]
+        if self.means is Means.REAL:
+            hooks += [m.register_forward_hook(lambda m, _, out: capture.returned(m, out)) for m in self.mode.modules]
         args, kwargs = self._inputs(arguments)
         for i, t in enumerate(t for t in flatten((args, kwargs)) if isinstance(t, torch.Tensor)):
             capture.enter(f"input {i}", t, (), static=False)
@@ -365,18 +371,21 @@ def _uncompiled() -> contextlib.AbstractContextManager[Any]:
 
 @contextlib.contextmanager
 def _quiet(held: Collection[torch.Tensor]) -> Iterator[None]:
-    """Fused inference paths, which hide their operations, are off; no random state moves; torch logs no failed try."""
+    """Fused inference paths, which hide their operations, are off, and so are checks of what distributions are given,
+    which look at values; no random state moves; torch logs no failed try."""
     devices = sorted({t.device.index for t in held if t.device.type == "cuda"})
     logger = logging.getLogger("torch._subclasses.fake_tensor")
     disabled, logger.disabled = logger.disabled, True
-    fast = torch.backends.mha.get_fastpath_enabled()
+    fast, checked = torch.backends.mha.get_fastpath_enabled(), Distribution._validate_args
     states = random.getstate(), np.random.get_state()
     torch.backends.mha.set_fastpath_enabled(False)
+    Distribution.set_default_validate_args(False)
     try:
         with torch.random.fork_rng(devices):
             yield
     finally:
         logger.disabled = disabled
         torch.backends.mha.set_fastpath_enabled(fast)
+        Distribution.set_default_validate_args(checked)
         random.setstate(states[0])
         np.random.set_state(states[1])

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from amct_pytorch.analyse import labels as lb
+from amct_pytorch.analyse.code import notes
 from amct_pytorch.analyse.groups import Grouping, group
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.memoized import Hashed, Remembering, memoized
@@ -69,8 +70,8 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options, both: bool
     others, left = _other_batches(model, arguments, labels, passes, done, both)
     done += others
     magnitudes = _magnitudes(own, done, labels)
-    if any(trace.means is Means.REAL for trace in done):
-        _hold_beside_idle(first.entries, _touched(done), labels)
+    if real := [trace for trace in done if trace.means is Means.REAL]:
+        _hold_beside_idle(first.entries, _touched(done), _deciding(real, model), labels)
     equations = tuple(e for p in done for e in p.equations)
     couple(list(equations), labels)
     known = labels.marks()
@@ -159,13 +160,26 @@ def _magnitudes(own: Mapping[str, torch.Tensor], done: Sequence[Trace], labels: 
     return found
 
 
-def _hold_beside_idle(entries: Mapping[str, Entry], touched: Collection[str], labels: Labels) -> None:
+def _deciding(real: Iterable[Trace], model: nn.Module) -> set[str]:
+    """The modules whose code may decide by values what runs: those that looked at some. The whole where none was seen
+    to, or one can note what it saw, for whoever reads that."""
+    looked = set().union(*(trace.looked for trace in real))
+    return {""} if not looked or any(notes(type(model.get_submodule(m))) for m in looked) else looked
+
+
+def _hold_beside_idle(
+    entries: Mapping[str, Entry], touched: Collection[str], deciding: set[str], labels: Labels
+) -> None:
     """Where values decide what runs, layers that did not run may at other values, or in the pruned model. What is
     beside them (in the module that holds the largest part of which nothing ran) stays, with what it takes and gives:
-    other experts do the same as they, other stages feed them.
+    other experts do the same as they, other stages feed them. Layers that no deciding module holds run at no values.
     """
     ran = {part for name in entries if name in touched for part in _parts(name)}
-    idle = [name for name in entries if name not in touched and _parts(name)[0] not in ran]
+    idle = [
+        name
+        for name in entries
+        if name not in touched and _parts(name)[0] not in ran and not deciding.isdisjoint(_parts(name))
+    ]
     beside = {next((part for part in _parts(name) if part in ran), "") for name in idle}
     for name, entry in entries.items():
         if name in touched and not beside.isdisjoint(_parts(name)):

@@ -106,6 +106,7 @@ def scaled(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
 
 def leaving(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """x.numpy(), x.tolist(): what becomes of the values cannot be followed."""
+    mode.capture.told()
     for f in mode.capture.factors(args[0]):
         mode.capture.freeze(f, "its values leave the pass")
     return func(*args, **kwargs)
