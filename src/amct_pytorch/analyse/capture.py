@@ -655,7 +655,7 @@ def unknown(capture: Capture, call: Call) -> None:
     """The rule of an operation that has none: its tag says whether each element is made of those at its place alone."""
     tensors = [t for t in flatten((call.args, call.kwargs)) if isinstance(t, torch.Tensor)]
     tagged = torch.Tag.pointwise in getattr(call.func, "tags", ()) and not call.func._schema.is_mutable
-    if tagged and isinstance(call.out, torch.Tensor) and call.out.shape == torch.broadcast_shapes(*call.shapes):
+    if tagged and isinstance(call.out, torch.Tensor) and call.out.shape == torch.broadcast_shapes(*call.shapes):  # type: ignore[no-untyped-call]
         capture.put(call.out, capture.merge([(t, capture.factors(t)) for t in tensors], call.out.ndim))
     else:
         capture.unknown(call)
