@@ -21,6 +21,7 @@ from amct_pytorch.apply.nm_weights import is_sparse
 from amct_pytorch.errors import ModelError, WriteError
 from amct_pytorch.files import write_together
 from amct_pytorch.inputs import as_arguments, map_tensors, named_leaves
+from amct_pytorch.structure import without_history
 from amct_pytorch.wrappers import refuse_no_model, refuse_scripted, refuse_spread, unwrap
 
 SUFFIXES = ("_deploy_model.onnx", "_fake_quant_model.onnx")
@@ -121,15 +122,8 @@ def _plain_copy(model: nn.Module) -> nn.Module:
     model = unwrap(model)
     refuse_spread(model, "save_prune_retrain_model")
     warn_of_leaks(model)
-    # What a forward pass left behind with a gradient history (old-style weight_norm does it) refuses to be copied.
-    memo = {
-        id(leaf): leaf.detach().clone()
-        for module in model.modules()
-        for _, leaf in named_leaves(vars(module), "")
-        if isinstance(leaf, torch.Tensor) and not leaf.is_leaf
-    }
     try:
-        plain = copy.deepcopy(model, memo)
+        plain = copy.deepcopy(model, without_history(model))
     except Exception as error:
         raise ModelError(
             f"{type(model).__qualname__} cannot be copied: {type(error).__name__}: {error}. "

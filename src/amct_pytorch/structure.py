@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from amct_pytorch.errors import ModelError
+from amct_pytorch.inputs import named_leaves
 
 _ATOMS = frozenset(
     (
@@ -87,10 +88,11 @@ def copy_structure(model: nn.Module, new: dict[int, Any]) -> nn.Module:
     """A copy of every module that holds other tensors: `new` maps the identity of each old one to it.
 
     Ties, parametrizations and references between modules stay as in copy.deepcopy, which copies whatever is no plain
-    module, list or table. Raises ModelError naming the attribute that cannot be copied.
+    module, list or table. Tensors that a forward pass left come along without their gradient history. Raises ModelError
+    naming the attribute that cannot be copied.
     """
     try:
-        copied = _Copying(model, new).value(model)
+        copied = _copied(model, new)
     except Exception as cause:
         _name_culprit(model, new)
         raise ModelError(
@@ -99,6 +101,24 @@ def copy_structure(model: nn.Module, new: dict[int, Any]) -> nn.Module:
         ) from cause
     assert isinstance(copied, nn.Module)
     return copied
+
+
+def _copied(model: nn.Module, new: dict[int, Any]) -> Any:
+    try:
+        return _Copying(model, new).value(model)
+    except Exception:
+        if not (history := without_history(model)):
+            raise
+        return _Copying(model, {**history, **new}).value(model)
+
+
+def without_history(model: nn.Module) -> dict[int, torch.Tensor]:
+    """Copies of the tensors with a gradient history, which copy.deepcopy refuses, by the identity of each.
+
+    Forward passes leave them: caches, results that a module keeps, weights that old-style hooks compute.
+    """
+    held = (value for module in model.modules() for _, value in named_leaves(vars(module), ""))
+    return {id(t): t.detach().clone() for t in held if isinstance(t, torch.Tensor) and not t.is_leaf}
 
 
 class _Copying:
@@ -241,12 +261,7 @@ def _name_culprit(model: nn.Module, memo: dict[int, Any]) -> None:
 
 def _remedy(value: Any) -> str:
     if isinstance(value, torch.Tensor):
-        return (
-            "A tensor with a gradient history: torch.nn.utils.weight_norm and spectral_norm leave one (use those of "
-            "torch.nn.utils.parametrizations), and caches that were filled with gradients enabled do (run the model "
-            "under torch.no_grad(), or clear them), and so does torch.nn.utils.prune (make its zeros permanent with "
-            'prune.remove(module, "weight"))'
-        )
+        return "A tensor with a gradient history inside of an object: clear it, or run the model under torch.no_grad()"
     return "Keep it outside the model, or give its class a __deepcopy__; of a scripted function keep the plain one"
 
 

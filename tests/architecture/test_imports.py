@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "files": {"errors"},
     "inputs": {"errors"},
     "proto": set(),
-    "structure": {"errors"},
+    "structure": {"errors", "inputs"},
     "spread": set(),
     "wrappers": {"errors", "spread", "structure"},
     "config": {"errors"},
@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "check": {"errors", "record", "analyse", "select", "apply", "config", "configuration", "verify", "replay"},
     "taught": {"errors", "analyse"},
     "nm_restore": {"errors", "record", "apply", "checkpoint"},
-    "export": {"errors", "files", "inputs", "wrappers", "apply"},
+    "export": {"errors", "files", "inputs", "wrappers", "structure", "apply"},
 }
 TOP = {"api", "__init__"}  # these may import everything
 OTHERS_MODELS = {"torchvision", "timm", "transformers", "einops"}

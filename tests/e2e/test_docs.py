@@ -103,7 +103,7 @@ CASES = [
         lambda n, x: n.c(n.a(x) * n.first(x)),
     ),
     ("channels are taken in steps", lambda n, x: n.narrow(n.a(x)[:, ::2]), None),
-    ("... is taken over it", lambda n, x: n.a(x).std(1), lambda n, x: n.stays(n.a(x)).std(1)),
+    ("... is taken over it", lambda n, x: n.a(x).amin(1), lambda n, x: n.stays(n.a(x)).amin(1)),
     (
         "the default scale of attention is made of the head size",
         attention,

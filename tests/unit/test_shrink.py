@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, prune
 
 from amct_pytorch.apply.shrink import carried_plan, shrink
 from amct_pytorch.errors import ModelError, RecordError
@@ -408,13 +408,12 @@ def test_two_names_of_a_tensor_that_lose_different_channels() -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda m: setattr(m.a, "cache", m.a.weight * 2), ["'cache'", "Linear 'a'", "Tensor", "no_grad"]),
+        (lambda m: setattr(m.a, "held", SimpleNamespace(x=m.a.weight * 2)), ["'held'", "Linear 'a'", "deepcopy"]),
         (lambda m: setattr(m, "lock", __import__("threading").Lock()), ["'lock'", "Mlp", "lock"]),
         (lambda m: setattr(m.b, "script", torch.jit.script(F.relu)), ["'script'", "Linear 'b'", "ScriptFunction"]),
-        (lambda m: m.register_buffer("running", m.a.weight.sum()), ["running", "detach"]),
         (lambda m: setattr(m, "lazy", nn.LazyLinear(3)), ["lazy.weight", "no shape yet"]),
     ],
-    ids=["cache", "lock", "script", "buffer", "lazy"],
+    ids=["object", "lock", "script", "lazy"],
 )
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
 def test_what_cannot_be_copied_is_named(spoil, words: list[str]) -> None:
@@ -426,12 +425,47 @@ def test_what_cannot_be_copied_is_named(spoil, words: list[str]) -> None:
     assert all(word in str(caught.value) for word in words), caught.value
 
 
-@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
-def test_old_weight_norm_is_named_with_the_new_one() -> None:
+def test_what_a_pass_left_comes_without_its_gradient_history() -> None:
     model = Mlp()
-    torch.nn.utils.weight_norm(model.a)
-    with pytest.raises(ModelError, match=r"'weight' of Linear 'a'.*parametrizations"):
-        shrink(model, plan_for(model, {("b.weight", 1): (6, (0,))}))
+    model.a.cache = model.a.weight * 2
+    model.kept = [{"last": (model.a.cache, 3)}]
+    model.register_buffer("running", model.a.weight.sum())
+    small = shrink(model, hidden(model, (0,), "a", "b"))
+    for copied, old in (
+        (small.a.cache, model.a.cache),
+        (small.kept[0]["last"][0], model.a.cache),
+        (small.running, model.running),
+    ):
+        assert torch.equal(copied, old)
+        assert not copied.requires_grad
+        assert copied.data_ptr() != old.data_ptr()
+    assert small.kept[0]["last"][0] is small.a.cache
+    assert model.a.cache.grad_fn is not None
+    copy.deepcopy(small)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize(
+    "hook",
+    [
+        torch.nn.utils.weight_norm,
+        torch.nn.utils.spectral_norm,
+        lambda layer: prune.l1_unstructured(layer, "weight", 0.3),
+    ],
+    ids=["weight norm", "spectral norm", "mask"],
+)
+def test_a_weight_that_a_hook_computes_is_that_of_the_cut_layer(hook) -> None:
+    model, x = Mlp().train(), torch.rand(5, 4)
+    hook(model.a)
+    model(x).sum().backward()  # it has a gradient history from the beginning, and after each pass
+    names = [n for n, t in (*model.a.named_parameters(prefix="a"), *model.a.named_buffers(prefix="a")) if len(t) == 6]
+    small = shrink(model, plan_for(model, {(n, 0): (6, (0, 1)) for n in names} | {("b.weight", 1): (6, (0, 1))}))
+    assert small.a.training
+    assert small.a.weight.shape == (4, 4)
+    before, state = small.a.weight.clone(), copy.deepcopy(small.state_dict())
+    small.eval()(x)
+    torch.testing.assert_close(small.a.weight, before)
+    assert all(torch.equal(value, state[key]) for key, value in small.state_dict().items())
 
 
 def test_class_that_copies_itself_is_refused_where_it_stays_whole() -> None:

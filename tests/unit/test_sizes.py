@@ -143,8 +143,27 @@ def test_a_quotient_may_be_an_integer_again() -> None:
     assert type(int(a / 2)) is int
     assert told == [(half, 3, PLAIN)]
     assert int(a / 4) == 1
-    assert told[1:] == [(attribute("a", 6), 6, NUMBER)]
+    assert told[1:] == [(Operation("floordiv", attribute("a", 6), 4), 1, PLAIN)]
     assert type(pickle.loads(pickle.dumps(a / 2))) is float
+
+
+@pytest.mark.parametrize("by", [4, -4])
+@pytest.mark.parametrize("to", [math.floor, math.ceil, math.trunc])
+def test_an_uneven_quotient_becomes_the_integer_that_it_is_of_any_size(by: int, to: Any) -> None:
+    found = to(size("a", 30) / by)
+    assert type(found) is Size
+    assert found == to(30 / by)
+    for n in range(1, 31):
+        assert evaluate(origin(found), {Setting("m", "a"): n}, np.zeros(0, np.bool_)) == to(n / by)
+
+
+def test_a_rounded_quotient_is_a_size_where_it_is_even() -> None:
+    told: list[tuple[object, ...]] = []
+    a = size("a", 6, lambda *what: told.append(what))
+    assert origin(round(a / 2)) == Operation("floordiv", attribute("a", 6), 2)
+    assert not told
+    assert (round(a / 4), round(a / 4, 1)) == (2, 1.5)
+    assert told == [(attribute("a", 6), 6, NUMBER)] * 2
 
 
 @pytest.mark.parametrize(("left", "kept"), [("sum", True), ("attribute", True), ("quotient", False)])

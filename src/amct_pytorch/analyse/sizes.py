@@ -175,21 +175,21 @@ class Ratio(float):
         self.size.told(self.size.origin, int.__int__(self.size), NUMBER)
         return float.__float__(self)
 
-    def _whole(self) -> Size | None:
-        """What is the same number of another size; None where it was not divided evenly."""
-        if not self.is_integer():
-            return None
-        return Size(float.__int__(self), Operation("floordiv", self.size.origin, origin(self.by)), self.size.told)
+    def __floor__(self) -> Size:
+        return self.size // self.by
+
+    def __ceil__(self) -> Size:
+        return self.__floor__() if self.is_integer() else -(-self.size // self.by)
+
+    def __trunc__(self) -> Size:
+        return self.__ceil__() if self < 0 else self.__floor__()
 
     def __int__(self) -> int:
-        whole = self._whole()
-        return int(self.as_number()) if whole is None else int(whole)
+        return int(self.__trunc__())
 
-    def __trunc__(self) -> int:
-        whole = self._whole()
-        return int(self.as_number()) if whole is None else whole
-
-    __floor__ = __ceil__ = __trunc__
+    def __round__(self, digits: SupportsIndex | None = None) -> Any:
+        even = digits is None and self.is_integer()
+        return self.__floor__() if even else round(self.as_number(), digits)
 
     def __float__(self) -> float:
         return self.as_number()
@@ -221,7 +221,7 @@ for _name in ("neg", "pos", "abs"):
 
 
 def origin(value: int) -> Expression:
-    return value.origin if isinstance(value, Size) else int.__int__(value)
+    return value.origin if isinstance(value, Size) else operator.index(value)  # of numpy, too
 
 
 def _operator(name: str, swapped: bool) -> Callable[[Size, object], Any]:

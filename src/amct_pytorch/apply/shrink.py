@@ -43,7 +43,6 @@ def shrink(model: nn.Module, plan: ChannelPlan, without_values: Collection[str] 
     carried = carried_plan(model)
     tensors = named_tensors(model)
     composed = plan if carried is None else _composed(carried, plan, tensors)
-    _check_tensors(tensors)
     with torch.inference_mode(False), torch.no_grad():
         memo = _new_tensors(tensors, plan, set(without_values))
         rescale(tensors, memo, plan)
@@ -59,16 +58,25 @@ def shrink(model: nn.Module, plan: ChannelPlan, without_values: Collection[str] 
 
 
 def refresh(model: nn.Module) -> None:
-    """Let classes with a `train` of their own compute anew what they cached of tensors; every mode stays."""
+    """Let what is computed of tensors follow them: by classes with a `train` of their own, by hooks of torch.nn.utils
+    (old weight_norm and spectral_norm, masks), which do so before each forward pass; every mode stays."""
     modes = [(module, module.training) for _, module in named_modules(model)]
     caching = [(module, mode) for module, mode in modes if type(module).train is not nn.Module.train]
-    if not caching:
+    hooks = [(module, hook) for module, _ in modes for hook in module._forward_pre_hooks.values() if _computes(hook)]
+    if not (caching or hooks):
         return
     with torch.no_grad():
         for module, mode in caching:
             module.train(mode)
+        for module, hook in hooks:
+            module.training = False  # spectral_norm steps its vectors in train mode
+            hook(module, ())
     for module, mode in modes:
         module.training = mode
+
+
+def _computes(hook: object) -> bool:
+    return type(hook).__module__.startswith("torch.nn.utils.")
 
 
 def _composed(carried: ChannelPlan, plan: ChannelPlan, tensors: Mapping[str, torch.Tensor]) -> ChannelPlan:
@@ -141,15 +149,6 @@ def _removals(tensors: Mapping[str, torch.Tensor], plan: ChannelPlan) -> dict[in
     return found
 
 
-def _check_tensors(tensors: Mapping[str, torch.Tensor]) -> None:
-    for name, tensor in tensors.items():
-        if not tensor.is_leaf:
-            raise ModelError(
-                f"{name} cannot be copied: it was computed from tensors that require gradients; store it detached, "
-                "or compute it under torch.no_grad()"
-            )
-
-
 def _new_tensors(tensors: Mapping[str, torch.Tensor], plan: ChannelPlan, without_values: set[str]) -> dict[int, Any]:
     """For the identity of every tensor of the model the one that takes its place; all exist before any is bound."""
     by_tensor = _removals(tensors, plan)
@@ -191,7 +190,7 @@ def _memory(tensor: torch.Tensor, removals: Mapping[int, Removal], several: set[
 def _wrapped(data: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
     """`data` as a parameter or buffer of the old one's class."""
     if not isinstance(old, nn.Parameter):
-        return data.requires_grad_(old.requires_grad)
+        return data.requires_grad_(old.requires_grad and old.is_leaf)  # what was computed comes without its history
     if type(data) is torch.Tensor and issubclass(type(old), nn.Parameter):
         return torch.Tensor._make_subclass(type(old), data, old.requires_grad)
     return nn.Parameter(data, old.requires_grad)  # a tensor subclass that only counts as a parameter

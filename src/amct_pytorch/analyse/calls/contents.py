@@ -51,6 +51,13 @@ def finite(answer: bool) -> Handler:
     return handle
 
 
+def new(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """x.new(sizes...), x.new(data)"""
+    sizes = args[1] if len(args) == 2 and isinstance(args[1], torch.Size) else args[1:]
+    of_sizes = all(isinstance(n, int) for n in sizes)
+    return (factory(1) if of_sizes else values(1, "data"))(mode, func, args, kwargs)
+
+
 def values(at: int, name: str) -> Handler:
     """tensor(data), full_like(x, value): what is given as the values"""
 
@@ -137,7 +144,8 @@ HANDLERS: dict[Any, Handler] = {
     _T.new_full: full(1),
     **dict.fromkeys((torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor), values(0, "data")),
     torch.from_numpy: values(0, "ndarray"),
-    **dict.fromkeys((_T.new_tensor, _T.new), values(1, "data")),
+    _T.new_tensor: values(1, "data"),
+    _T.new: new,
     torch._shape_as_tensor: numbered,
     torch.full_like: values(1, "fill_value"),
     _T.add_: stepped,

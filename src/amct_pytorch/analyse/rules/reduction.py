@@ -125,10 +125,10 @@ COUNTING = ("sum", "nansum", "linalg_vector_norm", "norm")
 LOSSES = "mse_loss smooth_l1_loss huber_loss soft_margin_loss".split()
 STAYS = "it stays"
 RULES: dict[str, Rule] = {
-    **{n: reduction() for n in ("mean", "sum", "var", "var_mean", "nansum", "nanmean")},
+    **{n: reduction() for n in ("mean", "sum", "var", "var_mean", "std", "std_mean", "nansum", "nanmean")},
     **{
         n: reduction(f"{n} is taken over it")
-        for n in "amin std std_mean prod logsumexp any all argmax argmin median nanmedian".split()
+        for n in "amin prod logsumexp any all argmax argmin median nanmedian".split()
     },
     **dict.fromkeys(("max", "min"), maximum),
     "amax": greatest,
