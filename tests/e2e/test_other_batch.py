@@ -113,7 +113,7 @@ def test_a_model_that_takes_one_batch_size() -> None:
     model = OfFour().eval()
     batches.clear()
     plan = amct.plan(model, torch.rand(4, 5), CONFIG)
-    assert "no code that ran uses width = 16: that stays as it is" in str(plan.report())
+    assert "no layer was seen to be as long as width = 16: that stays as it is" in str(plan.report())
     small = amct.apply(model, plan)
     assert (small.a.out_features, small.width) == (8, 16)
     assert set(batches) == {4}

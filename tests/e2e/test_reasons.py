@@ -90,6 +90,14 @@ def test_operations_that_are_tagged_as_pointwise_but_give_more_or_write_are_unkn
     assert "no rule for the operation" in reasons(plan)
 
 
+def test_positions_of_a_kernel_are_no_channels_that_stay() -> None:
+    """A statistic of a weight speaks of all of its dims."""
+    spectral = nn.utils.parametrizations.spectral_norm(conv(16, 12, bias=False))
+    plan = planned(nn.Sequential(conv(3, 16), spectral, conv(12, 4)).eval(), torch.randn(2, 3, 8, 8))
+    left = {item.reason.partition(",")[0]: item.channels for item in plan.summary.left}
+    assert left == {"a statistic of weights is taken over it": 28, "it is an output of the network": 4}
+
+
 def test_channels_that_two_layers_make_are_counted_once() -> None:
     model, inputs, _ = net(
         lambda s, x: s.c(s.m(s.a(x) + s.b(x))),

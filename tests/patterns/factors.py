@@ -177,6 +177,30 @@ def over_width(compute: Any) -> Build:
     )
 
 
+def shuffle_attention(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """Zhang and Yang 2021: halves of groups that lie beside the samples, one normalized channel by channel."""
+    x = s.a(x)
+    b, _, h, w = x.shape
+    one, two = x.reshape(b * s.groups, -1, h, w).chunk(2, dim=1)
+    one = one * torch.sigmoid(s.w[0] * one.mean((2, 3), keepdim=True) + s.w[1])
+    two = two * torch.sigmoid(s.v[0] * s.norm(two) + s.v[1])
+    x = torch.cat([one, two], 1).reshape(b, -1, h, w).reshape(b, 2, -1, h, w).permute(0, 2, 1, 3, 4)
+    return s.b(x.reshape(b, -1, h, w))  # type: ignore[no-any-return]
+
+
+def multi_scale_attention(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """Ouyang et al. 2023, EMA: convolutions that groups share, a norm of each channel, products of both."""
+    x = s.a(x)
+    b, c, h, w = x.shape
+    y = x.reshape(b * s.groups, -1, h, w)
+    rows, columns = y.mean(3, keepdim=True), y.mean(2, keepdim=True).permute(0, 1, 3, 2)
+    rows, columns = torch.split(s.one(torch.cat([rows, columns], dim=2)), [h, w], dim=2)
+    one, two = s.norm(y * rows.sigmoid() * columns.permute(0, 1, 3, 2).sigmoid()), s.three(y)
+    first, second = (t.mean((2, 3)).softmax(-1).unsqueeze(1) for t in (one, two))
+    weights = first @ two.flatten(2) + second @ one.flatten(2)
+    return s.b((y * weights.view(-1, 1, h, w).sigmoid()).reshape(b, c, h, w))  # type: ignore[no-any-return]
+
+
 def batched_groups(s: Any, x: torch.Tensor) -> torch.Tensor:
     """Groups of channels beside the samples are normalized, as in attention over groups."""
     y = s.a(x)
@@ -283,6 +307,26 @@ PATTERNS: dict[str, Build] = {
     ),
     "deviation of each part": over_width(lambda s, h: h / (h.std(-1, keepdim=True) + 0.1)),
     "smallest of each part": over_width(lambda s, h: h - h.amin(-1, keepdim=True)),
+    "shuffle attention": net(
+        shuffle_attention,
+        "a b",
+        a=lambda: conv(3, 32),
+        b=lambda: conv(32, 8),
+        w=lambda: nn.Parameter(torch.randn(2, 1, 4, 1, 1)),
+        v=lambda: nn.Parameter(torch.randn(2, 1, 4, 1, 1)),
+        groups=lambda: 4,
+        norm=lambda: nn.GroupNorm(4, 4),
+    ),
+    "attention of several scales": net(
+        multi_scale_attention,
+        "a b",
+        a=lambda: conv(3, 32),
+        b=lambda: conv(32, 8),
+        one=lambda: conv(8, 8, 1),
+        three=lambda: conv(8, 8),
+        groups=lambda: 4,
+        norm=lambda: nn.GroupNorm(8, 8),
+    ),
     "group norm beside samples": net(
         batched_groups,
         "a b",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -29,7 +30,69 @@ def plus_one(x: torch.Tensor) -> torch.Tensor:
     return x + 1
 
 
+def gated_sum(a: torch.Tensor, b: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+    """As in WaveGlow, Prenger et al. 2018: the number of channels comes as a tensor."""
+    half = n[0]
+    x = a + b
+    return torch.tanh(x[:, :half]) * torch.sigmoid(x[:, half:])
+
+
+def gated(x: torch.Tensor, n: int) -> torch.Tensor:
+    return torch.tanh(x[:, :n]) * torch.sigmoid(x[:, n:])
+
+
+def gated_halves(x: torch.Tensor) -> torch.Tensor:
+    n = x.size(1) // 2
+    return torch.tanh(x[:, :n]) * torch.sigmoid(x[:, n:])
+
+
 BIAS_GELU, PLUS_ONE = scripted(bias_gelu), scripted(plus_one)
+GATED_SUM, GATED, GATED_HALVES = scripted(gated_sum), scripted(gated), scripted(gated_halves)
+
+
+class WaveNet(nn.Module):
+    """Gated layers with a condition for each, and what they add to the stream and to the result."""
+
+    def __init__(self, width: int = 16, layers: int = 3) -> None:
+        super().__init__()
+        self.width, self.layers = width, layers
+        self.pre, self.post, self.cond = (
+            nn.Conv1d(3, width, 1),
+            nn.Conv1d(width, 4, 1),
+            nn.Conv1d(5, 2 * width * layers, 1),
+        )
+        self.inner = nn.ModuleList(nn.Conv1d(width, 2 * width, 3, padding=1) for _ in range(layers))
+        self.outer = nn.ModuleList(nn.Conv1d(width, (2 - (i == layers - 1)) * width, 1) for i in range(layers))
+
+    def forward(self, x: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        x, c = self.pre(x), self.cond(c)
+        out, width = torch.zeros_like(x), torch.IntTensor([self.width])
+        for i in range(self.layers):
+            offset = i * 2 * self.width
+            gates = GATED_SUM(self.inner[i](x), c[:, offset : offset + 2 * self.width], width)
+            added = self.outer[i](gates)
+            if i < self.layers - 1:
+                x = x + added[:, : self.width]
+                out = out + added[:, self.width :]
+            else:
+                out = out + added
+        return self.post(out)  # type: ignore[no-any-return]
+
+
+def sized(fn: Any, must: str = "") -> Build:
+    """Channels of which an attribute tells how many there are: fn(self, them)."""
+
+    def forward(s: Any, x: torch.Tensor) -> Any:
+        return s.b(fn(s, s.a(x).relu().view(len(x), s.width, *x.shape[2:])))
+
+    return net(forward, must, image, a=lambda: conv(3, 16), b=lambda: conv(16, 4), width=lambda: 16)
+
+
+def halved(fn: Any) -> Build:
+    """Both halves of the channels meet: fn(self, them)."""
+    return net(
+        lambda s, x: s.b(fn(s, s.a(x))), "a b", image, a=lambda: conv(3, 32), b=lambda: conv(16, 4), width=lambda: 16
+    )
 
 
 class Standardized(nn.Conv2d):
@@ -153,6 +216,32 @@ PATTERNS: dict[str, Build] = {
     "error against the other half": between(lambda t: t + F.mse_loss(t, t.flip(1), reduction="none"), ""),
     "kth value over positions": between(lambda t: t - t.flatten(2).kthvalue(3, -1)[0][..., None, None]),
     "kth value over channels": between(lambda t: t - t.kthvalue(3, 1, keepdim=True)[0], ""),
+    "scripted, with sizes of its own": halved(lambda s, x: GATED_HALVES(x)),
+    "scripted, with a size": halved(lambda s, x: GATED(x, s.width)),
+    "scripted, with a tensor of a size": halved(lambda s, x: GATED_SUM(x, x, torch.IntTensor([s.width]))),
+    "a tensor of a size": halved(lambda s, x: gated(x, torch.tensor(s.width))),
+    "a size that was a tensor": halved(lambda s, x: gated(x, torch.LongTensor([s.width])[0].item())),
+    "gated layers with conditions": of(
+        WaveNet,
+        "pre cond inner.0 inner.2 outer.0 outer.2 post",
+        lambda: (torch.randn(2, 3, 9), torch.randn(2, 5, 9)),
+    ),
+    "as many channels": sized(lambda s, h: h, "a b"),
+    "a tensor of a size as a factor": sized(lambda s, h: h * torch.IntTensor([s.width])),
+    "a tensor of a size as a quotient": sized(lambda s, h: h / torch.tensor(s.width).float().sqrt()),
+    "a tensor of the same number": sized(lambda s, h: h * torch.tensor(16), "a b"),
+    "a tensor of a size, written": sized(lambda s, h: h * torch.tensor([s.width]).mul_(2)),
+    "a tensor of a size that is compared": sized(lambda s, h: h if torch.IntTensor([s.width])[0] == 16 else -h),
+    "a tensor of a size as a list": sized(lambda s, h: h * float(torch.IntTensor([s.width]).tolist()[0])),
+    "a number that was a tensor": sized(lambda s, h: h * math.sqrt(torch.IntTensor([s.width]))),
+    "a result that is a size": net(
+        lambda s, x: (s.b(s.a(x).view(len(x), s.width, *x.shape[2:])), torch.tensor(s.width)),
+        "",
+        image,
+        a=lambda: conv(3, 16),
+        b=lambda: conv(16, 4),
+        width=lambda: 16,
+    ),
     "scripted": net(
         lambda s, x: s.b(BIAS_GELU(s.a(x), s.bias)),
         "a b",

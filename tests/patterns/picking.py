@@ -1,4 +1,4 @@
-"""Networks that pick rows by masks, write into such rows, or meet tensors without elements."""
+"""Networks that pick rows by masks, or a single channel, write into such rows, or meet tensors without elements."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from judge import Build, net, of, tokens
+from judge import Build, conv, image, net, of, tokens
 from torch import nn
 
 L = nn.Linear
@@ -251,6 +251,16 @@ def prompted(s: Any, x: torch.Tensor) -> torch.Tensor:
     return s.b(torch.cat([s.p.expand(words.shape[0], -1, -1), words], 1))  # type: ignore[no-any-return]
 
 
+def plane(fn: Callable[[torch.Tensor], torch.Tensor], must: str = "") -> Build:
+    """A plane beside the channels that is made of one of them."""
+
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        h = s.a(x).relu()
+        return s.c(s.b(torch.cat([fn(h), h], 1)).relu())  # type: ignore[no-any-return]
+
+    return net(forward, must, image, a=lambda: conv(3, 16), b=lambda: conv(17, 12), c=lambda: conv(12, 4))
+
+
 PATTERNS: dict[str, Build] = {
     "features scattered among words": rows(scattered),
     "elements scattered out of step": rows(scattered_out_of_step, ""),
@@ -279,6 +289,18 @@ PATTERNS: dict[str, Build] = {
     "rows put back in their places": rows(padded_again),
     "set where negative": rows(set_where_negative),
     "nothing through a layer": rows(nothing_through_a_layer, "c b", d=lambda: L(16, 16)),
+    "a plane of ones": plane(lambda h: torch.ones_like(h[:, :1]) * 0.5, "a b c"),
+    "a plane of a number": plane(lambda h: torch.full_like(h[:, 0:1], 2.0), "a b c"),
+    "a plane of noughts beside the last": plane(lambda h: torch.zeros_like(h[:, -1:]), "a b c"),
+    "a plane of the type of one": plane(lambda h: h[:, :1].new_full((len(h), 1, *h.shape[2:]), 3.0), "a b c"),
+    "a plane that is one": plane(lambda h: h[:, :1]),
+    "a plane that is part of one": plane(lambda h: h[:, :1, :1, :1].expand(-1, -1, *h.shape[2:])),
+    "a plane of the sign of one": plane(lambda h: torch.sign(h[:, 2:3])),
+    "a plane of one as numbers": plane(lambda h: torch.from_numpy(h[:, 1:2].numpy(force=True)).to(h)),
+    "a plane that is written": plane(lambda h: h[:, :1].fill_(2.0)),
+    "a plane that is a result": net(
+        lambda s, x: (h := s.a(x).relu(), h[:, :1], s.b(h))[1:], "", image, a=lambda: conv(3, 16), b=lambda: conv(16, 4)
+    ),
     "a prompt of no token": rows(prompted, p=lambda: nn.Parameter(torch.randn(0, 16))),
     "nothing left of a head": of(Rotated, "q k v o", tokens),
     "nothing split off": rows(nothing_split_off),

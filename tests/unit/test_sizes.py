@@ -62,6 +62,13 @@ def test_arithmetic_is_that_of_integers(compute: Any, a: int, b: int) -> None:
         assert evaluate(origin(found), values, np.ones(0, np.bool_)) == compute(a, b)
 
 
+def test_shifts_are_products_and_quotients() -> None:
+    a = size("a", 13)
+    for found, want in ((a >> 2, Operation("floordiv", origin(a), 4)), (a << 2, Operation("mul", origin(a), 4))):
+        assert origin(found) == want
+    assert (a >> 2, a << 2) == (3, 52)
+
+
 def test_what_is_no_integer_has_no_origin() -> None:
     for value in (size("a", 6) / 2, size("a", 6) ** 0.5, size("a", 6) * 0.5, float(size("a", 6)), int(size("a", 6))):
         assert not isinstance(value, Size)

@@ -23,13 +23,25 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse import shapes
 from amct_pytorch.analyse.earlier import Earlier, Finding
-from amct_pytorch.analyse.known import COPIED, MARK, RAGGED, Call, Info, Logged, Piece, alike, comparable, digest_of
+from amct_pytorch.analyse.known import (
+    COPIED,
+    MADE,
+    MARK,
+    RAGGED,
+    Call,
+    Info,
+    Logged,
+    Piece,
+    alike,
+    comparable,
+    digest_of,
+)
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.leaks import Made
 from amct_pytorch.analyse.mode import Shared
-from amct_pytorch.analyse.operations import OPERATIONS, STRIDED, Operation, operation
+from amct_pytorch.analyse.operations import OF_ONE_ELEMENT, OF_SHAPES, OPERATIONS, STRIDED, Operation, operation
 from amct_pytorch.analyse.residual import Held, follow, united
-from amct_pytorch.analyse.sizes import PLAIN, Dim, Equation, Expression, Ratio, Size, origin
+from amct_pytorch.analyse.sizes import PLAIN, VALUE, Dim, Equation, Expression, Ratio, Size, origin
 from amct_pytorch.analyse.values import flatten, tensors_of
 from amct_pytorch.record import Norm
 
@@ -148,18 +160,32 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._marked.clear()
         self._outside.clear()
 
+    def pick(self, piece: Piece, text: str) -> None:
+        """A single channel is picked by its number: others stay what they are only once its values are used."""
+        if (info := self.info(piece.out)) is not None:
+            info.picked = piece.factor, piece.dim, self.reason(text)
+
+    def use(self, info: Info) -> None:
+        """The values of a tensor are used: where it is a single channel that was picked, the others stay, and so does a
+        size that it is."""
+        if info.picked is not None:
+            factor, dim, reason = info.picked
+            self.fix(factor, [dim], reason)
+        if info.size is not None:
+            self.equate(info.size.origin, int.__int__(info.size), VALUE)
+
     # what is known of labels
 
     def reason(self, text: str) -> Reason:
         return Reason(text, *self.where())
 
-    def freeze(self, factor: Factor, text: str) -> None:
+    def freeze(self, factor: Factor, text: str | Reason) -> None:
         """These channels cannot go."""
         if id(factor) not in self._frozen:
             self._frozen[id(factor)] = factor  # held, so that its identity stays its own
-            self.labels.freeze(factor, self.reason(text))
+            self.labels.freeze(factor, self.reason(text) if isinstance(text, str) else text)
 
-    def fix(self, factor: Factor, along: Sequence[int], text: str) -> Factor | None:
+    def fix(self, factor: Factor, along: Sequence[int], text: str | Reason) -> Factor | None:
         """The given dims keep their size: what remains of the factor, None where nothing does."""
         varied = lb.dims(factor)
         along = [d for d in varied if d in along]
@@ -257,7 +283,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def told(self) -> None:
         """Code learns something of values: that of the module that runs, and of the one whose method it called."""
         for module, function in self._running() if self.decisions is not None else ():
-            self.looked.add(module)
+            self.looked.add(self.names[id(module)])
             if function == "forward":
                 return
 
@@ -265,9 +291,10 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """A module that looked at values gives something else than tensors: its caller may decide by that."""
         name = self.names[id(module)]
         if name in self.looked and not all(v is None or isinstance(v, torch.Tensor) for v in flatten(out)):
-            self.looked.add(next((m for m, _ in self._running() if m != name), ""))
+            callers = (self.names[id(m)] for m, _ in self._running() if m is not module)
+            self.looked.add(next(callers, ""))
 
-    def _running(self) -> Iterator[tuple[str, str]]:
+    def _running(self) -> Iterator[tuple[nn.Module, str]]:
         """The modules that run, and which of their functions, from the innermost."""
         frame = sys._getframe(1)
         while frame is not None:
@@ -275,13 +302,13 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 yield module, frame.f_code.co_name
             frame = frame.f_back  # type: ignore[assignment]
 
-    def _module(self, frame: FrameType) -> str | None:
-        """The path of the module that a frame is of a function of, None where it is of none."""
+    def _module(self, frame: FrameType) -> nn.Module | None:
+        """The module of the copy that a frame is of a function of, None where it is of none."""
         code = frame.f_code
         if not code.co_argcount or code.co_filename.startswith(_HERE):
             return None
         owner = frame.f_locals.get(code.co_varnames[0])
-        return self.names.get(id(owner)) if isinstance(owner, nn.Module) else None
+        return owner if isinstance(owner, nn.Module) and id(owner) in self.names else None
 
     def where(self) -> tuple[str, str]:
         """The path of the module that runs, and file and line of the user's code."""
@@ -291,7 +318,8 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             code = frame.f_code
             if not code.co_filename.startswith((_TORCH, _HERE)):
                 line = line or f"{code.co_filename}:{frame.f_lineno}"
-            module = module or self._module(frame) or ""
+            if not module and (owner := self._module(frame)) is not None:
+                module = self.names[id(owner)]
             frame = frame.f_back  # type: ignore[assignment]
         return module, line
 
@@ -462,6 +490,9 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.touched.add(info.name)
             if info.factors:
                 labelled = True
+            picked = info.picked is not None and kind.name not in OF_SHAPES
+            if picked or (info.size is not None and kind.name not in _NOT_THE_VALUE):
+                self.use(info)
         out = call.out if isinstance(call.out, (tuple, list)) else (call.out,)
         outs = [o for o in out if isinstance(o, torch.Tensor)]
         sizes = self.sizes(outs)
@@ -471,6 +502,10 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         before = len(self.pieces)
         found = self.earlier.take(of, labelled) if self.earlier is not None and self.repeated is None else None
         given = self._labelled(call, kind, infos, outs, labelled) if found is None else self._recalled(found, outs)
+        if kind.name in OF_ONE_ELEMENT and infos:
+            size = self._said(tensors[0]) if kind.name == "lift_fresh" else infos[0].size
+            for info in given if size is not None else ():
+                info.size = size
         logged = None
         if not kind.same:
             logged = found.logged if found is not None else None  # one and the same, where it is on the very same
@@ -553,6 +588,23 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             found = self._outside[id(tensor)] = tensor, Info([], name=digest_of(tensor), outside=True)
         return found[1]
 
+    def _said(self, tensor: torch.Tensor) -> Size | None:
+        """The size that a new tensor of one integer was made of: the one attribute of that value that the module that
+        runs has. The trace check finds it where it was another number."""
+        if tensor.numel() != 1 or tensor.dtype not in (torch.int32, torch.int64) or tensor.is_meta:
+            return None
+        with torch._C._DisableTorchDispatch():
+            value = int(tensor)
+        for owner, _ in self._running():
+            sizes = {v.origin: v for v in vars(owner).values() if type(v) is Size and int.__int__(v) == value}
+            if sizes:
+                return sizes.popitem()[1] if len(sizes) == 1 else None
+        return None
+
+    def size_of(self, tensor: torch.Tensor) -> Size | None:
+        """The size that the one element of a tensor is."""
+        return self._known(tensor).size
+
     def mark(self, tensor: torch.Tensor, info: Info) -> None:
         """What is known of a result of the pass."""
         setattr(tensor, MARK, info)
@@ -575,7 +627,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.put(out, [])
         info = self.info(out)
         assert info is not None
-        self.log.append(Logged("making a tensor of numbers", comparable(values), (tuple(out.shape),), (info,), (), ()))
+        self.log.append(Logged(MADE, comparable(values), (tuple(out.shape),), (info,), (), ()))
 
     def assigned(self, x: torch.Tensor, value: torch.Tensor) -> None:
         """The data of `value` were given to `x`: it holds what both hold, where their shapes are the same."""
@@ -609,10 +661,12 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for info in infos:
             for f in (*info.factors, *info.indices):
                 self.labels.freeze(f, Reason("it is an output of the network"))
+            self.use(info)
         self.log.append(Logged("the network's output", (), (), (), tuple(infos), ()))
 
 
 _NUMBERS = frozenset((Size, Ratio))
+_NOT_THE_VALUE = OF_SHAPES | OF_ONE_ELEMENT
 _grad_enabled = torch.is_grad_enabled  # under a name of our own: while a pass runs, whoever asks torch is noted
 _OF_NO_GRADIENT = torch._C._functions.DelayedError("an operation on shapes alone has no gradient", 1)
 

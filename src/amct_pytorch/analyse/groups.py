@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from amct_pytorch.analyse import labels as lb
-from amct_pytorch.analyse.labels import Factor, Labels, Mask, Reason
+from amct_pytorch.analyse.labels import KERNEL, Factor, Labels, Mask, Reason
 from amct_pytorch.analyse.settle import Ids, first_of, settle
 from amct_pytorch.record import Axis
 
@@ -273,6 +273,8 @@ def _frozen(labels: Labels, unit: Ids, why: _Why, produced: set[int]) -> tuple[F
         mine = mine[why.stays(mine)]
         codes = why.of[mine]
         for code in _in_order(codes):
+            if why.reasons[code].text == KERNEL.text:
+                continue
             axes, units = held.setdefault(code, ([], []))
             axes.append(i)
             units.append(mine[codes == code])

@@ -11,13 +11,15 @@ import numpy.typing as npt
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from amct_pytorch.analyse.labels import Factor
+from amct_pytorch.analyse.labels import Factor, Reason
 from amct_pytorch.analyse.residual import Makers
+from amct_pytorch.analyse.sizes import Size
 
 MARK = "_channel_labels"
 # On a view of a plain copy, which may be a view of the tensor itself where there are fewer channels: what is written
 # into it reaches that one then.
 COPIED = "_copied"
+MADE = "making a tensor of numbers"  # in the place of an operation
 RAGGED = (-1,)  # in the place of a shape
 
 
@@ -27,10 +29,11 @@ class Info:
     `factors`: its labels. `static`: whether it comes from parameters alone. `indices`: labels that its values count.
     `name`: of a parameter, a buffer or an input, or what is known of the values of a tensor from `outside` of the
     pass. `copied`: what this is a plain copy of. `makers`: see `residual`. `like`: another tensor of which the same is
-    known, as far as rules go.
+    known, as far as rules go. `picked`: of a single channel that was picked by its number, the labels and the dim that
+    it is of, and the reason for which these stay once its values are used. `size`: that its one element is.
     """
 
-    __slots__ = ("copied", "factors", "indices", "like", "makers", "name", "outside", "static")
+    __slots__ = ("copied", "factors", "indices", "like", "makers", "name", "outside", "picked", "size", "static")
 
     def __init__(
         self,
@@ -48,6 +51,8 @@ class Info:
         self.copied: Info | None = None
         self.makers: Makers = None
         self.like: Info | None = None  # itself, but for the reference to itself
+        self.picked: tuple[Factor, int, Reason] | None = None
+        self.size: Size | None = None
 
     def source(self) -> Info:
         """The same, or what it is a copy of."""

@@ -30,6 +30,7 @@ class Reason:
     line: str = ""
 
 
+KERNEL = Reason("it is the size of a kernel")  # which are no channels
 _KNOWN = "ties frozen joints sums partial products following grouped balanced produced consumed residual".split()
 
 

@@ -14,6 +14,16 @@ from amct_pytorch.errors import ModelError
 COPIES = frozenset("clone contiguous alias detach".split())
 STRIDED = frozenset(("as_strided", "as_strided_"))  # their strides are no scalars of the log
 RESHAPES = frozenset("view _unsafe_view reshape _reshape_alias".split())
+# Whose results have the shape, type or device of a tensor, and nothing of its values.
+OF_SHAPES = frozenset(
+    "ones_like zeros_like empty_like full_like rand_like randn_like randint_like new_zeros new_ones new_full new_empty "
+    "new_empty_strided".split()
+)
+# What of a tensor of one element holds that element.
+OF_ONE_ELEMENT = frozenset(
+    "lift_fresh select slice view _unsafe_view reshape squeeze unsqueeze alias detach _to_copy "
+    "_local_scalar_dense".split()
+)
 # Operations whose scalars are sizes, and how many of the last are not (negative: from there on).
 SIZED = {
     **dict.fromkeys(

@@ -28,6 +28,7 @@ from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.memoized import Hashed, Memory, Remembering, with_modules
 from amct_pytorch.analyse.mode import Mode
 from amct_pytorch.analyse.rules import TABLE
+from amct_pytorch.analyse.scripts import as_written
 from amct_pytorch.analyse.shapes import stand_in
 from amct_pytorch.analyse.size_mode import SizeMode
 from amct_pytorch.analyse.sizes import Equation, Expression, mark
@@ -314,7 +315,17 @@ class Passes:
         fake = self.fake or contextlib.nullcontext()
         given = [(t, capture.info(t)) for t in flatten((args, kwargs))]
         try:
-            with torch.set_grad_enabled(training), quiet, _uncompiled(), kept, watched, fake, capture, sizes:
+            with (
+                torch.set_grad_enabled(training),
+                quiet,
+                _uncompiled(),
+                as_written(),
+                kept,
+                watched,
+                fake,
+                capture,
+                sizes,
+            ):
                 out = self.model(*args, **kwargs)
                 out = list(out) if isinstance(out, types.GeneratorType) else out
             sizes.settle_pieces()

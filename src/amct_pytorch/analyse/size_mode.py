@@ -15,11 +15,10 @@ from torch.overrides import TorchFunctionMode
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse.capture import Capture
 from amct_pytorch.analyse.known import Piece, digest
-from amct_pytorch.analyse.sizes import Dim, Expression, Size, attributes, origin
+from amct_pytorch.analyse.sizes import VALUE, Dim, Expression, Size, attributes, origin
 from amct_pytorch.analyse.values import flatten
 
 LITERAL = "a size in user code without an origin"
-VALUE = "its size becomes the value of a tensor"
 Handler = Callable[["SizeMode", Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -100,6 +99,9 @@ class SizeMode(TorchFunctionMode):
         if isinstance(data, np.ndarray):
             self.capture.numbers(out, (digest(data),))
             return
+        if self._is_size(out, flatten(data)):
+            self.capture.numbers(out, ())  # what becomes of it is seen
+            return
         numbers = [v for v in flatten(data) if isinstance(v, (int, float)) and not isinstance(v, bool)]
         for v in numbers:
             if isinstance(v, Size) and isinstance(v.origin, Dim):
@@ -107,6 +109,16 @@ class SizeMode(TorchFunctionMode):
             elif isinstance(v, Size):
                 self.capture.equate(v.origin, int(v), VALUE)
         self.capture.numbers(out, tuple(float(v) for v in numbers))
+
+    def _is_size(self, out: torch.Tensor, data: list[Any]) -> bool:
+        """Whether a tensor was made of an attribute alone, as its one element looks as if it was."""
+        size = self.capture.size_of(out)
+        if size is None:
+            return False
+        if any(type(v) is Size and v.origin == size.origin for v in data):
+            return True
+        self.capture.put(out, self.capture.factors(out))
+        return False
 
     def _add(self, out: torch.Tensor, factor: lb.Factor) -> None:
         info = self.capture.info(out)

@@ -68,6 +68,7 @@ class Equation:
 
 
 NUMBER = "its size is used as a number"
+VALUE = "its size becomes the value of a tensor"
 PLAIN = "it is made a plain integer"
 
 
@@ -150,6 +151,12 @@ class Size(int):
     def __neg__(self) -> Size:
         return Size(int.__neg__(self), Operation("sub", 0, self.origin), self.told)
 
+    def __rshift__(self, other: int) -> Any:
+        return self // (1 << other)
+
+    def __lshift__(self, other: int) -> Any:
+        return self * (1 << other)
+
     def __divmod__(self, other: int) -> tuple[int, int]:
         return self // other, self % other
 
@@ -175,13 +182,13 @@ class Ratio(float):
         self.size.told(self.size.origin, int.__int__(self.size), NUMBER)
         return float.__float__(self)
 
-    def __floor__(self) -> Size:
+    def __floor__(self) -> int:
         return self.size // self.by
 
-    def __ceil__(self) -> Size:
+    def __ceil__(self) -> int:
         return self.__floor__() if self.is_integer() else -(-self.size // self.by)
 
-    def __trunc__(self) -> Size:
+    def __trunc__(self) -> int:
         return self.__ceil__() if self < 0 else self.__floor__()
 
     def __int__(self) -> int:

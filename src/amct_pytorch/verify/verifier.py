@@ -23,6 +23,8 @@ class Verifier(Moves):
         `call`; empty where nothing is."""
         if id(a) in self._shown or not any(info.factors for info in (*a.ins, *a.outs)):
             return ""
+        if any(info.picked for info in a.outs):  # another channel is picked then: none stays for it, or none is used
+            return ""
         same = (a.name, a.scalars, a.shapes, a.shapes_in, *[id(info.like or info) for info in (*a.ins, *a.outs)])
         if same not in self._right:
             kind = kind_of(call.func, call.name)

@@ -111,9 +111,23 @@ def scaled(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     return func(*args, **kwargs)
 
 
+def item(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """x.item(): the size that it is"""
+    found = func(*args, **kwargs)
+    size = mode.capture.size_of(args[0]) if isinstance(found, int) else None
+    return found if size is None else size
+
+
+def integer(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """int(x): a plain one, as of a size"""
+    return int(item(mode, func, args, kwargs))
+
+
 def leaving(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """x.numpy(), x.tolist(): what becomes of the values cannot be followed."""
     mode.capture.told()
+    if (info := mode.capture.info(args[0])) is not None:
+        mode.capture.use(info)
     for f in mode.capture.factors(args[0]):
         mode.capture.freeze(f, "its values leave the pass")
     return func(*args, **kwargs)
@@ -151,5 +165,7 @@ HANDLERS: dict[Any, Handler] = {
     _T.add_: stepped,
     **dict.fromkeys(_ARITHMETIC, scaled),
     **dict.fromkeys((_T.numpy, _T.__array__, _T.tolist), leaving),
+    _T.item: item,
+    _T.__int__: integer,
     _T.data.__set__: assigned,  # type: ignore[attr-defined]
 }

@@ -84,6 +84,8 @@ def group_normalized(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: d
     f = capture.varying(x, 1)
     if f is not None and f.size == f.shape[1] and int(groups) > 1:
         capture.equate(origin(groups), Dim(capture.labels.groups(f.ravel(), int(groups)), 0))
+    elif f is not None and int(groups) == f.shape[1]:
+        capture.equate(origin(groups), Dim(f, 1))
     elif isinstance(groups, Size):
         capture.equate(groups.origin, int(groups))
     return out

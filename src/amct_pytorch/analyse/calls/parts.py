@@ -73,7 +73,7 @@ def getitem(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
         bounds = _bounds(key, x.ndim)
         for p in taken:
             if p.dim in bounds:
-                _bounded(mode, p, *bounds[p.dim], p.factor.shape[p.dim])
+                _bounded(mode, p, *bounds[p.dim], p.factor.shape[p.dim], last=p.out is out)
             else:
                 mode.drop(p, LITERAL)
     return out
@@ -114,14 +114,20 @@ def _bounds(key: Any, ndim: int) -> dict[int, tuple[Any, Any]]:
     return bounds
 
 
-def _bounded(mode: SizeMode, piece: Piece, low: Any, high: Any, whole: int) -> None:
+def _bounded(mode: SizeMode, piece: Piece, low: Any, high: Any, whole: int, last: bool = True) -> None:
+    """A part is taken from `low` to `high`; `last`: of it itself, and not of another that is taken of it at once."""
     f, expressions = piece.factor, list[tuple[Expression, int]]()
     for bound in (low, high):
         if bound is None or (isinstance(bound, int) and int(bound) in (0, whole) and not isinstance(bound, Size)):
             continue
+        if isinstance(bound, torch.Tensor) and (said := mode.capture.size_of(bound)) is not None:
+            bound = said
         source = mode.capture.origin(bound) if isinstance(bound, int) else 0
         if isinstance(source, int):
-            mode.drop(piece, LITERAL)
+            if last and piece.stop - piece.start == 1:
+                mode.capture.pick(piece, LITERAL)
+            else:
+                mode.drop(piece, LITERAL)
             return
         if bound < -whole:
             mode.drop(piece, "a part begins before the first")

@@ -11,9 +11,8 @@ import torch
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse.capture import Capture, Rule
 from amct_pytorch.analyse.known import Call
-from amct_pytorch.analyse.labels import Factor, Labels, Reason
+from amct_pytorch.analyse.labels import KERNEL, Factor, Labels
 
-KERNEL = Reason("it is the size of a kernel")
 STATISTIC = "a statistic of weights is taken over it, which would be another after the cut"
 BARE = "its channels are summed with a tensor that does not depend on them"
 

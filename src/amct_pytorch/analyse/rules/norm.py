@@ -72,14 +72,18 @@ def layer_norm(capture: Capture, call: Call) -> None:
 
 
 def group_norm(capture: Capture, call: Call) -> None:
-    """Whole groups go where their channels do, as heads; else every group loses equally many."""
+    """Whole groups go where their channels do, as heads; else every group loses equally many. Groups of one channel are
+    an instance norm's."""
     x, weight, bias = call.args[:3]
     groups = call.args[6]
     factors = _per_channel(capture, x, [weight, bias], 1)
     kept, counted = [], []
     for f in factors:
         row = capture.fix(f, range(2, x.ndim), "positions are normalized together") if f.shape[1] > 1 else None
-        if row is not None and len(lb.dims(row)) == 1:
+        if row is not None and groups == x.shape[1]:
+            kept.append(row)
+            counted.append(row.reshape(row.shape[:2]))
+        elif row is not None and len(lb.dims(row)) == 1:
             kept.append(row)
             counted.append(lb.place(capture.labels.groups(row.ravel(), groups), 1, 2))
         else:
