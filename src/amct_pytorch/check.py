@@ -162,8 +162,8 @@ def _unread(plan: ChannelPlan, facts: Facts) -> list[str]:
         return []
     more = f" and {len(stale) - _NAMED} more" if len(stale) > _NAMED else ""
     return [
-        f"no layer was seen to be as long as {', '.join(stale[:_NAMED])}{more}: that stays as it is, and what takes it for a size in other "
-        "cases (other inputs, other options) may not fit the layers beside it"
+        f"no layer was seen to be as long as {', '.join(stale[:_NAMED])}{more}: that stays as it is, and what takes it "
+        "for a size in other cases (other inputs, other options) may not fit the layers beside it"
     ]
 
 
