@@ -297,6 +297,7 @@ PATTERNS: dict[str, Build] = {
     "a plane that is part of one": plane(lambda h: h[:, :1, :1, :1].expand(-1, -1, *h.shape[2:])),
     "a plane of the sign of one": plane(lambda h: torch.sign(h[:, 2:3])),
     "a plane of one as numbers": plane(lambda h: torch.from_numpy(h[:, 1:2].numpy(force=True)).to(h)),
+    "a plane of one as its numbers": plane(lambda h: torch.from_numpy(h.detach()[:, 1:2].numpy().copy())),
     "a plane that is written": plane(lambda h: h[:, :1].fill_(2.0)),
     "a plane that is a result": net(
         lambda s, x: (h := s.a(x).relu(), h[:, :1], s.b(h))[1:], "", image, a=lambda: conv(3, 16), b=lambda: conv(16, 4)
