@@ -147,6 +147,32 @@ class Own(nn.Module):
         return self.c(torch.ops.testing.project(x, self.weight))
 
 
+LIBRARY = torch.library.Library("testing", "FRAGMENT")
+for name, compute in (("bent", lambda x: x + torch.sin(x) ** 2), ("doubled", lambda x: torch.cat([x, x], 2))):
+    LIBRARY.define(f"{name}(Tensor x) -> Tensor", tags=torch.Tag.pointwise)
+    LIBRARY.impl(name, compute, "CompositeExplicitAutograd")
+
+
+class Tagged(nn.Module):
+    def __init__(self, operation: str) -> None:
+        super().__init__()
+        self.a, self.b, self.operation = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 4, 1), operation
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(getattr(torch.ops.testing, self.operation)(self.a(x)))
+
+
+def test_an_own_operation_is_pointwise_where_it_says_so() -> None:
+    """And where its result has the shape of one."""
+    model = ready(Tagged("bent"))
+    small = amct.apply(model, amct.plan(model, X, HALF))
+    assert small.a.out_channels == 8
+    assert distance(run(small, (X,)), run(kept_twin(model, small), (X,))) < 1e-10
+    plan = amct.plan(Tagged("doubled").eval(), X, HALF)
+    assert not plan.removals
+    assert "no rule for the operation testing::doubled" in plan.report()
+
+
 def test_an_unknown_operation_is_named(tmp_path: Path) -> None:
     model = ready(Own())
     with pytest.warns(amct.AmctWarning, match="nothing is pruned"):

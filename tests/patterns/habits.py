@@ -230,6 +230,8 @@ PATTERNS: dict[str, Build] = {
     "a tensor of a size as a factor": sized(lambda s, h: h * torch.IntTensor([s.width])),
     "a tensor of a size as a quotient": sized(lambda s, h: h / torch.tensor(s.width).float().sqrt()),
     "a tensor of the same number": sized(lambda s, h: h * torch.tensor(16), "a b"),
+    "noughts as many as there are": sized(lambda s, h: h + h.new(len(h), s.width, 1, 1).zero_(), "a b"),
+    "noughts of its shape": sized(lambda s, h: h + h.new(h.shape).fill_(0.5), "a b"),
     "a tensor of the same number, a float": sized(lambda s, h: h * torch.FloatTensor([16.0]), "a b"),
     "a tensor of a size, written": sized(lambda s, h: h * torch.tensor([s.width]).mul_(2)),
     "a tensor of a size that is compared": sized(lambda s, h: h if torch.IntTensor([s.width])[0] == 16 else -h),

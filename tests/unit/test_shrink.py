@@ -462,6 +462,7 @@ def test_a_weight_that_a_hook_computes_is_that_of_the_cut_layer(hook) -> None:
     small = shrink(model, plan_for(model, {(n, 0): (6, (0, 1)) for n in names} | {("b.weight", 1): (6, (0, 1))}))
     assert small.a.training
     assert small.a.weight.shape == (4, 4)
+    assert all(torch.equal(small.state_dict()[name], model.state_dict()[name][2:]) for name in names)
     before, state = small.a.weight.clone(), copy.deepcopy(small.state_dict())
     small.eval()(x)
     torch.testing.assert_close(small.a.weight, before)

@@ -126,8 +126,6 @@ def integer(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
 def leaving(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """x.numpy(), x.tolist(): what becomes of the values cannot be followed."""
     mode.capture.told()
-    if (info := mode.capture.info(args[0])) is not None:
-        mode.capture.use(info)
     for f in mode.capture.factors(args[0]):
         mode.capture.freeze(f, "its values leave the pass")
     return func(*args, **kwargs)
