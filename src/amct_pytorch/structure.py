@@ -92,24 +92,22 @@ def copy_structure(model: nn.Module, new: dict[int, Any]) -> nn.Module:
     naming the attribute that cannot be copied.
     """
     try:
-        copied = _copied(model, new)
+        copied = _Copying(model, new).value(model)
+    except Exception:  # noqa: BLE001 - of a gradient history, perhaps: it is tried without, which says what is wrong
+        copied = _copied_or_refused(model, {**without_history(model), **new})
+    assert isinstance(copied, nn.Module)
+    return copied
+
+
+def _copied_or_refused(model: nn.Module, new: dict[int, Any]) -> Any:
+    try:
+        return _Copying(model, new).value(model)
     except Exception as cause:
         _name_culprit(model, new)
         raise ModelError(
             f"{type(model).__qualname__} cannot be copied: {type(cause).__name__}: {cause}. Everything in a model must "
             "survive copy.deepcopy"
         ) from cause
-    assert isinstance(copied, nn.Module)
-    return copied
-
-
-def _copied(model: nn.Module, new: dict[int, Any]) -> Any:
-    try:
-        return _Copying(model, new).value(model)
-    except Exception:
-        if not (history := without_history(model)):
-            raise
-        return _Copying(model, {**history, **new}).value(model)
 
 
 def without_history(model: nn.Module) -> dict[int, torch.Tensor]:

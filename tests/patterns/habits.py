@@ -46,6 +46,18 @@ def gated_halves(x: torch.Tensor) -> torch.Tensor:
     return torch.tanh(x[:, :n]) * torch.sigmoid(x[:, n:])
 
 
+def halves_of_the_trace(x: torch.Tensor) -> torch.Tensor:
+    n = math.floor(x.shape[1] / 2)  # a trace holds this number as it was
+    return torch.tanh(x[:, :n]) * torch.sigmoid(x[:, n:])
+
+
+def traced(function: Any, *inputs: torch.Tensor) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.trace(function, inputs)
+
+
+TRACED = traced(halves_of_the_trace, torch.randn(2, 32, 8, 8))
 BIAS_GELU, PLUS_ONE = scripted(bias_gelu), scripted(plus_one)
 GATED_SUM, GATED, GATED_HALVES = scripted(gated_sum), scripted(gated), scripted(gated_halves)
 
@@ -88,10 +100,10 @@ def sized(fn: Any, must: str = "") -> Build:
     return net(forward, must, image, a=lambda: conv(3, 16), b=lambda: conv(16, 4), width=lambda: 16)
 
 
-def halved(fn: Any) -> Build:
+def halved(fn: Any, must: str = "a b") -> Build:
     """Both halves of the channels meet: fn(self, them)."""
     return net(
-        lambda s, x: s.b(fn(s, s.a(x))), "a b", image, a=lambda: conv(3, 32), b=lambda: conv(16, 4), width=lambda: 16
+        lambda s, x: s.b(fn(s, s.a(x))), must, image, a=lambda: conv(3, 32), b=lambda: conv(16, 4), width=lambda: 16
     )
 
 
@@ -217,6 +229,7 @@ PATTERNS: dict[str, Build] = {
     "kth value over positions": between(lambda t: t - t.flatten(2).kthvalue(3, -1)[0][..., None, None]),
     "kth value over channels": between(lambda t: t - t.kthvalue(3, 1, keepdim=True)[0], ""),
     "scripted, with sizes of its own": halved(lambda s, x: GATED_HALVES(x)),
+    "traced, with the sizes of its trace": halved(lambda s, x: TRACED(x), ""),
     "scripted, with a size": halved(lambda s, x: GATED(x, s.width)),
     "scripted, with a tensor of a size": halved(lambda s, x: GATED_SUM(x, x, torch.IntTensor([s.width]))),
     "a tensor of a size": halved(lambda s, x: gated(x, torch.tensor(s.width))),

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import threading
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -423,6 +424,13 @@ def test_what_cannot_be_copied_is_named(spoil, words: list[str]) -> None:
     with pytest.raises(ModelError) as caught:
         shrink(model, plan)
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_a_gradient_history_is_not_what_cannot_be_copied() -> None:
+    model = Mlp()
+    model.a.cache, model.b.lock = model.a.weight * 2, threading.Lock()
+    with pytest.raises(ModelError, match="attribute 'lock' of Linear 'b'"):
+        shrink(model, hidden(model, (0,), "a", "b"))
 
 
 def test_what_a_pass_left_comes_without_its_gradient_history() -> None:

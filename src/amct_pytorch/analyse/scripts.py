@@ -1,4 +1,5 @@
-"""Scripted functions, which hide what sizes they take, run as they are written while a pass is on."""
+"""Scripted functions, which hide what sizes they take, run as they are written while a pass is on. Traced ones do not:
+they hold the numbers of their trace, whatever they were made of says."""
 
 from __future__ import annotations
 
@@ -33,5 +34,6 @@ def as_written() -> Iterator[None]:
 
 
 def _call(function: Any, *args: Any, **kwargs: Any) -> Any:
-    written = getattr(function, "_torchdynamo_inline", None)  # for torch.compile, which does the same
+    own = vars(function)  # both kinds have what they were made of, for torch.compile; a scripted one has a name as well
+    written = own.get("_torchdynamo_inline") if "__name__" in own else None
     return _scripted(function, *args, **kwargs) if written is None else written(*args, **kwargs)

@@ -118,11 +118,6 @@ def item(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     return found if size is None else size
 
 
-def integer(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """int(x): a plain one, as of a size"""
-    return int(item(mode, func, args, kwargs))
-
-
 def leaving(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """x.numpy(), x.tolist(): what becomes of the values cannot be followed."""
     mode.capture.told()
@@ -164,6 +159,5 @@ HANDLERS: dict[Any, Handler] = {
     **dict.fromkeys(_ARITHMETIC, scaled),
     **dict.fromkeys((_T.numpy, _T.__array__, _T.tolist), leaving),
     _T.item: item,
-    _T.__int__: integer,
     _T.data.__set__: assigned,  # type: ignore[attr-defined]
 }
