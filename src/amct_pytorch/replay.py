@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from amct_pytorch.analyse.capture import Capture
+from amct_pytorch.analyse.decided import Decided
 from amct_pytorch.analyse.known import MADE, MARK, Call, Info, Logged, comparable
 from amct_pytorch.analyse.labels import Factor, Labels
 from amct_pytorch.analyse.operations import Operation
@@ -34,8 +35,7 @@ class Replay(Capture):  # type: ignore[no-untyped-call]
         self.fault: Exception | None = None  # of ours, not of the forward pass
         self._twins: dict[int, Info] = {}  # what each tensor from outside corresponds to
         if trace.decisions:
-            self.decisions = []
-            self.script = iter(trace.decisions)
+            self.decided = Decided(self.running, trace.decisions)
 
     def enter(self, name: str, tensor: torch.Tensor, factors: Sequence[Factor] = (), static: bool = True) -> None:
         setattr(tensor, MARK, self.trace.entered[name])

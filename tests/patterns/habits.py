@@ -46,6 +46,14 @@ def gated_halves(x: torch.Tensor) -> torch.Tensor:
     return torch.tanh(x[:, :n]) * torch.sigmoid(x[:, n:])
 
 
+def first_in_a_script(x: torch.Tensor) -> torch.Tensor:
+    return x[:, :16] if torch.jit.is_scripting() else x[:, : x.size(1) // 2]
+
+
+def part_in_a_script(x: torch.Tensor) -> torch.Tensor:
+    return first_in_a_script(x) + 1
+
+
 def halves_of_the_trace(x: torch.Tensor) -> torch.Tensor:
     n = math.floor(x.shape[1] / 2)  # a trace holds this number as it was
     return torch.tanh(x[:, :n]) * torch.sigmoid(x[:, n:])
@@ -59,6 +67,7 @@ def traced(function: Any, *inputs: torch.Tensor) -> Any:
 
 TRACED = traced(halves_of_the_trace, torch.randn(2, 32, 8, 8))
 BIAS_GELU, PLUS_ONE = scripted(bias_gelu), scripted(plus_one)
+PART_IN_A_SCRIPT = scripted(part_in_a_script)
 GATED_SUM, GATED, GATED_HALVES = scripted(gated_sum), scripted(gated), scripted(gated_halves)
 
 
@@ -230,6 +239,7 @@ PATTERNS: dict[str, Build] = {
     "kth value over channels": between(lambda t: t - t.kthvalue(3, 1, keepdim=True)[0], ""),
     "scripted, with sizes of its own": halved(lambda s, x: GATED_HALVES(x)),
     "traced, with the sizes of its trace": halved(lambda s, x: TRACED(x), ""),
+    "scripted, and something else there": halved(lambda s, x: PART_IN_A_SCRIPT(x), ""),
     "scripted, with a size": halved(lambda s, x: GATED(x, s.width)),
     "scripted, with a tensor of a size": halved(lambda s, x: GATED_SUM(x, x, torch.IntTensor([s.width]))),
     "a tensor of a size": halved(lambda s, x: gated(x, torch.tensor(s.width))),

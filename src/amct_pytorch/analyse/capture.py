@@ -7,13 +7,10 @@ that runs.
 
 from __future__ import annotations
 
-import os
-import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse import shapes
+from amct_pytorch.analyse.decided import Decided
 from amct_pytorch.analyse.earlier import Earlier, Finding
 from amct_pytorch.analyse.known import (
     COPIED,
@@ -41,13 +39,10 @@ from amct_pytorch.analyse.leaks import Made
 from amct_pytorch.analyse.mode import Shared
 from amct_pytorch.analyse.operations import OF_ONE_ELEMENT, OF_SHAPES, OPERATIONS, STRIDED, Operation, operation
 from amct_pytorch.analyse.residual import Held, follow, united
+from amct_pytorch.analyse.running import Running
 from amct_pytorch.analyse.sizes import PLAIN, VALUE, Dim, Equation, Expression, Ratio, Size, origin
 from amct_pytorch.analyse.values import flatten, tensors_of
 from amct_pytorch.record import Norm
-
-_TORCH = os.path.join(os.path.dirname(torch.__file__), "")
-_HERE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
-
 
 Rule = Callable[["Capture", Call], None]
 
@@ -77,7 +72,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.made: Made | None = []  # tensors without data
         self.labels = labels
         self.rules = rules
-        self.names = names
+        self.running = Running(names)
         self.log: list[Logged] = []
         self.equations: list[Equation] = []
         self.pieces: list[Piece] = []
@@ -99,9 +94,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._marked: list[torch.Tensor] = []
         self._frozen: dict[int, Factor] = {}
         self._outside: dict[int, tuple[torch.Tensor, Info]] = {}
-        self.decisions: list[tuple[str, list[Any]]] | None = None  # of a pass on real values
-        self.script: Iterator[tuple[str, list[Any]]] | None = None
-        self.looked: set[str] = set()  # the modules whose code a pass on real values told something of these
+        self.decided: Decided | None = None  # of a pass on real values
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -177,7 +170,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
     # what is known of labels
 
     def reason(self, text: str) -> Reason:
-        return Reason(text, *self.where())
+        return Reason(text, *self.running.where())
 
     def freeze(self, factor: Factor, text: str | Reason) -> None:
         """These channels cannot go."""
@@ -279,49 +272,6 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         where it was another."""
         found = origin(value)
         return self.plain.get(found, found) if isinstance(found, int) else found
-
-    def told(self) -> None:
-        """Code learns something of values: that of the module that runs, and of the one whose method it called."""
-        for module, function in self._running() if self.decisions is not None else ():
-            self.looked.add(self.names[id(module)])
-            if function == "forward":
-                return
-
-    def returned(self, module: nn.Module, out: Any) -> None:
-        """A module that looked at values gives something else than tensors: its caller may decide by that."""
-        name = self.names[id(module)]
-        if name in self.looked and not all(v is None or isinstance(v, torch.Tensor) for v in flatten(out)):
-            callers = (self.names[id(m)] for m, _ in self._running() if m is not module)
-            self.looked.add(next(callers, ""))
-
-    def _running(self) -> Iterator[tuple[nn.Module, str]]:
-        """The modules that run, and which of their functions, from the innermost."""
-        frame = sys._getframe(1)
-        while frame is not None:
-            if (module := self._module(frame)) is not None:
-                yield module, frame.f_code.co_name
-            frame = frame.f_back  # type: ignore[assignment]
-
-    def _module(self, frame: FrameType) -> nn.Module | None:
-        """The module of the copy that a frame is of a function of, None where it is of none."""
-        code = frame.f_code
-        if not code.co_argcount or code.co_filename.startswith(_HERE):
-            return None
-        owner = frame.f_locals.get(code.co_varnames[0])
-        return owner if isinstance(owner, nn.Module) and id(owner) in self.names else None
-
-    def where(self) -> tuple[str, str]:
-        """The path of the module that runs, and file and line of the user's code."""
-        module = line = ""
-        frame = sys._getframe(1)
-        while frame is not None and not (module and line):
-            code = frame.f_code
-            if not code.co_filename.startswith((_TORCH, _HERE)):
-                line = line or f"{code.co_filename}:{frame.f_lineno}"
-            if not module and (owner := self._module(frame)) is not None:
-                module = self.names[id(owner)]
-            frame = frame.f_back  # type: ignore[assignment]
-        return module, line
 
     # rules of many operations
 
@@ -425,16 +375,15 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if kind.copies or (kind.copies is False and hasattr(args[0], COPIED)):
             for o in flatten(out):
                 setattr(o, COPIED, True)
-        if kind.tells:
-            self.told()
-        if self.decisions is None or kind.aliases:
+        decided = self.decided
+        if decided is not None and kind.tells:
+            decided.told()
+        if decided is None or kind.aliases:
             self._follow(Call(func, kind.name, args, kwargs, out, before), kind, tensors, leaves)
             return out
-        if self.script is not None:
-            out = self._decided(kind.key, out)
+        out = decided.as_then(kind.key, out)
         self._follow(Call(func, kind.name, args, kwargs, out, before), kind, tensors, leaves)
-        follows = tensors and not any(t.is_floating_point() or t.is_complex() for t in tensors)  # from what was decided
-        self.decisions.append((kind.key, [None if follows else self._decision(o) for o in flatten(out)]))
+        decided.take(kind.key, tensors, out, self.factors)
         return out
 
     def at_once(self, func: Any, *args: Any, **kwargs: Any) -> Any:
@@ -455,23 +404,6 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 out = (_recorded(out[0]), *out[1:]) if isinstance(out, tuple) else _recorded(out)
             self._follow(Call(func, kind.name, args, kwargs, out, self.sizes(tensors)), kind, tensors, leaves)
         return out
-
-    def _decision(self, out: Any) -> Any:
-        """What may decide where the pass goes: masks, indices that are not one per channel, and numbers."""
-        if not isinstance(out, torch.Tensor):
-            return out if isinstance(out, (bool, int, float)) else None
-        if out.is_floating_point() or not self.factors(out):
-            return None if out.is_floating_point() else out.clone()
-        return OfChannels(out.clone()) if out.dtype is torch.bool else None
-
-    def _decided(self, key: str, out: Any) -> Any:
-        """The same result with the decisions of the original's pass: the values of the pruned model may differ."""
-        assert self.script is not None
-        then, decisions = next(self.script, ("", []))
-        if then != key:
-            return out
-        found = [_as_then(o, d) for o, d in zip(flatten(out), decisions, strict=False)]
-        return type(out)(found) if isinstance(out, (tuple, list)) else found[0] if found else out
 
     def sizes(self, tensors: Sequence[torch.Tensor]) -> tuple[tuple[int, ...], ...]:
         """The shapes of tensors; RAGGED of a nested one that does not say its own."""
@@ -595,7 +527,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return None
         with torch._C._DisableTorchDispatch():
             value = int(tensor)
-        for owner, _ in self._running():
+        for owner, _ in self.running.modules():
             sizes = {v.origin: v for v in vars(owner).values() if type(v) is Size and int.__int__(v) == value}
             if sizes:
                 return sizes.popitem()[1] if len(sizes) == 1 else None
@@ -688,21 +620,6 @@ def _recorded(tensor: torch.Tensor) -> torch.Tensor:
 
 def _position(tensor: torch.Tensor, among: list[torch.Tensor]) -> int:
     return next(i for i, t in enumerate(among) if t is tensor)
-
-
-class OfChannels(NamedTuple):
-    """A mask with an element for each channel: it is a decision where all of these stay."""
-
-    mask: torch.Tensor
-
-
-def _as_then(now: Any, then: Any) -> Any:
-    """A result as it was in the original's pass, where that was a decision."""
-    if isinstance(then, OfChannels):
-        then = then.mask if then.mask.shape == now.shape else None
-    if then is None:
-        return now
-    return then.clone() if isinstance(then, torch.Tensor) else then  # the pass may write into it
 
 
 def unknown(capture: Capture, call: Call) -> None:

@@ -22,6 +22,7 @@ from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse import leaks
 from amct_pytorch.analyse.calls import HANDLERS
 from amct_pytorch.analyse.capture import Capture, Rule
+from amct_pytorch.analyse.decided import Decided, Decisions
 from amct_pytorch.analyse.earlier import Earlier, Finding
 from amct_pytorch.analyse.known import Info, Logged
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
@@ -38,7 +39,6 @@ from amct_pytorch.record import Axis, Norm
 from amct_pytorch.structure import copy_structure, named_modules
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-Decisions = Sequence[tuple[str, list[Any]]]
 
 
 class Means(Enum):
@@ -250,7 +250,7 @@ class Passes:
         capture = Capture(labels, {**TABLE, **self.options.rules}, self.names, self.device, earlier)
         capture.sized = self.sized
         if self.means is Means.REAL:
-            capture.decisions = []
+            capture.decided = Decided(capture.running)
         for name, t in self.tensors.items():
             capture.enter(name, t, entries[name].factors if name in entries else ())
         for name, entry in entries.items():
@@ -258,6 +258,7 @@ class Passes:
                 capture.per_group[id(self.tensors[name])] = entry.per_group
         memory = Memory(self.memoized)
         self.run(capture, arguments, training, memory)
+        decided = capture.decided
         return Trace(
             arguments,
             training,
@@ -268,8 +269,8 @@ class Passes:
             capture.log,
             capture.equations,
             frozenset(capture.touched),
-            tuple(capture.decisions or ()),
-            frozenset(capture.looked),
+            () if decided is None else tuple(decided.taken),
+            frozenset() if decided is None else frozenset(decided.looked),
             capture.found,
             capture.magnitudes,
             memory,
@@ -283,8 +284,8 @@ class Passes:
             capture.made = None
         self.listener.capture = capture
         hooks = [m.register_forward_pre_hook(_freezing(capture), with_kwargs=True) for m in self.whole]
-        if self.means is Means.REAL:
-            hooks += [m.register_forward_hook(lambda m, _, out: capture.returned(m, out)) for m in self.mode.modules]
+        if (decided := capture.decided) is not None:
+            hooks += [m.register_forward_hook(lambda m, _, out: decided.returned(m, out)) for m in self.mode.modules]
         args, kwargs = self._inputs(arguments)
         for i, t in enumerate(t for t in flatten((args, kwargs)) if isinstance(t, torch.Tensor)):
             capture.enter(f"input {i}", t, (), static=False)
@@ -364,7 +365,7 @@ def _freezing(capture: Capture) -> Any:
         for t in flatten((args, kwargs)):
             for f in capture.factors(t):
                 capture.labels.freeze(
-                    f, Reason("it reaches a module that is left whole", capture.names.get(id(module), ""))
+                    f, Reason("it reaches a module that is left whole", capture.running.names.get(id(module), ""))
                 )
 
     return hook

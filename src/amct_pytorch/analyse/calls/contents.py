@@ -120,7 +120,8 @@ def item(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
 
 def leaving(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """x.numpy(), x.tolist(): what becomes of the values cannot be followed."""
-    mode.capture.told()
+    if mode.capture.decided is not None:
+        mode.capture.decided.told()
     for f in mode.capture.factors(args[0]):
         mode.capture.freeze(f, "its values leave the pass")
     return func(*args, **kwargs)

@@ -1,0 +1,80 @@
+"""What values decide in a pass on real ones: the pass over the pruned model, whose values are others, goes the same
+way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from amct_pytorch.analyse.running import Running
+from amct_pytorch.analyse.values import flatten
+
+Decisions = Sequence[tuple[str, list[Any]]]
+
+
+class Decided:
+    """`taken`: of each operation, its key and what of its results may decide. `looked`: the modules whose code was told
+    something of values."""
+
+    def __init__(self, running: Running, then: Decisions | None = None) -> None:
+        """`then`: what was decided in the pass over the original, and is decided so again."""
+        self.running = running
+        self.taken: list[tuple[str, list[Any]]] = []
+        self.looked: set[str] = set()
+        self._then = None if then is None else iter(then)
+
+    def told(self) -> None:
+        """Code learns something of values: that of the module that runs, and of the one whose method it called."""
+        for module, function in self.running.modules():
+            self.looked.add(self.running.name(module))
+            if function == "forward":
+                return
+
+    def returned(self, module: nn.Module, out: Any) -> None:
+        """A module that looked at values gives something else than tensors: its caller may decide by that."""
+        told = self.running.name(module) in self.looked
+        if told and not all(v is None or isinstance(v, torch.Tensor) for v in flatten(out)):
+            callers = (self.running.name(m) for m, _ in self.running.modules() if m is not module)
+            self.looked.add(next(callers, ""))
+
+    def as_then(self, key: str, out: Any) -> Any:
+        """The same result with the decisions of the original's pass."""
+        then, decisions = ("", []) if self._then is None else next(self._then, ("", []))
+        if then != key:
+            return out
+        found = [_as_then(o, d) for o, d in zip(flatten(out), decisions, strict=False)]
+        return type(out)(found) if isinstance(out, (tuple, list)) else found[0] if found else out
+
+    def take(
+        self, key: str, tensors: Sequence[torch.Tensor], out: Any, labelled: Callable[[torch.Tensor], object]
+    ) -> None:
+        """Note the results of an operation on `tensors`; `labelled`: whether one has labels."""
+        follows = tensors and not any(t.is_floating_point() or t.is_complex() for t in tensors)  # from what was decided
+        self.taken.append((key, [None if follows else _decision(o, labelled) for o in flatten(out)]))
+
+
+class _OfChannels(NamedTuple):
+    """A mask with an element for each channel: it is a decision where all of these stay."""
+
+    mask: torch.Tensor
+
+
+def _decision(out: Any, labelled: Callable[[torch.Tensor], object]) -> Any:
+    """What may decide where the pass goes: masks, indices that are not one per channel, and numbers."""
+    if not isinstance(out, torch.Tensor):
+        return out if isinstance(out, (bool, int, float)) else None
+    if out.is_floating_point() or not labelled(out):
+        return None if out.is_floating_point() else out.clone()
+    return _OfChannels(out.clone()) if out.dtype is torch.bool else None
+
+
+def _as_then(now: Any, then: Any) -> Any:
+    """A result as it was in the original's pass, where that was a decision."""
+    if isinstance(then, _OfChannels):
+        then = then.mask if then.mask.shape == now.shape else None
+    if then is None:
+        return now
+    return then.clone() if isinstance(then, torch.Tensor) else then  # the pass may write into it

@@ -1,0 +1,53 @@
+"""Who runs in a pass: modules of the copy, and the user's code, by what is on the stack."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from types import FrameType
+
+import torch
+from torch import nn
+
+_TORCH = os.path.join(os.path.dirname(torch.__file__), "")
+_HERE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
+
+
+class Running:
+    """`names`: the paths of the modules of a copy, by identity."""
+
+    def __init__(self, names: Mapping[int, str]) -> None:
+        self.names = names
+
+    def name(self, module: nn.Module) -> str:
+        return self.names[id(module)]
+
+    def modules(self) -> Iterator[tuple[nn.Module, str]]:
+        """The modules that run, and which of their functions, from the innermost."""
+        frame = sys._getframe(1)
+        while frame is not None:
+            if (module := self._module(frame)) is not None:
+                yield module, frame.f_code.co_name
+            frame = frame.f_back  # type: ignore[assignment]
+
+    def _module(self, frame: FrameType) -> nn.Module | None:
+        """The module of the copy that a frame is of a function of, None where it is of none."""
+        code = frame.f_code
+        if not code.co_argcount or code.co_filename.startswith(_HERE):
+            return None
+        owner = frame.f_locals.get(code.co_varnames[0])
+        return owner if isinstance(owner, nn.Module) and id(owner) in self.names else None
+
+    def where(self) -> tuple[str, str]:
+        """The path of the module that runs, and file and line of the user's code."""
+        module = line = ""
+        frame = sys._getframe(1)
+        while frame is not None and not (module and line):
+            code = frame.f_code
+            if not code.co_filename.startswith((_TORCH, _HERE)):
+                line = line or f"{code.co_filename}:{frame.f_lineno}"
+            if not module and (owner := self._module(frame)) is not None:
+                module = self.name(owner)
+            frame = frame.f_back  # type: ignore[assignment]
+        return module, line
