@@ -45,7 +45,7 @@ def load_checkpoint(model: nn.Module, path: Path, state_dict_name: str | None = 
 
     `state_dict_name` is the key of the state dict in the file, None if the file is one. Prefixes that DataParallel,
     DistributedDataParallel and torch.compile put before all keys are taken off. Keys and shapes have to be those of the
-    model, whose device and dtype stay.
+    model, whose device and dtype stay, or the one part of a larger model's that has them all is taken.
 
     Raises CheckpointError, before anything is changed, for what cannot be read safely or does not fit;
     CheckpointKeyError, a KeyError too, where the file has no such key.
@@ -121,6 +121,7 @@ def fitting(state: StateDict, wanted: Expected, path: Path) -> StateDict:
             f"values: {_few(wanted.meta)}; make these on the CPU, with their values, before the model is restored"
         )
     strip_prefixes(state, wanted.shapes)
+    leave_part(state, wanted.shapes)
     _complete_ties(state, wanted, name)
     missing = [key for key in wanted.shapes if key not in state]
     unexpected = [key for key in state if key not in wanted.shapes]
@@ -165,6 +166,28 @@ def strip_prefixes(state: StateDict, keys: Iterable[str]) -> None:
     consume_prefix_in_state_dict_if_present(state, taken)
 
 
+def leave_part(state: StateDict, shapes: Mapping[str, Shape | None]) -> None:
+    """Of the state of a larger model, as trainers save the module that they put around one, leave that of the one part
+    that has all keys and `shapes`, in place."""
+    if len(parts := _parts(state, shapes)) == 1:
+        own = {key: state[parts[0] + key] for key in shapes}
+        state.clear()
+        state.update(own)
+
+
+def _parts(state: StateDict, shapes: Mapping[str, Shape | None]) -> list[str]:
+    """The prefixes under which a state dict has all keys and `shapes`; none where some of the keys need no prefix."""
+    if not shapes or not shapes.keys().isdisjoint(state):
+        return []
+    first = next(iter(shapes))
+    prefixes = [key.removesuffix(first) for key in state if key.endswith(f".{first}")]
+    return [p for p in prefixes if all(_fits(state.get(p + key), shape) for key, shape in shapes.items())]
+
+
+def _fits(value: Any, shape: Shape | None) -> bool:
+    return value is not None if shape is None else _is_tensor(value) and tuple(value.shape) == shape
+
+
 def _complete_ties(state: StateDict, wanted: Expected, name: str) -> None:
     """Give each key of a tied tensor its values: some formats keep only one."""
     for keys in wanted.tied:
@@ -202,6 +225,10 @@ def _diagnosis(state: StateDict, wanted: Expected, missing: list[str], unexpecte
         )
     if not missing and not unexpected:
         return "the names are those of the model, the shapes are not: it belongs to another record"
+    if parts := _parts(state, wanted.shapes):
+        return (
+            f"this is a checkpoint of a larger model, of which several parts fit: {', '.join(parts)}; save one of them"
+        )
     if len(missing) == len(wanted.shapes):
         return "this is a checkpoint of another model: no name is the same"
     return "does not fit the model"

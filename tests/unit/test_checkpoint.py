@@ -54,6 +54,30 @@ def test_nested_and_bare_with_any_prefix(prefix: str, saved: dict, file: Path) -
         assert same(model, saved)
 
 
+@pytest.mark.parametrize("prefix", ["model.", "module.net.backbone.", "_orig_mod.model._orig_mod."])
+def test_a_part_of_a_larger_model(prefix: str, saved: dict, file: Path) -> None:
+    """As trainers save it: the module around it has losses and a teacher of another width beside it."""
+    around = {prefix + key: value for key, value in saved.items()}
+    torch.save({**around, "module.loss.weight": torch.ones(2), "teacher.0.weight": torch.ones(7, 3)}, file)
+    if not prefix.startswith("module."):
+        torch.save({**around, "loss.weight": torch.ones(2), "teacher.0.weight": torch.ones(7, 3)}, file)
+    model = network()
+    load_checkpoint(model, file)
+    assert same(model, saved)
+
+
+def test_several_parts_of_a_larger_model(saved: dict, file: Path) -> None:
+    both = {prefix + key: value for prefix in ("student.", "average.") for key, value in saved.items()}
+    torch.save(both, file)
+    model = network()
+    refused(lambda: load_checkpoint(model, file), "larger model", "student., average.", "save one of them")
+    torch.save({key: v for key, v in both.items() if key != "student.0.weight"}, file)
+    load_checkpoint(model, file)
+    assert same(model, saved)
+    torch.save({key: v[:0] if key == "average.0.weight" else v for key, v in both.items()}, file)
+    load_checkpoint(network(), file)
+
+
 def test_prefix_that_is_a_layer_of_the_model(file: Path) -> None:
     model, source = (nn.ModuleDict({"module": nn.Linear(2, 2)}) for _ in range(2))
     for prefix in ("", "module.", "_orig_mod.module."):
