@@ -218,6 +218,34 @@ class ViewedByRatio(Base):
         return x.reshape(-1, self.inner // 2, 64).view(x.shape)
 
 
+class ViewedByFraction(Base):
+    """int(a * .5), as in MobileNet's width multipliers"""
+
+    def prepare(self) -> None:
+        self.inner, self.ratio = 32, 0.5
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        y = x.reshape(-1, int(self.inner * self.ratio), 64).view(x.shape)
+        return y.reshape(-1, round((self.inner + self.inner) * 0.25), 64).view(x.shape)
+
+
+class ViewedByOtherFraction(Base):
+    """A number that is no small fraction keeps what it is multiplied with."""
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(-1, int(self.width * 1.1) - 1, 64).view(x.shape)
+
+
+class DividedByFraction(Base):
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return x / (x.shape[1] * 0.5)
+
+
+class ViewedByLength(Base):
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(-1, len(self.a.weight), 64).view(x.shape)
+
+
 class ViewedByMax(Base):
     def between(self, x: torch.Tensor) -> torch.Tensor:
         return x.reshape(-1, max(self.width, 4), 64).view(x.shape)
@@ -514,6 +542,10 @@ PATTERNS: dict[str, Build] = {
     "viewed, partial": of(ViewedByPartial, ""),
     "viewed, int(a / b)": of(ViewedByFloat, ""),
     "viewed, a quotient": of(ViewedByRatio, "a b"),
+    "viewed, a fraction": of(ViewedByFraction, "a b"),
+    "viewed, another fraction": of(ViewedByOtherFraction, ""),
+    "divided by a fraction": of(DividedByFraction, ""),
+    "viewed, len": of(ViewedByLength, "a b"),
     "viewed, max": of(ViewedByMax, ""),
     "viewed, int": of(ViewedByIntCast, ""),
     "viewed, one attribute for two, one stays": of(ViewedByTwo, ""),

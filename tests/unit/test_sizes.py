@@ -10,6 +10,7 @@ import math
 import operator
 import pickle
 from dataclasses import dataclass
+from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
 
@@ -135,6 +136,29 @@ USES = [
 def test_a_quotient_as_a_number_tells_that_its_size_stays(use: Any) -> None:
     told: list[tuple[object, ...]] = []
     assert use(size("a", 6, lambda *what: told.append(what)) / 2) == use(3.0)
+    assert told == [(attribute("a", 6), 6, NUMBER)]
+
+
+@pytest.mark.parametrize("number", [0.5, 0.375, 1.0, 1.5, 4.0, 1 / 64])
+def test_a_fraction_of_a_size_may_be_an_integer_again(number: float) -> None:
+    told: list[tuple[object, ...]] = []
+    for value in range(1, 50):
+        a = size("a", value, lambda *what: told.append(what))
+        for round_ in (math.floor, math.ceil):
+            found = round_(a * number)
+            assert isinstance(found, Size)
+            whole = (value * number).is_integer()  # then it is rounded down: which of both is meant is not known
+            for other in range(1, 50):
+                after = evaluate(origin(found), {Setting("m", "a"): other}, np.ones(0, np.bool_))
+                assert after == (math.floor if whole else round_)(other * Fraction(number))
+    assert not told
+
+
+@pytest.mark.parametrize("number", [0.3, 1.1, -0.5, 0.0, math.inf, math.nan, 1 / 128])
+def test_other_multiples_tell_that_a_size_stays(number: float) -> None:
+    told: list[tuple[object, ...]] = []
+    a = size("a", 6, lambda *what: told.append(what))
+    assert type(a * number) is float
     assert told == [(attribute("a", 6), 6, NUMBER)]
 
 

@@ -7,6 +7,7 @@ computes with it as with any integer; where it arrives as the size of a labelled
 from __future__ import annotations
 
 import copy
+import math
 import operator
 import types
 from collections import OrderedDict
@@ -68,6 +69,7 @@ class Equation:
 
 
 NUMBER = "its size is used as a number"
+_DIVISOR = 64
 VALUE = "its size becomes the value of a tensor"
 PLAIN = "it is made a plain integer"
 
@@ -162,7 +164,8 @@ class Size(int):
 
 
 class Ratio(float):
-    """A size that was divided: it may be compared, or be made an integer again; as another number it has to stay."""
+    """A size that was divided, or multiplied with a fraction: it may be compared, or be made an integer again; as
+    another number it has to stay."""
 
     size: Size
     by: int
@@ -231,11 +234,21 @@ def origin(value: int) -> Expression:
     return value.origin if isinstance(value, Size) else operator.index(value)  # of numpy, too
 
 
+def _fraction(number: float) -> tuple[int, int] | None:
+    """A positive number as a quotient, None where there is none with a small divisor that it is exactly."""
+    if not 0 < number < math.inf:
+        return None
+    quotient = number.as_integer_ratio()
+    return quotient if quotient[1] <= _DIVISOR else None
+
+
 def _operator(name: str, swapped: bool) -> Callable[[Size, object], Any]:
     compute = ARITHMETIC[name]
     special = getattr(int, f"__{'r' if swapped else ''}{name}__")
 
     def operate(self: Size, other: object) -> Any:
+        if name == "mul" and isinstance(other, float) and (by := _fraction(other)):
+            return Ratio(int.__int__(self) * float.__float__(other), self if by[0] == 1 else self * by[0], by[1])
         if not isinstance(other, int):
             return self.as_number(special, other)
         a, b = (other, self) if swapped else (self, other)

@@ -32,6 +32,15 @@ def count(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
     return math.prod(shape(mode, _T.size, (x,), {})) if mode.capture.factors(x) else func(*args, **kwargs)
 
 
+def length(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """len(x), of which Python makes a plain integer"""
+    found = func(*args, **kwargs)
+    size = shape(mode, _T.size, (args[0], 0), {})
+    if isinstance(size, Size):
+        mode.capture.plain[found] = size.origin
+    return found
+
+
 def _size(mode: SizeMode, factors: Sequence[lb.Factor], dim: int, value: int) -> int:
     for f in factors:
         if f.shape[dim] > 1:
@@ -145,6 +154,7 @@ _T = torch.Tensor
 HANDLERS: dict[Any, Handler] = {
     _T.shape.__get__: shape,  # type: ignore[attr-defined]
     _T.size: shape,
+    _T.__len__: length,
     **dict.fromkeys((_T.numel, _T.nelement, torch.numel), count),
     **dict.fromkeys((_T.view, _T.reshape, torch.reshape), view),
     **dict.fromkeys((_T.unflatten, torch.unflatten), unflatten),
