@@ -65,6 +65,15 @@ def linear(moves: Moves, call: Call, a: Logged) -> bool:
     return left == moves.along(w, 1)[0] and moves.keys(a.outs[0]) == rest.union(made, *map(moves.keys, bias))
 
 
+def distances(moves: Moves, call: Call, a: Logged) -> bool:
+    """(.., m, k) and (.., n, k): what differs is the same channel, and none is left."""
+    x, y = a.ins
+    (left, rest), (right, others) = moves.along(x, -1), moves.along(y, -1)
+    rows = moves.along(y, -2)[0]
+    held = rest.union(_vector(rows), others - _vector(rows, 1))
+    return left == right and moves.keys(a.outs[0]) == held
+
+
 def attention(moves: Moves, call: Call, a: Logged) -> bool:
     """(.., H, L, E), (.., h, S, E), (.., h, S, D), a mask: queries meet keys along E; nothing that S holds is left.
     Queries that share a key are as the rules say."""
@@ -169,6 +178,7 @@ _WRONG = dict.fromkeys(("var", "var_mean"), "too few elements stay for an unbias
 _BY_NAME: dict[str, Kind] = {
     **dict.fromkeys(("mm", "bmm", "matmul", "addmm", "baddbmm"), matmul),
     "linear": linear,
+    **dict.fromkeys(("_cdist_forward", "_euclidean_dist"), distances),
     "scaled_dot_product_attention": attention,
     **dict.fromkeys(_WRONG, variance),
     **dict.fromkeys("mse_loss smooth_l1_loss huber_loss soft_margin_loss".split(), loss),

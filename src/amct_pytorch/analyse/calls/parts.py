@@ -55,6 +55,24 @@ def chunk(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
     return out
 
 
+def split_at(along: int | None) -> Handler:
+    """tensor_split(x, count or bounds, dim); hsplit, vsplit and dsplit have a dim of their own, `along`"""
+
+    def handle(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        x, *given = args if args else (kwargs["input"],)
+        at = given[0] if given else next((v for k, v in kwargs.items() if k not in ("input", "dim")), None)
+        dim = along if along is not None else given[1] if len(given) > 1 else kwargs.get("dim", 0)
+        dim = 0 if along == 1 == x.ndim else dim % x.ndim
+        if isinstance(at, int):
+            return chunk(mode, func, (x, at, *given[1:]), {"dim": dim} if along is None and len(given) < 2 else {})
+        if not isinstance(at, (tuple, list)):
+            return func(*args, **kwargs)
+        bounds = zip((None, *at), (*at, None), strict=True)
+        return tuple([getitem(mode, _T.__getitem__, (x, (*[_ALL] * dim, slice(*b))), {}) for b in bounds])
+
+    return handle
+
+
 def _part(piece: Piece) -> lb.Factor:
     return index(piece.factor, piece.dim, piece.start, piece.stop)
 
@@ -159,9 +177,14 @@ def narrow(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
 
 
 _T = torch.Tensor
+_ALL = slice(None)
 HANDLERS: dict[Any, Handler] = {
     **dict.fromkeys((_T.split, torch.split, _T.split_with_sizes, torch.split_with_sizes), pieces),
     **dict.fromkeys((_T.chunk, torch.chunk), chunk),
+    **dict.fromkeys((_T.tensor_split, torch.tensor_split), split_at(None)),
+    **dict.fromkeys((_T.vsplit, torch.vsplit), split_at(0)),
+    **dict.fromkeys((_T.hsplit, torch.hsplit), split_at(1)),
+    **dict.fromkeys((_T.dsplit, torch.dsplit), split_at(2)),
     _T.__getitem__: getitem,
     _T.__setitem__: setitem,
     **dict.fromkeys((_T.narrow, torch.narrow), narrow),

@@ -125,6 +125,22 @@ def linear(capture: Capture, call: Call) -> None:
     capture.put(call.out, out)
 
 
+def distances(capture: Capture, call: Call) -> None:
+    """_cdist_forward(x, y, p, mode), _euclidean_dist(x, y): (.., m, k) and (.., n, k) to (.., m, n), norms of
+    differences: a channel that both lost makes none."""
+    x, y = call.args[:2]
+    ndim = max(x.ndim, y.ndim)
+    fx, fy = ([f.reshape((1,) * (ndim - f.ndim) + f.shape) for f in capture.factors(t)] for t in (x, y))
+    learned = capture.is_learned(x) or capture.is_learned(y)
+    left, right = contract(capture, fx, ndim - 1, fy, ndim - 1, ndim - 2, learned)
+    if capture.is_static(x) != capture.is_static(y):
+        capture.labels.consumed += [f for f in (fx if capture.is_static(x) else fy) if f.shape[-1] > 1]
+    right = [f.swapaxes(-1, -2) for f in right]
+    _produce(capture, y, [f for f in right if f.shape[-1] > 1])
+    _produce(capture, x, [f for f in left if f.shape[-2] > 1])
+    capture.put(call.out, capture.merge([(_side(x, -1), left), (_side(y, -1).mT, right)], ndim))
+
+
 def convolution(capture: Capture, call: Call) -> None:
     x, w, bias = call.args[:3]
     transposed, groups = call.args[6], call.args[8]
@@ -324,6 +340,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("mm", "bmm", "matmul", "addmm", "baddbmm", "addmm_", "baddbmm_"), matmul),
     **dict.fromkeys(("mv", "addmv", "dot", "vdot", "addmv_"), matrix_vector),
     "linear": linear,
+    **dict.fromkeys(("_cdist_forward", "_euclidean_dist"), distances),
     "convolution": convolution,
     "_grouped_mm": grouped_mm,
     **dict.fromkeys(
