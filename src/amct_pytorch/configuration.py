@@ -9,7 +9,6 @@ configuration stays, and the report says why.
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
@@ -162,12 +161,17 @@ class Configurations:
     def _held(self, make: sizes.Make) -> dict[str, dict[str, Any]]:
         """Copies of the configurations and of what constructors take, with integers replaced, by module and attribute.
 
-        All are copied at once: what is shared stays shared, and has the path that it has in the model.
+        All are copied at once, with the model, which may say how: what is shared stays shared, and has the path that it
+        has there.
         """
-        memo = {id(t): without_data(t, t.shape) for t in named_tensors(self.model).values()}
-        copied = copy.deepcopy(self._holding, memo)
-        sizes.replace(copied.items(), make, sizes.objects(self.model))
-        return copied
+        memo: dict[int, Any] = {id(t): without_data(t, t.shape) for t in named_tensors(self.model).values()}
+        copied = {name: vars(module) for name, module in named_modules(copy_structure(self.model, memo))}
+        held = {
+            name: {key: copied.get(name, {}).get(key, value) for key, value in members.items()}
+            for name, members in self._holding.items()
+        }
+        sizes.replace(held.items(), make, sizes.objects(self.model))
+        return held
 
     @functools.cached_property
     def _holding(self) -> dict[str, dict[str, Any]]:

@@ -31,6 +31,7 @@ _ATOMS = frozenset(
         torch.device,
         torch.Size,
         torch.memory_format,
+        staticmethod,
     )
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import random
+import threading
 import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -547,3 +548,33 @@ def test_attributes_that_cannot_be_set_are_told(tmp_path: Path) -> None:
     assert small.up.out_features == 16
     assert vars(options)["hidden"] == vars(small.options)["hidden"] == 32
     assert "Reluctant refuses access to 'hidden' (RuntimeError: hidden cannot be set)" in notes(small)
+
+
+class Coder:
+    """What no copy can be made of, but by the module that has one."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+class Coded(nn.Module):
+    def __init__(self, options: Options, coder: Coder) -> None:
+        super().__init__()
+        self.options, self.coder = options, coder
+        self.up, self.down = nn.Linear(6, options.width), nn.Linear(options.width, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(self.up(x).relu())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "coder"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, coder=Coder())
+
+
+def test_a_module_that_says_how_it_is_copied(tmp_path: Path) -> None:
+    model = Coded(Options(), Coder()).eval()
+    small = create(model, tmp_path)
+    assert (small.up.out_features, small.options.width, model.options.width) == (16, 16, 32)
+    require_built_again(small, Coded(small.options, Coder()))

@@ -426,6 +426,15 @@ def test_what_cannot_be_copied_is_named(spoil, words: list[str]) -> None:
     assert all(word in str(caught.value) for word in words), caught.value
 
 
+def test_a_static_method_in_an_attribute_is_shared() -> None:
+    """copy.deepcopy refuses it."""
+    model = Mlp()
+    model.rotate = staticmethod(F.relu)
+    small = shrink(model, hidden(model, (0,), "a", "b"))
+    assert vars(small)["rotate"] is vars(model)["rotate"]
+    assert small.a.out_features == 5
+
+
 def test_a_gradient_history_is_not_what_cannot_be_copied() -> None:
     model = Mlp()
     model.a.cache, model.b.lock = model.a.weight * 2, threading.Lock()
