@@ -309,6 +309,63 @@ def test_a_model_that_did_not_run_yet_takes_the_record_of_one_that_did(tmp_path:
     assert torch.equal(restored(x), small(x))
 
 
+class Leaky(nn.Module):
+    """A neuron with a state, as in spiking networks: a buffer that no checkpoint has, of the last input's shape."""
+
+    def __init__(self, state: Any) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 12, 3), nn.Conv2d(12, 4, 3)
+        self.register_buffer("state", state, persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.a(x)
+        if self.state is None or self.state.shape != y.shape:
+            self.state = torch.zeros_like(y)
+        self.state = 0.5 * (self.state - self.state.detach()) + y
+        return self.b((self.state > 0).to(y) * self.state)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("first", [None, torch.zeros(0)], ids=["none", "empty"])
+@pytest.mark.parametrize(("ran", "runs"), [(2, 0), (2, 5), (0, 3)])
+def test_states_take_the_shape_of_the_last_input(first: Any, ran: int, runs: int, tmp_path: Path) -> None:
+    record, checkpoint, x = tmp_path / "record.txt", tmp_path / "model.pth", torch.rand(2, 3, 8, 8)
+    config = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
+    model, other = Leaky(first).eval(), Leaky(first).eval()
+    for net, batch in ((model, ran), (other, runs)):
+        if batch:
+            net(torch.rand(batch, 3, 8, 8))
+    small = create_prune_retrain_model(model, x, config, record)
+    assert small.a.out_channels == 6
+    torch.save(small.state_dict(), checkpoint)
+    restored = restore_prune_retrain_model(other, None, record, config, checkpoint)
+    assert torch.equal(restored(x), small(x))
+    assert restored.state.shape == (2, 6, 6, 6)
+
+
+def test_a_table_that_no_checkpoint_has_is_of_its_width(tmp_path: Path) -> None:
+    record, checkpoint = tmp_path / "record.txt", tmp_path / "model.pth"
+
+    class Net(nn.Module):
+        def __init__(self, places: int, width: int) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(5, 12), nn.Linear(12, 4)
+            table = torch.arange(places)[:, None] + torch.arange(width) / width
+            self.register_buffer("table", table, persistent=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(self.a(x) + self.table[: x.shape[1]])  # type: ignore[no-any-return]
+
+    config, x = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False)), torch.rand(2, 7, 5)
+    small = create_prune_retrain_model(Net(16, 12).eval(), x, config, record)
+    assert small.table.shape == (16, 6)
+    torch.save(small.state_dict(), checkpoint)
+    longer = restore_prune_retrain_model(Net(32, 12).eval(), None, record, config, checkpoint)
+    assert longer.table.shape == (32, 6)
+    assert torch.equal(longer(x), small(x))
+    with pytest.raises(amct.RecordError, match=r"'table' has shape \(16, 1\) in the model, \(16, 12\) in the record"):
+        restore_prune_retrain_model(Net(16, 1).eval(), None, record, config, checkpoint)
+
+
 def test_layers_whose_weight_a_hook_computes_say_their_sizes() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch has another weight_norm by now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -48,7 +49,7 @@ def resolve(record: Record, model: nn.Module) -> ChannelPlan:
         raise ModelError(
             f"{prefix}the model is sparse already; a record tells what goes of the original, dense model: pass that one"
         )
-    facts = record.facts or Facts()
+    facts = _without_state(record.facts or Facts(), model)
     try:
         _check_facts(facts, model)
         stated = node_removals(record.groups, model)
@@ -236,6 +237,31 @@ def _length(layer: nn.Module, weight: str, axis: int, before: Shapes, removals: 
     if axis == 1 and Axis(weight, 1) in removals:
         return removals[Axis(weight, 1)].size
     return before[weight][axis] * (layer.groups if axis == 1 and isinstance(layer, Convolution) else 1)
+
+
+def _without_state(facts: Facts, model: nn.Module) -> Facts:
+    """The facts for a model that did not run yet, or on other inputs: buffers that no checkpoint has may be states, as
+    long as the last input along some dims. One that a pass did not make yet, or makes anew, is not cut."""
+    tensors, shapes, removals = named_tensors(model), dict(facts.shapes), dict(facts.removals)
+    for name in _unsaved(model) & shapes.keys():
+        was, now = shapes[name], tuple(tensors[name].shape) if name in tensors else ()
+        cut = [axis for axis in removals if axis.tensor == name]
+        if len(now) != len(was) or 0 in now:
+            del shapes[name]
+            for axis in cut:
+                del removals[axis]
+        elif all(now[axis.axis] == was[axis.axis] for axis in cut):
+            shapes[name] = now
+    return replace(facts, shapes=shapes, removals=removals)
+
+
+def _unsaved(model: nn.Module) -> set[str]:
+    """The names of the buffers that a state dict leaves out."""
+    return {
+        f"{path}.{name}".lstrip(".")
+        for path, module in named_modules(model)
+        for name in module._non_persistent_buffers_set
+    }
 
 
 def _check_facts(facts: Facts, model: nn.Module) -> None:
