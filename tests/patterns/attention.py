@@ -198,6 +198,51 @@ class LinearReLU(Attention):
         return out[..., :-1] / (out[..., -1:] + 1e-6)
 
 
+class PackedInHeads(nn.Module):
+    """EfficientViT's over an image: each head's query, key and value beside each other, and the column of ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head_dim = D // H
+        self.qkv, self.proj = nn.Conv1d(D, 3 * D, 1), nn.Conv1d(D, D, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, n, _ = x.shape
+        heads = self.qkv(x.transpose(1, 2)).reshape(b, -1, 3 * self.head_dim, n).transpose(-1, -2)
+        q, k, v = heads.chunk(3, -1)
+        out = F.relu(q) @ (F.relu(k).transpose(-1, -2) @ F.pad(v, (0, 1), value=1.0))
+        out = out[..., :-1] / (out[..., -1:] + 1e-6)
+        return self.proj(out.transpose(-1, -2).reshape(b, -1, n)).transpose(1, 2)  # type: ignore[no-any-return]
+
+
+class Pooled(Attention):
+    """Keys and values of a few positions, pooled by a layer for each channel of a head (MViT, arXiv 2104.11227)."""
+
+    def __init__(self, bias: bool = False) -> None:
+        super().__init__()
+        size = self.head_dim
+        self.pools = nn.ModuleList(nn.Conv1d(size, size, 3, 2, 1, groups=size, bias=bias) for _ in "kv")
+        self.norm = nn.LayerNorm(size)
+
+    def pooled(self, x: torch.Tensor, pool: nn.Module) -> torch.Tensor:
+        b, h, n, d = x.shape
+        return pool(x.reshape(b * h, n, d).transpose(1, 2)).transpose(1, 2).reshape(b, h, -1, d)  # type: ignore[no-any-return]
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        k, v = (self.pooled(t, pool) for t, pool in zip((k, v), self.pools, strict=True))
+        return super().attend(q, self.norm(k), v)
+
+
+class PooledByOne(Attention):
+    """By a kernel that is no parameter of the layer's: nothing says that a channel of a head may go."""
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        b, h, n, d = k.shape
+        kernel = torch.ones(d, 1, 3, dtype=k.dtype) / 3
+        k = F.conv1d(k.reshape(b * h, n, d).transpose(1, 2), kernel, groups=d).transpose(1, 2).reshape(b, h, -1, d)
+        return super().attend(q, k, v[:, :, 2:])
+
+
 class Cosine(Attention):
     def __init__(self) -> None:
         super().__init__()
@@ -478,7 +523,11 @@ PATTERNS: dict[str, Build] = {
     "ALiBi": between(ALiBi),
     "relative position bias": between(RelativeBias),
     "linear": between(Linear),
-    "linear, a column of ones": between(LinearReLU, "i o"),
+    "linear, a column of ones": between(LinearReLU, "i o m.q m.k m.v m.proj"),
+    "linear, a column of ones, packed in heads": between(PackedInHeads, "i o m.qkv m.proj"),
+    "pooled by head": between(Pooled, "i o m.q m.k m.v m.proj"),
+    "pooled by head, a bias": between(lambda: Pooled(bias=True), "i o m.q m.k m.v m.proj"),
+    "pooled by head, a kernel of ones": between(PooledByOne, "i o"),
     "cosine": between(Cosine),
     "norms of query and key": between(QKNorm),
     "heads in the batch": between(HeadsInBatch),

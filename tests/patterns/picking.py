@@ -262,6 +262,13 @@ def plane(fn: Callable[[torch.Tensor], torch.Tensor], must: str = "") -> Build:
 
 
 PATTERNS: dict[str, Build] = {
+    "channels past the last, in steps": net(
+        lambda s, x: s.b((lambda h: torch.cat([h, h[:, 16::2] * h[:, 17::2]], 1))(s.a(x))),
+        "a b",
+        image,
+        a=lambda: conv(3, 16),
+        b=lambda: conv(16, 4),
+    ),
     "features scattered among words": rows(scattered),
     "elements scattered out of step": rows(scattered_out_of_step, ""),
     "elements scattered by values": rows(scattered_by_values, ""),

@@ -86,10 +86,14 @@ def attention(moves: Moves, call: Call, a: Logged) -> bool:
 
 
 def convolution(moves: Moves, call: Call, a: Logged) -> bool:
-    """(N, C, ..) by (O, C, ..), transposed (C, O, ..), and a bias (O); grouped ones are as the rules say."""
+    """(N, C, ..) by (O, C, ..), transposed (C, O, ..), and a bias (O); of grouped ones, those that do each channel by
+    itself, (N, C, ..) by (C, 1, ..), and others as the rules say."""
     x, w, *bias = a.ins
     inputs, outputs = (0, 1) if call.args[6] else (1, 0)
     of_input, of_weight = a.shapes_in[:2]
+    if inputs == 1 and of_weight[:2] == (of_input[1], 1) and of_input[1] > 1:
+        mine = moves.along(x, 1)[0]
+        return all(moves.along(v, 0)[0] == mine for v in (w, *bias)) and moves.keys(a.outs[0]) == moves.keys(x)
     if (a.shapes[0] if inputs == 0 else of_input)[1] != of_weight[1]:
         return True
     left, rest = moves.along(x, 1)
@@ -166,6 +170,15 @@ def move(moves: Moves, call: Call, a: Logged) -> bool:
     return moves.right(call, a, narrow, padded if call.name == "constant_pad_nd" else itself)
 
 
+def pad(moves: Moves, call: Call, a: Logged) -> bool:
+    """Along dims whose units are all the same, what is put around has them, too."""
+    factors = []
+    for f in a.ins[0].factors:
+        units = moves.reduced(f)[0]
+        factors.append(lb.narrow(f, [d for d in lb.dims(f) if units.shape[d] == 1]))
+    return move(moves, call, a._replace(ins=(Info(factors),)))
+
+
 def repeat(moves: Moves, call: Call, a: Logged) -> bool:
     """Along dims of one element, new labels say what the number of times counts: those are not compared."""
     lag = call.out.ndim - len(call.shapes[0])
@@ -198,10 +211,11 @@ _BY_NAME: dict[str, Kind] = {
         reshape,
     ),
     **dict.fromkeys(
-        "cat stack flip roll rot90 constant_pad_nd pixel_shuffle channel_shuffle "
+        "cat stack flip roll rot90 pixel_shuffle channel_shuffle "
         "native_channel_shuffle unsafe_split unsafe_split_with_sizes unsafe_chunk split_with_sizes_copy".split(),
         move,
     ),
+    "constant_pad_nd": pad,
     "pixel_unshuffle": view,
     **dict.fromkeys(("view_as_real", "view_as_complex", "real", "imag"), _trusted),
     **dict.fromkeys(("_conj", "_neg_view"), pointwise),  # views, of which only complex numbers have the first

@@ -156,6 +156,9 @@ def convolution(capture: Capture, call: Call) -> None:
     else:
         left = [f for f in fx if f.shape[1] == 1]
         joint = [f for f in fx if f.shape[1] > 1 and len(lb.dims(f)) > 1]
+        if joint and w.shape[:2] == (groups, 1):
+            _each_channel(capture, call, left, joint, fw)
+            return
         for f in joint:
             capture.freeze(f, "channels of a grouped convolution that depend on more than one dim")
         channels = next((f.ravel() for f in fx if f.shape[1] > 1 and len(lb.dims(f)) == 1), None)
@@ -167,6 +170,17 @@ def convolution(capture: Capture, call: Call) -> None:
             else:
                 capture.labels.tie(made, f)
     capture.put(call.out, [*left, *([lb.place(made, 1, call.out.ndim)] if made is not None else [])])
+
+
+def _each_channel(
+    capture: Capture, call: Call, left: Sequence[Factor], joint: Sequence[Factor], fw: Sequence[Factor]
+) -> None:
+    """A depthwise convolution of channels that depend on more than one dim: as a factor for each channel does."""
+    bias, ndim = call.args[2], call.out.ndim
+    vectors = [*fw, *([] if bias is None else capture.factors(bias))]
+    made = [lb.place(f.ravel(), 1, ndim) for f in vectors if f.size > 1]
+    out = capture.merge([(None, joint), *((None, [f]) for f in made)], ndim)
+    capture.put(call.out, [*left, *(out if made else capture.fixed(out, [1], BARE))])
 
 
 def _mixed(capture: Capture, factor: Factor) -> bool:

@@ -124,6 +124,8 @@ def take(capture: Capture, call: Call) -> None:
     factors = []
     for f in capture.factors(x):
         if f.shape[dim] > 1 and (step != 1 or start or stop < n):
+            if step != 1 and not call.out.numel():  # past the last one
+                continue
             if step != 1:
                 row = capture.fix(f, [dim], "channels are taken in steps")
                 factors += [row] if row is not None else []
