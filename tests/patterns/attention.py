@@ -204,7 +204,7 @@ class PackedInHeads(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.head_dim = D // H
-        self.qkv, self.proj = nn.Conv1d(D, 3 * D, 1), nn.Conv1d(D, D, 1)
+        self.qkv, self.proj = nn.Conv1d(8, 3 * D, 1), nn.Conv1d(D, 4, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         b, n, _ = x.shape
@@ -220,6 +220,7 @@ class Pooled(Attention):
 
     def __init__(self, bias: bool = False) -> None:
         super().__init__()
+        self.q, self.k, self.v, self.proj = L(8, D), L(8, D), L(8, D), L(D, 4)
         size = self.head_dim
         self.pools = nn.ModuleList(nn.Conv1d(size, size, 3, 2, 1, groups=size, bias=bias) for _ in "kv")
         self.norm = nn.LayerNorm(size)
@@ -234,7 +235,11 @@ class Pooled(Attention):
 
 
 class PooledByOne(Attention):
-    """By a kernel that is no parameter of the layer's: nothing says that a channel of a head may go."""
+    """By a kernel that is no parameter: nothing says that a channel of a head may go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.proj = L(8, D), L(8, D), L(8, D), L(D, 4)
 
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         b, h, n, d = k.shape
@@ -524,10 +529,10 @@ PATTERNS: dict[str, Build] = {
     "relative position bias": between(RelativeBias),
     "linear": between(Linear),
     "linear, a column of ones": between(LinearReLU, "i o m.q m.k m.v m.proj"),
-    "linear, a column of ones, packed in heads": between(PackedInHeads, "i o m.qkv m.proj"),
-    "pooled by head": between(Pooled, "i o m.q m.k m.v m.proj"),
-    "pooled by head, a bias": between(lambda: Pooled(bias=True), "i o m.q m.k m.v m.proj"),
-    "pooled by head, a kernel of ones": between(PooledByOne, "i o"),
+    "linear, a column of ones, packed in heads": of(PackedInHeads, "qkv proj", tokens),
+    "pooled by head": of(Pooled, "q k v proj", tokens),
+    "pooled by head, a bias": of(lambda: Pooled(bias=True), "q k v proj", tokens),
+    "pooled by head, a kernel of ones": of(PooledByOne, "q k v proj", tokens),
     "cosine": between(Cosine),
     "norms of query and key": between(QKNorm),
     "heads in the batch": between(HeadsInBatch),
