@@ -200,7 +200,7 @@ def kept_twin(original: nn.Module, pruned: nn.Module) -> nn.Module:
     whole = {id(p): p.detach().clone() for p in twin.parameters()}
     with torch.no_grad():
         for name, p in twin.named_parameters():
-            if name in kept and kept[name].shape != p.shape:
+            if name in kept and kept[name].shape != p.shape and _numeric(p):  # what meets flags is marked
                 real, left = (torch.view_as_real(t)[..., 0] if t.is_complex() else t for t in (p, kept[name]))
                 p.copy_(_marked(p, ~torch.isin(real, left)))
     forward = twin.forward

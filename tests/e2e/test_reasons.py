@@ -60,6 +60,33 @@ def test_a_literal_is_reported_with_file_and_line() -> None:
     assert left.channels == 16
 
 
+class OfIntegers(nn.Linear):
+    """Integers have no channels, and a weight that meets them keeps its own."""
+
+    def __init__(self, i: int, o: int) -> None:
+        super().__init__(i, o)
+        self.register_buffer("mask", torch.ones(o, i, dtype=torch.int64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.weight * self.mask)
+
+
+def test_a_weight_that_meets_what_has_no_channels_is_reported() -> None:
+    plan = planned(nn.Sequential(OfIntegers(8, 16), OfIntegers(16, 4)), torch.randn(2, 8))
+    assert not plan.removals
+    assert [(left.module, left.channels) for left in plan.summary.left] == [("0", 16), ("1", 4)]
+    assert "meet a tensor that does not depend on them" in plan.report()
+
+
+@pytest.mark.parametrize("shape", [(32, 16), (1, 1, 32, 16), (32, 1, 4, 4)])
+def test_what_nothing_uses_is_reported(shape: tuple[int, ...]) -> None:
+    model = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4))
+    model[1].unused = nn.Parameter(torch.randn(shape))
+    plan = planned(model, torch.randn(2, 8))
+    (left,) = [left for left in plan.summary.left if "no operation" in left.reason]
+    assert (left.module, left.channels) == ("1", 32)
+
+
 class Unknown(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.linalg.matrix_exp(x)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from judge import Build, between, conv, image, module_between, net, of, tokens
@@ -232,7 +234,57 @@ def _tied_pair() -> nn.Module:
     return m
 
 
+class Masked(nn.Linear):
+    """A weight of which some elements are nought, as in autoregressive flows (arXiv 1502.03509)."""
+
+    def __init__(self, i: int, o: int, masked: Any, kind: Any = torch.bool, trained: bool = False) -> None:
+        super().__init__(i, o)
+        mask = (torch.arange(o)[:, None] + torch.arange(i) % 3 > 1).to(kind)
+        self.masked = masked
+        if trained:
+            self.mask = nn.Parameter(mask, requires_grad=False)
+        else:
+            self.register_buffer("mask", mask)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.masked(self.weight, self.mask), self.bias)
+
+
+def masked(fn: Any, must: str = "a b", **options: Any) -> Build:
+    return net(
+        lambda s, x: s.b(F.relu(s.a(x))),
+        must,
+        tokens,
+        a=lambda: Masked(8, 16, fn, **options),
+        b=lambda: Masked(16, 4, fn, **options),
+    )
+
+
 PATTERNS: dict[str, Build] = {
+    "masked, flags first": masked(lambda w, m: m * w),
+    "masked, flags of no gradient": masked(lambda w, m: m * w, trained=True),
+    "masked, cast": masked(lambda w, m: w * m.to(w)),
+    "masked, filled": masked(lambda w, m: w.masked_fill(~m, 0)),
+    "masked, chosen": masked(lambda w, m: torch.where(m, w, 0.0)),
+    "masked, chosen by another": masked(lambda w, m: torch.where(m & ~(w > 9), w, torch.zeros_like(w))),
+    "masked, numbers": masked(lambda w, m: torch.where(m > 0.5, w, torch.zeros(())), kind=torch.float64),
+    "masked, integers": masked(lambda w, m: w * m, "", kind=torch.int64),
+    "flags of channels": net(
+        lambda s, x: s.b(s.a(x) * s.m),
+        "a b",
+        tokens,
+        a=lambda: nn.Linear(8, 16),
+        m=lambda: nn.Parameter(torch.arange(16) % 3 > 0, requires_grad=False),
+        b=lambda: nn.Linear(16, 4),
+    ),
+    "flags of channels, which are picked": net(
+        lambda s, x: s.b(s.a(x)[..., s.m]),
+        "",
+        tokens,
+        a=lambda: nn.Linear(8, 16),
+        m=lambda: nn.Parameter(torch.arange(16) % 3 > 0, requires_grad=False),
+        b=lambda: nn.Linear(10, 4),
+    ),
     "grouped, then depthwise with multiplier 3": net(
         lambda s, x: s.c(F.relu(s.d(F.relu(s.g(s.a(x)))))),
         "a g d c",

@@ -141,7 +141,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         info = known or Info([f for f in factors if f.size > 1], static=static, name=name)
         info.makers = None if static else frozenset()
         self.entered[name] = info
-        if static and not isinstance(tensor, nn.Parameter):
+        if static and not (isinstance(tensor, nn.Parameter) and tensor.dtype is not torch.bool):
             self.buffers.add(name)
         setattr(tensor, MARK, info)
         self.parameters[id(tensor)] = name
@@ -299,6 +299,8 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if tensor.shape[d] > 1 and d + lag not in covered and tensor.stride(d) != 0
             ]
             if bare:
+                if all(self.is_static(t) for t, _ in operands):
+                    self.labels.produced += out[:1]  # the report names them, though no layer is known to make them
                 out = self.fixed(out, bare, "its channels meet a tensor that does not depend on them")
         return out
 
@@ -459,7 +461,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, call: Call, kind: Operation, infos: tuple[Info, ...], outs: list[torch.Tensor], labelled: bool
     ) -> tuple[Info, ...]:
         """What the rule of an operation says of its results."""
-        static = bool(infos)
+        static = bool(infos) or not any(o.ndim for o in outs)  # a number is no other at other inputs
         for info in infos:
             static = static and info.static
             for f in info.indices:

@@ -93,8 +93,11 @@ class _Why:
 
 def _filters(labels: Labels, tensors: set[str]) -> set[int]:
     """The axes that count the filters of weights: layers that never ran made nothing, and are reported all the same."""
-    matrices = {a.tensor for a in labels.axes if a.axis == 1}
-    return {i for i, a in enumerate(labels.axes) if a.axis == 0 and a.tensor in tensors & matrices}
+    axes: dict[str, list[int]] = {}
+    for i, axis in enumerate(labels.axes):
+        if axis.tensor in tensors:
+            axes.setdefault(axis.tensor, []).append(i)
+    return {of[0] for of in axes.values() if len(of) > 1}
 
 
 def _reasons(labels: Labels, unit: Ids, count: int, untouched: set[str]) -> _Why:

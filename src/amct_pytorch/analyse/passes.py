@@ -121,7 +121,7 @@ def tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def enter(labels: Labels, model: nn.Module, own: Mapping[str, torch.Tensor], options: Options) -> dict[str, Entry]:
-    """Fresh labels for each axis of each floating-point or complex parameter and buffer of a model: `own`, by name."""
+    """Fresh labels for each axis of each parameter and buffer of a model that holds no integers: `own`, by name."""
     entries = {}
     grouped = {
         f"{name}.weight": m
@@ -130,7 +130,7 @@ def enter(labels: Labels, model: nn.Module, own: Mapping[str, torch.Tensor], opt
     }
     whole = {n for n, _ in _opaque(model, options.opaque)}
     for name, t in own.items():
-        if t.ndim == 0 or not (t.is_floating_point() or t.is_complex()):
+        if t.ndim == 0 or not (t.is_floating_point() or t.is_complex() or t.dtype is torch.bool):
             continue
         if any(name.startswith(f"{w}.") or not w for w in whole):
             continue
