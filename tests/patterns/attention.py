@@ -215,6 +215,24 @@ class PackedInHeads(nn.Module):
         return self.proj(out.transpose(-1, -2).reshape(b, -1, n)).transpose(1, 2)  # type: ignore[no-any-return]
 
 
+class Aggregated(PackedInHeads):
+    """EfficientViT's, at two scales (arXiv 2205.14756): `parts` of each head are mixed by themselves."""
+
+    def __init__(self, parts: int, bias: bool = False) -> None:
+        super().__init__()
+        self.near = nn.Conv1d(3 * D, 3 * D, 3, padding=1, groups=3 * D, bias=bias)
+        self.mix = nn.Conv1d(3 * D, 3 * D, 1, groups=parts * H, bias=bias)
+        self.proj = nn.Conv1d(2 * D, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        one = self.qkv(x.transpose(1, 2))
+        both = torch.cat([one, self.mix(self.near(one))], 1)
+        heads = both.reshape(len(x), -1, 3 * self.head_dim, x.shape[1]).transpose(-1, -2)
+        q, k, v = heads.chunk(3, -1)
+        out = F.relu(q) @ (F.relu(k).transpose(-1, -2) @ v) / 8
+        return self.proj(out.transpose(-1, -2).reshape(len(x), -1, x.shape[1])).transpose(1, 2)  # type: ignore[no-any-return]
+
+
 class Pooled(Attention):
     """Keys and values of a few positions, pooled by a layer for each channel of a head (MViT, arXiv 2104.11227)."""
 
@@ -530,6 +548,8 @@ PATTERNS: dict[str, Build] = {
     "linear": between(Linear),
     "linear, a column of ones": between(LinearReLU, "i o m.q m.k m.v m.proj"),
     "linear, a column of ones, packed in heads": of(PackedInHeads, "qkv proj", tokens),
+    "aggregated, by head": of(lambda: Aggregated(1), "qkv near mix proj", tokens),
+    "aggregated, by part of a head": of(lambda: Aggregated(3, bias=True), "qkv near mix proj", tokens),
     "pooled by head": of(Pooled, "q k v proj", tokens),
     "pooled by head, a bias": of(lambda: Pooled(bias=True), "q k v proj", tokens),
     "pooled by head, a kernel of ones": of(PooledByOne, "q k v proj", tokens),

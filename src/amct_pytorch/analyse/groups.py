@@ -57,7 +57,7 @@ def group(labels: Labels, untouched: Iterable[str], buffers: Iterable[str] = ())
     `untouched`: tensors that no operation used. `buffers`: what they hold is given, not made: it may only follow.
     """
     unit = settle(labels)
-    rows = _settle_groups(labels, unit)
+    rows = [*_settle_groups(labels, unit), *_settle_convolutions(labels, unit)]
     count = int(unit.max()) + 1 if len(unit) else 0
     sizes = np.diff([*labels.starts, labels.count])
     axis_of = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
@@ -124,6 +124,20 @@ def _settle_groups(labels: Labels, unit: Ids) -> list[Factor]:
         else:
             open_.append(rows)
             labels.freeze(whole, Reason("its groups lose equally many channels each, and none of them all"))
+    return open_
+
+
+def _settle_convolutions(labels: Labels, unit: Ids) -> list[Factor]:
+    """Whole groups of a convolution go where the inputs of each are one unit, and the outputs: both go then. Of others,
+    each loses equally many."""
+    open_ = []
+    for inputs, outputs in labels.convolved:
+        if not (lb.constant(unit[inputs], [1]) and lb.constant(unit[outputs], [1])):
+            open_ += [inputs, outputs]
+            continue
+        for one, two in zip(inputs[:, 0], outputs[:, 0], strict=True):
+            if unit[one] != unit[two]:
+                unit[unit == unit[two]] = unit[one]
     return open_
 
 

@@ -31,7 +31,9 @@ class Reason:
 
 
 KERNEL = Reason("it is the size of a kernel")  # which are no channels
-_KNOWN = "ties frozen joints sums partial products following grouped balanced produced consumed residual".split()
+_KNOWN = (
+    "ties frozen joints sums partial products following grouped convolved balanced produced consumed residual".split()
+)
 
 
 @dataclass
@@ -50,6 +52,7 @@ class Labels:
     partial: list[tuple[Factor, Factor]] = field(default_factory=list)  # (over more dims, over some of them)
     products: list[tuple[Factor, Factor]] = field(default_factory=list)  # (of two factors, one of them)
     grouped: list[tuple[Factor, Factor]] = field(default_factory=list)  # (groups, channels) and (groups)
+    convolved: list[tuple[Factor, Factor]] = field(default_factory=list)  # (groups, inputs) and (groups, outputs)
     balanced: list[Factor] = field(default_factory=list)  # (rows, labels): every row loses equally many
     produced: list[Factor] = field(default_factory=list)
     consumed: list[Factor] = field(default_factory=list)  # of weights, along what they sum over

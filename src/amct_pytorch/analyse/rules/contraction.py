@@ -232,11 +232,14 @@ def _grouped(
 
 
 def _balance(labels: Labels, rows: Factor | None, made: Factor | None, groups: int) -> None:
-    """Every group loses equally many inputs (`rows`), and equally many outputs."""
-    if rows is not None:
-        labels.balance(rows)
+    """Every group loses equally many inputs (`rows`), and equally many outputs, or all of both."""
     if made is not None:
         labels.produced.append(made)
+    if rows is not None and made is not None and groups > 1:
+        labels.convolved.append((rows, made.reshape(groups, -1)))
+    elif rows is not None:
+        labels.balance(rows)
+    elif made is not None:
         labels.balance(made.reshape(groups, -1))
 
 
