@@ -242,13 +242,17 @@ def _fraction(number: float) -> tuple[int, int] | None:
     return quotient if quotient[1] <= _DIVISOR else None
 
 
+def _times(size: Size, n: int) -> Size:
+    return size if n == 1 else Size(int.__int__(size) * n, Operation("mul", size.origin, n), size.told)
+
+
 def _operator(name: str, swapped: bool) -> Callable[[Size, object], Any]:
     compute = ARITHMETIC[name]
     special = getattr(int, f"__{'r' if swapped else ''}{name}__")
 
     def operate(self: Size, other: object) -> Any:
         if name == "mul" and isinstance(other, float) and (by := _fraction(other)):
-            return Ratio(int.__int__(self) * float.__float__(other), self if by[0] == 1 else self * by[0], by[1])
+            return Ratio(int.__int__(self) * float.__float__(other), _times(self, by[0]), by[1])
         if not isinstance(other, int):
             return self.as_number(special, other)
         a, b = (other, self) if swapped else (self, other)
