@@ -252,18 +252,34 @@ class Pooled(Attention):
         return super().attend(q, self.norm(k), v)
 
 
-class PooledByOne(Attention):
+class PooledByOnes(Attention):
     """By a kernel that is no parameter: nothing says that a channel of a head may go."""
 
-    def __init__(self) -> None:
+    def __init__(self, bias: bool) -> None:
         super().__init__()
         self.q, self.k, self.v, self.proj = L(8, D), L(8, D), L(8, D), L(D, 4)
+        self.bias = nn.Parameter(torch.randn(self.head_dim)) if bias else None
 
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         b, h, n, d = k.shape
         kernel = torch.ones(d, 1, 3, dtype=k.dtype) / 3
-        k = F.conv1d(k.reshape(b * h, n, d).transpose(1, 2), kernel, groups=d).transpose(1, 2).reshape(b, h, -1, d)
-        return super().attend(q, k, v[:, :, 2:])
+        k = F.conv1d(k.reshape(b * h, n, d).transpose(1, 2), kernel, self.bias, groups=d).transpose(1, 2)
+        return super().attend(q, k.reshape(b, h, -1, d), v[:, :, 2:])
+
+
+class FilteredByOnes(nn.Module):
+    """The same without heads to go in the place of channels: rows of two tensors meet in a dim of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.bias, self.o = L(8, D), nn.Parameter(torch.randn(D // 4)), L(D, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, n, _ = x.shape
+        parts = self.a(x).view(b, n, 4, -1).permute(0, 2, 3, 1).flatten(0, 1)
+        kernel = torch.ones(parts.shape[1], 1, 1, dtype=x.dtype)
+        parts = F.conv1d(parts, kernel, self.bias, groups=parts.shape[1])
+        return self.o(parts.view(b, 4, -1, n).permute(0, 3, 1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
 class Cosine(Attention):
@@ -552,7 +568,9 @@ PATTERNS: dict[str, Build] = {
     "aggregated, by part of a head": of(lambda: Aggregated(3, bias=True), "qkv near mix proj", tokens),
     "pooled by head": of(Pooled, "q k v proj", tokens),
     "pooled by head, a bias": of(lambda: Pooled(bias=True), "q k v proj", tokens),
-    "pooled by head, a kernel of ones": of(PooledByOne, "q k v proj", tokens),
+    "pooled by head, a kernel of ones": of(lambda: PooledByOnes(False), "q k v proj", tokens),
+    "pooled by head, a kernel of ones and a bias": of(lambda: PooledByOnes(True), "q k v proj", tokens),
+    "filtered by a kernel of ones and a bias": of(FilteredByOnes, "", tokens),
     "cosine": between(Cosine),
     "norms of query and key": between(QKNorm),
     "heads in the batch": between(HeadsInBatch),

@@ -177,10 +177,10 @@ def _each_channel(
 ) -> None:
     """A depthwise convolution of channels that depend on more than one dim: as a factor for each channel does."""
     bias, ndim = call.args[2], call.out.ndim
-    vectors = [*fw, *([] if bias is None else capture.factors(bias))]
-    made = [lb.place(f.ravel(), 1, ndim) for f in vectors if f.size > 1]
+    vectors = [fw, *([] if bias is None else [capture.factors(bias)])]
+    made = [lb.place(f.ravel(), 1, ndim) for own in vectors for f in own if f.size > 1]
     out = capture.merge([(None, joint), *((None, [f]) for f in made)], ndim)
-    capture.put(call.out, [*left, *(out if made else capture.fixed(out, [1], BARE))])
+    capture.put(call.out, [*left, *(out if len(made) == len(vectors) else capture.fixed(out, [1], BARE))])
 
 
 def _mixed(capture: Capture, factor: Factor) -> bool:

@@ -124,7 +124,7 @@ def take(capture: Capture, call: Call) -> None:
     factors = []
     for f in capture.factors(x):
         if f.shape[dim] > 1 and (step != 1 or start or stop < n):
-            if step != 1 and not call.out.numel():  # past the last one
+            if step != 1 and not call.out.shape[dim]:  # past the last one
                 continue
             if step != 1:
                 row = capture.fix(f, [dim], "channels are taken in steps")
