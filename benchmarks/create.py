@@ -1,8 +1,7 @@
 """create, verification and record included, against Torch-Pruning building its graph and pruning at the same ratio.
 
 Prints, per model, the median CPU seconds of both and their ratio, taken in turn in one run on one thread. A model has
-a process of its own: in one that pruned others before, both take other times by up to a third, by what those left of
-memory and garbage.
+a process of its own: in one that pruned others before, both take other times, by up to a third.
 Needs torch-pruning and torchvision: `pip install -e .[benchmark]`.
 
     python benchmarks/create.py [MODEL ...] [--size 224] [--rounds 5]

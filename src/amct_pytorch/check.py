@@ -20,6 +20,7 @@ from amct_pytorch.analyse.groups import units_of
 from amct_pytorch.analyse.known import Info, Logged
 from amct_pytorch.analyse.passes import Arguments, Means, Options, Passes, Trace, line_of
 from amct_pytorch.analyse.run import Facts, analyse
+from amct_pytorch.analyse.shapes import exact
 from amct_pytorch.analyse.unread import inside
 from amct_pytorch.apply.compose import removals_by_tensor
 from amct_pytorch.apply.cut import cut_shape, cut_tensor
@@ -110,8 +111,7 @@ class _Skeleton:
     def _cut(self, t: torch.Tensor, removals: Mapping[int, Removal] | None) -> torch.Tensor:
         if removals is None:
             return t
-        exact = not (t.is_floating_point() or t.is_complex())  # passes know the values of small ones
-        if exact or any(trace.means is Means.REAL for trace in self.facts.traces):
+        if exact(t) or any(trace.means is Means.REAL for trace in self.facts.traces):
             return cut_tensor(t, removals)
         return torch.empty(cut_shape(t.shape, removals), dtype=t.dtype, device="meta")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,7 @@ Path = str | os.PathLike[str]
 Shape = tuple[int, ...]
 StateDict = dict[str, Any]
 
+_log = logging.getLogger(__name__)
 _AVERAGED = "n_averaged"  # which torch.optim.swa_utils.AveragedModel has beside its `module.`
 _COMPILED = "_orig_mod."
 _PREFIXES = ("module.", _COMPILED)  # of DataParallel, DistributedDataParallel; of torch.compile
@@ -120,8 +122,7 @@ def fitting(state: StateDict, wanted: Expected, path: Path) -> StateDict:
             f"the model has tensors on the meta device that are not in its state dict, so that no checkpoint has their "
             f"values: {_few(wanted.meta)}; make these on the CPU, with their values, before the model is restored"
         )
-    strip_prefixes(state, wanted.shapes)
-    leave_part(state, wanted.shapes)
+    as_of_model(state, wanted, path)
     _complete_ties(state, wanted, name)
     missing = [key for key in wanted.shapes if key not in state]
     unexpected = [key for key in state if key not in wanted.shapes]
@@ -148,7 +149,14 @@ def fill(model: nn.Module, state: StateDict, path: Path) -> None:
         raise CheckpointError(f"{_name(path)}: does not fit the model: {cause}") from cause
 
 
-def strip_prefixes(state: StateDict, keys: Iterable[str]) -> None:
+def as_of_model(state: StateDict, wanted: Expected, path: Path) -> None:
+    """Give the entries of a state dict the names that a model expects, in place: wrappers' prefixes are taken off, and
+    of a larger model's state the one part that fits is left."""
+    _strip_prefixes(state, wanted.shapes)
+    _leave_part(state, wanted.shapes, _name(path))
+
+
+def _strip_prefixes(state: StateDict, keys: Iterable[str]) -> None:
     """Take wrappers' prefixes off the keys, in place: as many as make the most of them `keys`, for a part of the model
     may be called so."""
     wanted = set(keys)
@@ -166,11 +174,13 @@ def strip_prefixes(state: StateDict, keys: Iterable[str]) -> None:
     consume_prefix_in_state_dict_if_present(state, taken)
 
 
-def leave_part(state: StateDict, shapes: Mapping[str, Shape | None]) -> None:
+def _leave_part(state: StateDict, shapes: Mapping[str, Shape | None], name: str) -> None:
     """Of the state of a larger model, as trainers save the module that they put around one, leave that of the one part
     that has all keys and `shapes`, in place."""
     if len(parts := _parts(state, shapes)) == 1:
         own = {key: state[parts[0] + key] for key in shapes}
+        others = len(state) - len(own)
+        _log.info("%s: the state of its part %r is taken; %d other entries are not", name, parts[0], others)
         state.clear()
         state.update(own)
 

@@ -15,7 +15,7 @@ from amct_pytorch.apply.nm_layers import COUNTER, SparseLayer, drop, keeps_2_of_
 from amct_pytorch.apply.nm_record import INNER, own_names
 from amct_pytorch.apply.nm_weights import mask_key, sparse_weights
 from amct_pytorch.apply.shrink import refresh
-from amct_pytorch.checkpoint import expected, fill, fitting, leave_part, strip_prefixes
+from amct_pytorch.checkpoint import as_of_model, expected, fill, fitting
 from amct_pytorch.errors import CheckpointError
 from amct_pytorch.record import NmLayer, NmPlan
 
@@ -31,8 +31,7 @@ def restore_nm(model: nn.Module, plan: NmPlan, state: dict[str, Any], path: Path
     wanted = expected(sparse)
     theirs = any(INNER in key for key in state)
     state = own_names(state, os.fspath(path))
-    strip_prefixes(state, wanted.shapes)
-    leave_part(state, wanted.shapes)
+    as_of_model(state, wanted, path)
     keys = {name: key for key, name in reversed([*wanted.names.items()])}  # hooks of the model may give other ones
     named = {mask_key(layer.name, layer.parameter): layer for layer in plan.layers}
     if any(key.endswith(mask_name("")) and key not in wanted.shapes for key in state):

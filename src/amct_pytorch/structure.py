@@ -31,7 +31,6 @@ _ATOMS = frozenset(
         torch.device,
         torch.Size,
         torch.memory_format,
-        staticmethod,
     )
 )
 
@@ -150,6 +149,9 @@ class _Copying:
             return items
         if kind is types.FunctionType:
             return self.function(value)
+        if kind is staticmethod:  # which copy.deepcopy refuses
+            function = self.value(value.__func__)
+            return value if function is value.__func__ else staticmethod(function)
         if isinstance(value, nn.Module) and self.is_plain(kind):
             return self.module(value, object.__new__(kind))
         return copy.deepcopy(value, memo)
@@ -190,6 +192,8 @@ class _Copying:
             values = (*cells, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
         elif type(value) is types.MethodType:
             values = (value.__self__,)
+        elif type(value) is staticmethod:
+            values = (value.__func__,)
         else:
             values = tuple(value.values() if type(value) is dict else value if type(value) in (list, tuple) else ())
         return any(self.holds(v, seen) for v in values)

@@ -342,6 +342,18 @@ def test_states_take_the_shape_of_the_last_input(first: Any, ran: int, runs: int
     assert restored.state.shape == (2, 6, 6, 6)
 
 
+def test_a_state_of_other_dims_is_told(tmp_path: Path) -> None:
+    record, checkpoint, x = tmp_path / "record.txt", tmp_path / "model.pth", torch.rand(2, 3, 8, 8)
+    config = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
+    model = Leaky(torch.zeros(1)).eval()
+    model(x)
+    small = create_prune_retrain_model(model, x, config, record)
+    torch.save(small.state_dict(), checkpoint)
+    with pytest.warns(amct.AmctWarning, match=r"record\.txt: 'state' has shape \(1,\) in the model, .* is not cut"):
+        restored = restore_prune_retrain_model(Leaky(torch.zeros(1)).eval(), None, record, config, checkpoint)
+    assert torch.equal(restored(x), small(x))
+
+
 def test_a_table_that_no_checkpoint_has_is_of_its_width(tmp_path: Path) -> None:
     record, checkpoint = tmp_path / "record.txt", tmp_path / "model.pth"
 

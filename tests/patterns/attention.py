@@ -233,12 +233,19 @@ class Aggregated(PackedInHeads):
         return self.proj(out.transpose(-1, -2).reshape(len(x), -1, x.shape[1])).transpose(1, 2)  # type: ignore[no-any-return]
 
 
-class Pooled(Attention):
+class OfTokens(Attention):
+    """Between layers that nothing else cuts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.proj = L(8, D), L(8, D), L(8, D), L(D, 4)
+
+
+class Pooled(OfTokens):
     """Keys and values of a few positions, pooled by a layer for each channel of a head (MViT, arXiv 2104.11227)."""
 
     def __init__(self, bias: bool = False) -> None:
         super().__init__()
-        self.q, self.k, self.v, self.proj = L(8, D), L(8, D), L(8, D), L(D, 4)
         size = self.head_dim
         self.pools = nn.ModuleList(nn.Conv1d(size, size, 3, 2, 1, groups=size, bias=bias) for _ in "kv")
         self.norm = nn.LayerNorm(size)
@@ -252,12 +259,11 @@ class Pooled(Attention):
         return super().attend(q, self.norm(k), v)
 
 
-class PooledByOnes(Attention):
+class PooledByOnes(OfTokens):
     """By a kernel that is no parameter: nothing says that a channel of a head may go."""
 
     def __init__(self, bias: bool) -> None:
         super().__init__()
-        self.q, self.k, self.v, self.proj = L(8, D), L(8, D), L(8, D), L(D, 4)
         self.bias = nn.Parameter(torch.randn(self.head_dim)) if bias else None
 
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -268,7 +274,7 @@ class PooledByOnes(Attention):
 
 
 class FilteredByOnes(nn.Module):
-    """The same without heads to go in the place of channels: rows of two tensors meet in a dim of the batch."""
+    """The same where no heads are: four parts of the channels lie in the batch."""
 
     def __init__(self) -> None:
         super().__init__()

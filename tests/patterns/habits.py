@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import types
 import warnings
 from typing import Any
 
@@ -67,7 +68,15 @@ def traced(function: Any, *inputs: torch.Tensor) -> Any:
 
 TRACED = traced(halves_of_the_trace, torch.randn(2, 32, 8, 8))
 BIAS_GELU, PLUS_ONE = scripted(bias_gelu), scripted(plus_one)
-PART_IN_A_SCRIPT = scripted(part_in_a_script)
+HELPERS = types.ModuleType("helpers")
+HELPERS.first = first_in_a_script  # type: ignore[attr-defined]
+
+
+def part_of_a_file(x: torch.Tensor) -> torch.Tensor:
+    return HELPERS.first(x)  # type: ignore[no-any-return]
+
+
+PART_IN_A_SCRIPT, PART_OF_A_FILE = scripted(part_in_a_script), scripted(part_of_a_file)
 GATED_SUM, GATED, GATED_HALVES = scripted(gated_sum), scripted(gated), scripted(gated_halves)
 
 
@@ -240,6 +249,7 @@ PATTERNS: dict[str, Build] = {
     "scripted, with sizes of its own": halved(lambda s, x: GATED_HALVES(x)),
     "traced, with the sizes of its trace": halved(lambda s, x: TRACED(x), ""),
     "scripted, and something else there": halved(lambda s, x: PART_IN_A_SCRIPT(x), ""),
+    "scripted, and something else in another file": halved(lambda s, x: PART_OF_A_FILE(x), ""),
     "scripted, with a size": halved(lambda s, x: GATED(x, s.width)),
     "scripted, with a tensor of a size": halved(lambda s, x: GATED_SUM(x, x, torch.IntTensor([s.width]))),
     "a tensor of a size": halved(lambda s, x: gated(x, torch.tensor(s.width))),

@@ -250,6 +250,17 @@ class Masked(nn.Linear):
         return F.linear(x, self.masked(self.weight, self.mask), self.bias)
 
 
+def flagged(fn: Any, must: str = "a b", left: int = 16) -> Build:
+    return net(
+        lambda s, x: s.b(fn(s.a(x), s.m)),
+        must,
+        tokens,
+        a=lambda: nn.Linear(8, 16),
+        m=lambda: nn.Parameter(torch.arange(16) % 3 > 0, requires_grad=False),
+        b=lambda: nn.Linear(left, 4),
+    )
+
+
 def masked(fn: Any, must: str = "a b", **options: Any) -> Build:
     return net(
         lambda s, x: s.b(F.relu(s.a(x))),
@@ -269,22 +280,8 @@ PATTERNS: dict[str, Build] = {
     "masked, chosen by another": masked(lambda w, m: torch.where(m & ~(w > 9), w, torch.zeros_like(w))),
     "masked, numbers": masked(lambda w, m: torch.where(m > 0.5, w, torch.zeros(())), kind=torch.float64),
     "masked, integers": masked(lambda w, m: w * m, "", kind=torch.int64),
-    "flags of channels": net(
-        lambda s, x: s.b(s.a(x) * s.m),
-        "a b",
-        tokens,
-        a=lambda: nn.Linear(8, 16),
-        m=lambda: nn.Parameter(torch.arange(16) % 3 > 0, requires_grad=False),
-        b=lambda: nn.Linear(16, 4),
-    ),
-    "flags of channels, which are picked": net(
-        lambda s, x: s.b(s.a(x)[..., s.m]),
-        "",
-        tokens,
-        a=lambda: nn.Linear(8, 16),
-        m=lambda: nn.Parameter(torch.arange(16) % 3 > 0, requires_grad=False),
-        b=lambda: nn.Linear(10, 4),
-    ),
+    "flags of channels": flagged(lambda h, m: h * m),
+    "flags of channels, which are picked": flagged(lambda h, m: h[..., m], "", 10),
     "grouped, then depthwise with multiplier 3": net(
         lambda s, x: s.c(F.relu(s.d(F.relu(s.g(s.a(x)))))),
         "a g d c",

@@ -386,6 +386,18 @@ def pooled(mode: str) -> Build:
     return between(lambda t: F.interpolate(t, scale_factor=2, mode=mode, align_corners=False))
 
 
+def nearest(fn: Any, count: int = 6) -> Build:
+    """As far as prototypes are: fn(features, prototypes)."""
+    return net(
+        lambda s, x: s.b(fn(s.a(x), s.p)),
+        "a p b",
+        tokens,
+        a=lambda: L(8, 16),
+        p=lambda: nn.Parameter(torch.randn(count, 16)),
+        b=lambda: L(count, 4),
+    )
+
+
 PATTERNS: dict[str, Build] = {
     **{
         f"activation {name}": between(fn)
@@ -656,30 +668,9 @@ PATTERNS: dict[str, Build] = {
         w=lambda: nn.Parameter(torch.randn(16, 4)),
     ),
     "normalize": net(lambda s, x: s.b(F.normalize(s.a(x), dim=1)), "a b", a=lambda: C(3, 16), b=lambda: C(16, 8)),
-    "cdist to prototypes": net(
-        lambda s, x: s.b(torch.cdist(s.a(x), s.p)),
-        "a p b",
-        tokens,
-        a=lambda: L(8, 16),
-        p=lambda: nn.Parameter(torch.randn(6, 16)),
-        b=lambda: L(6, 4),
-    ),
-    "cdist to many prototypes": net(
-        lambda s, x: s.b(torch.cdist(s.a(x), s.p)),
-        "a p b",
-        tokens,
-        a=lambda: L(8, 16),
-        p=lambda: nn.Parameter(torch.randn(64, 16)),
-        b=lambda: L(64, 4),
-    ),
-    "cdist from prototypes": net(
-        lambda s, x: s.b(torch.cdist(s.p, s.a(x), p=1.0).mT),
-        "a p b",
-        tokens,
-        a=lambda: L(8, 16),
-        p=lambda: nn.Parameter(torch.randn(6, 16)),
-        b=lambda: L(6, 4),
-    ),
+    "cdist to prototypes": nearest(lambda h, p: torch.cdist(h, p)),
+    "cdist to many prototypes": nearest(lambda h, p: torch.cdist(h, p), 64),
+    "cdist from prototypes": nearest(lambda h, p: torch.cdist(p, h, p=1.0).mT),
     "cdist of positions": net(
         lambda s, x: s.c(s.b(x) + torch.cdist(s.a(x), s.a(x)).mean(-1, keepdim=True)),
         "a b c",

@@ -55,15 +55,16 @@ def test_nested_and_bare_with_any_prefix(prefix: str, saved: dict, file: Path) -
 
 
 @pytest.mark.parametrize("prefix", ["model.", "module.net.backbone.", "_orig_mod.model._orig_mod."])
-def test_a_part_of_a_larger_model(prefix: str, saved: dict, file: Path) -> None:
+def test_a_part_of_a_larger_model(prefix: str, saved: dict, file: Path, caplog: pytest.LogCaptureFixture) -> None:
     """As trainers save it: the module around it has losses and a teacher of another width beside it."""
     around = {prefix + key: value for key, value in saved.items()}
-    torch.save({**around, "module.loss.weight": torch.ones(2), "teacher.0.weight": torch.ones(7, 3)}, file)
-    if not prefix.startswith("module."):
-        torch.save({**around, "loss.weight": torch.ones(2), "teacher.0.weight": torch.ones(7, 3)}, file)
+    torch.save({**around, "loss.weight": torch.ones(2), "teacher.0.weight": torch.ones(7, 3)}, file)
     model = network()
-    load_checkpoint(model, file)
+    with caplog.at_level("INFO", "amct_pytorch"):
+        load_checkpoint(model, file)
     assert same(model, saved)
+    part = prefix.replace("._orig_mod.", ".")
+    assert f"{file}: the state of its part {part!r} is taken; 2 other entries are not" in caplog.text
 
 
 def test_several_parts_of_a_larger_model(saved: dict, file: Path) -> None:

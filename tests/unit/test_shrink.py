@@ -427,12 +427,14 @@ def test_what_cannot_be_copied_is_named(spoil, words: list[str]) -> None:
 
 
 def test_a_static_method_in_an_attribute_is_shared() -> None:
-    """copy.deepcopy refuses it."""
+    """But for parts of the model that it holds. copy.deepcopy refuses both."""
     model = Mlp()
-    model.rotate = staticmethod(F.relu)
+    model.rotate, model.bias = staticmethod(F.relu), staticmethod(lambda layer=model.a: layer.bias)
     small = shrink(model, hidden(model, (0,), "a", "b"))
     assert vars(small)["rotate"] is vars(model)["rotate"]
     assert small.a.out_features == 5
+    assert small.bias() is small.a.bias
+    assert model.bias() is model.a.bias
 
 
 def test_a_gradient_history_is_not_what_cannot_be_copied() -> None:

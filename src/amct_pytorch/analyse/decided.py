@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from amct_pytorch.analyse.running import Running
+from amct_pytorch.analyse.shapes import exact
 from amct_pytorch.analyse.values import flatten
 
 Decisions = Sequence[tuple[str, list[Any]]]
@@ -52,7 +53,7 @@ class Decided:
         self, key: str, tensors: Sequence[torch.Tensor], out: Any, labelled: Callable[[torch.Tensor], object]
     ) -> None:
         """Note the results of an operation on `tensors`; `labelled`: whether one has labels."""
-        follows = tensors and not any(t.is_floating_point() or t.is_complex() for t in tensors)  # from what was decided
+        follows = tensors and all(map(exact, tensors))  # from what was decided
         self.taken.append((key, [None if follows else _decision(o, labelled) for o in flatten(out)]))
 
 

@@ -44,7 +44,7 @@ def _call(function: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _asks(function: Any) -> bool:
-    """Whether a function, or one that it calls by its name, asks whether it is scripted."""
+    """Whether a function, or one that it calls by its name or that of a file, asks whether it is scripted."""
     queue, seen = [function], set()
     while queue:
         f = queue.pop()
@@ -53,5 +53,7 @@ def _asks(function: Any) -> bool:
             names = f.__code__.co_names
             if "is_scripting" in names:
                 return True
-            queue += [f.__globals__.get(name) for name in names]
+            named = [f.__globals__.get(name) for name in names]
+            files = [vars(file) for file in named if type(file) is types.ModuleType and looked_at(file.__name__)]
+            queue += [*named, *(file.get(name) for file in files for name in names)]
     return False

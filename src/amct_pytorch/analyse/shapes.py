@@ -57,7 +57,7 @@ def _made(
 ) -> torch.Tensor:
     """A new tensor: with its values where it is small and made of nothing but integers and flags."""
     out: torch.Tensor = func(*_moved(args), **{**_moved(kwargs), "device": "meta"})
-    blank = name in BLANKS and not _exact(out)
+    blank = name in BLANKS and not exact(out)
     if blank or any(t.is_meta for t in tensors) or not _small(out) or _random(func) or _large(tensors):
         return out
     made: torch.Tensor = func(*args, **{**kwargs, "device": tensors[0].device if tensors else "cpu"})
@@ -84,13 +84,13 @@ def _small(value: Any) -> bool:
     return not isinstance(value, torch.Tensor) or value.numel() <= LARGEST
 
 
-def _exact(t: torch.Tensor) -> bool:
+def exact(t: torch.Tensor) -> bool:
     return not t.is_floating_point() and not t.is_complex()
 
 
 def stand_in(t: torch.Tensor) -> torch.Tensor:
     """A tensor of the same shape without data; a small one of integers or flags as it is, copied."""
-    if _exact(t) and not t.is_meta and t.layout == torch.strided and _small(t):
+    if exact(t) and not t.is_meta and t.layout == torch.strided and _small(t):
         return t.detach().clone()
     return _without_data(t)
 

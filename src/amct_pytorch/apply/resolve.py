@@ -14,7 +14,7 @@ from amct_pytorch.apply.names import first_names, named_tensors
 from amct_pytorch.apply.shrink import carried_plan, check_plan
 from amct_pytorch.apply.sizes import Convolution
 from amct_pytorch.config import SparsityConfig
-from amct_pytorch.errors import ModelError, RecordError
+from amct_pytorch.errors import ModelError, RecordError, warn
 from amct_pytorch.record import Axis, ChannelPlan, Facts, Node, PruneGroup, Record, Removal
 from amct_pytorch.structure import named_modules
 
@@ -49,7 +49,7 @@ def resolve(record: Record, model: nn.Module) -> ChannelPlan:
         raise ModelError(
             f"{prefix}the model is sparse already; a record tells what goes of the original, dense model: pass that one"
         )
-    facts = _without_state(record.facts or Facts(), model)
+    facts = _without_state(record.facts or Facts(), model, prefix)
     try:
         _check_facts(facts, model)
         stated = node_removals(record.groups, model)
@@ -239,14 +239,20 @@ def _length(layer: nn.Module, weight: str, axis: int, before: Shapes, removals: 
     return before[weight][axis] * (layer.groups if axis == 1 and isinstance(layer, Convolution) else 1)
 
 
-def _without_state(facts: Facts, model: nn.Module) -> Facts:
+def _without_state(facts: Facts, model: nn.Module, prefix: str) -> Facts:
     """The facts for a model that did not run yet, or on other inputs: buffers that no checkpoint has may be states, as
-    long as the last input along some dims. One that a pass did not make yet, or makes anew, is not cut."""
+    long as the last input along some dims. One that no pass made yet is not cut, nor, with a warning, one of other
+    dims, which a pass makes anew."""
     tensors, shapes, removals = named_tensors(model), dict(facts.shapes), dict(facts.removals)
     for name in _unsaved(model) & shapes.keys():
         was, now = shapes[name], tuple(tensors[name].shape) if name in tensors else ()
         cut = [axis for axis in removals if axis.tensor == name]
         if len(now) != len(was) or 0 in now:
+            if name in tensors and 0 not in now:
+                warn(
+                    f"{prefix}{name!r} has shape {now} in the model, {was} in the record: it is taken for a state that "
+                    "the forward pass makes, and is not cut"
+                )
             del shapes[name]
             for axis in cut:
                 del removals[axis]

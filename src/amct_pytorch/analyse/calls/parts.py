@@ -63,8 +63,8 @@ def split_at(along: int | None) -> Handler:
         at = given[0] if given else next((v for k, v in kwargs.items() if k not in ("input", "dim")), None)
         dim = along if along is not None else given[1] if len(given) > 1 else kwargs.get("dim", 0)
         dim = 0 if along == 1 == x.ndim else dim % x.ndim
-        if isinstance(at, int):
-            return chunk(mode, func, (x, at, *given[1:]), {"dim": dim} if along is None and len(given) < 2 else {})
+        if isinstance(at, int) and (along is None or x.shape[dim] % int(at) == 0):
+            return chunk(mode, torch.tensor_split, (x, at, dim), {})
         if not isinstance(at, (tuple, list)):
             return func(*args, **kwargs)
         bounds = zip((None, *at), (*at, None), strict=True)
