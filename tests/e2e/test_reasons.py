@@ -78,6 +78,16 @@ def test_a_weight_that_meets_what_has_no_channels_is_reported() -> None:
     assert "meet a tensor that does not depend on them" in plan.report()
 
 
+class Uneven(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return sum(torch.hsplit(super().forward(x), 3))  # type: ignore[return-value]
+
+
+def test_uneven_parts_are_as_wrong_as_without_us() -> None:
+    with pytest.raises(amct.ModelError, match="hsplit"):
+        planned(Uneven(8, 16), torch.randn(2, 8))
+
+
 @pytest.mark.parametrize("shape", [(32, 16), (1, 1, 32, 16), (32, 1, 4, 4)])
 def test_what_nothing_uses_is_reported(shape: tuple[int, ...]) -> None:
     model = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4))

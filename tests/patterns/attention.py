@@ -274,18 +274,19 @@ class PooledByOnes(OfTokens):
 
 
 class FilteredByOnes(nn.Module):
-    """The same where no heads are: four parts of the channels lie in the batch."""
+    """The same of parts that lie in the batch, by a kernel of a length that stays: whole parts go."""
 
     def __init__(self) -> None:
         super().__init__()
         self.a, self.bias, self.o = L(8, D), nn.Parameter(torch.randn(D // 4)), L(D, 4)
+        self.parts = 4
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         b, n, _ = x.shape
-        parts = self.a(x).view(b, n, 4, -1).permute(0, 2, 3, 1).flatten(0, 1)
-        kernel = torch.ones(parts.shape[1], 1, 1, dtype=x.dtype)
+        parts = self.a(x).view(b, n, self.parts, -1).permute(0, 2, 3, 1).flatten(0, 1)
+        kernel = torch.ones(D // 4, 1, 1, dtype=x.dtype)
         parts = F.conv1d(parts, kernel, self.bias, groups=parts.shape[1])
-        return self.o(parts.view(b, 4, -1, n).permute(0, 3, 1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.o(parts.view(b, self.parts, -1, n).permute(0, 3, 1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
 class Cosine(Attention):
@@ -576,7 +577,7 @@ PATTERNS: dict[str, Build] = {
     "pooled by head, a bias": of(lambda: Pooled(bias=True), "q k v proj", tokens),
     "pooled by head, a kernel of ones": of(lambda: PooledByOnes(False), "q k v proj", tokens),
     "pooled by head, a kernel of ones and a bias": of(lambda: PooledByOnes(True), "q k v proj", tokens),
-    "filtered by a kernel of ones and a bias": of(FilteredByOnes, "", tokens),
+    "filtered by a kernel of ones and a bias": of(FilteredByOnes, "a o", tokens),
     "cosine": between(Cosine),
     "norms of query and key": between(QKNorm),
     "heads in the batch": between(HeadsInBatch),

@@ -277,6 +277,7 @@ PATTERNS: dict[str, Build] = {
     "masked, cast": masked(lambda w, m: w * m.to(w)),
     "masked, filled": masked(lambda w, m: w.masked_fill(~m, 0)),
     "masked, chosen": masked(lambda w, m: torch.where(m, w, 0.0)),
+    "masked, if any is set": masked(lambda w, m: w * m if bool(m.any()) else w, ""),
     "masked, chosen by another": masked(lambda w, m: torch.where(m & ~(w > 9), w, torch.zeros_like(w))),
     "masked, numbers": masked(lambda w, m: torch.where(m > 0.5, w, torch.zeros(())), kind=torch.float64),
     "masked, integers": masked(lambda w, m: w * m, "", kind=torch.int64),
