@@ -18,20 +18,12 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from amct_pytorch.analyse import sizes
+from amct_pytorch.analyse import marking
 from amct_pytorch.analyse.construct import Built, NotBuilt, build, scalars, without_data
+from amct_pytorch.analyse.equations import Equation, evaluate, solve
 from amct_pytorch.analyse.labels import Reason
-from amct_pytorch.analyse.sizes import (
-    Attribute,
-    Equation,
-    Expression,
-    Size,
-    attributes,
-    evaluate,
-    holds_sizes,
-    leaves,
-    solve,
-)
+from amct_pytorch.analyse.marking import holds_sizes
+from amct_pytorch.analyse.sizes import Attribute, Expression, Size, attributes, leaves
 from amct_pytorch.apply.names import named_tensors
 from amct_pytorch.apply.shrink import cut_shapes
 from amct_pytorch.apply.sizes import apply_sizes, layer_sizes
@@ -158,7 +150,7 @@ class Configurations:
             families = [*(f for f in families if f not in related), family]
         return families
 
-    def _held(self, make: sizes.Make) -> dict[str, dict[str, Any]]:
+    def _held(self, make: marking.Make) -> dict[str, dict[str, Any]]:
         """Copies of the configurations and of what constructors take, with integers replaced, by module and attribute.
 
         All are copied at once, with the model, which may say how: what is shared stays shared, and has the path that it
@@ -170,7 +162,7 @@ class Configurations:
             name: {key: copied.get(name, {}).get(key, value) for key, value in members.items()}
             for name, members in self._holding.items()
         }
-        sizes.replace(held.items(), make, sizes.objects(self.model))
+        marking.replace(held.items(), make, marking.objects(self.model))
         return held
 
     @functools.cached_property
@@ -241,7 +233,7 @@ def _built_again(
 def _sources(module: nn.Module, name: str) -> Iterator[_Source]:
     """The outermost modules whose constructor takes a configuration that they keep."""
     own = vars(module)
-    if any(type(value) not in sizes.NO_OBJECTS and holds_sizes(value, key) for key, value in own.items()):
+    if any(type(value) not in marking.NO_OBJECTS and holds_sizes(value, key) for key, value in own.items()):
         parameters = _kept(module)
         if parameters and any(holds_sizes(own[p], p) for p in parameters):
             yield _Source(name, module, parameters)

@@ -12,10 +12,10 @@ from oracle import distance, fits, kept_twin, ready, run
 from torch import nn
 
 import amct_pytorch as amct
+from amct_pytorch.analyse.equations import solve
 from amct_pytorch.analyse.groups import Group, kept_labels
 from amct_pytorch.analyse.passes import Options
 from amct_pytorch.analyse.run import Facts, analyse
-from amct_pytorch.analyse.sizes import solve
 from amct_pytorch.config import ChannelSparsity
 from amct_pytorch.select.plan import Choice, Selector
 

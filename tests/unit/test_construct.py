@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from amct_pytorch.analyse.construct import Built, NotBuilt, build, scalars
-from amct_pytorch.analyse.sizes import Attribute, Expression, Size, evaluate
+from amct_pytorch.analyse.equations import evaluate
+from amct_pytorch.analyse.sizes import Attribute, Expression, Size
 from amct_pytorch.record import Setting
 
 

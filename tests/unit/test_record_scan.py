@@ -11,7 +11,7 @@ from google.protobuf import text_format
 
 from amct_pytorch.proto.basic_info_pb2 import AttrProto
 from amct_pytorch.proto.scale_offset_record_pytorch_pb2 import ScaleOffsetRecord
-from amct_pytorch.record_scan import scan
+from amct_pytorch.textio.record_scan import scan
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 LONG = [str(number * 7_919_191_919_191) for number in range(-3000, 3000)]

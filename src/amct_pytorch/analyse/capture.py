@@ -21,6 +21,7 @@ from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse import shapes
 from amct_pytorch.analyse.decided import Decided
 from amct_pytorch.analyse.earlier import Earlier, Finding
+from amct_pytorch.analyse.equations import Equation
 from amct_pytorch.analyse.known import (
     COPIED,
     MADE,
@@ -40,7 +41,7 @@ from amct_pytorch.analyse.mode import Shared
 from amct_pytorch.analyse.operations import OF_ONE_ELEMENT, OF_SHAPES, OPERATIONS, STRIDED, Operation, operation
 from amct_pytorch.analyse.residual import Held, follow, united
 from amct_pytorch.analyse.running import Running
-from amct_pytorch.analyse.sizes import PLAIN, VALUE, Dim, Equation, Expression, Ratio, Size, origin
+from amct_pytorch.analyse.sizes import PLAIN, VALUE, Dim, Expression, Ratio, Size, origin
 from amct_pytorch.analyse.values import flatten, tensors_of
 from amct_pytorch.record import Norm
 

@@ -20,8 +20,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from amct_pytorch.analyse import leaks
+from amct_pytorch.analyse.marking import DEPTH, holds_sizes
 from amct_pytorch.analyse.offline import offline
-from amct_pytorch.analyse.sizes import DEPTH, Expression, Size, holds_sizes, origin
+from amct_pytorch.analyse.sizes import Expression, Size, origin
 from amct_pytorch.record import Setting
 from amct_pytorch.structure import copy_structure, named_modules
 

@@ -24,15 +24,17 @@ from amct_pytorch.analyse.calls import HANDLERS
 from amct_pytorch.analyse.capture import Capture, Rule
 from amct_pytorch.analyse.decided import Decided, Decisions
 from amct_pytorch.analyse.earlier import Earlier, Finding
+from amct_pytorch.analyse.equations import Equation
 from amct_pytorch.analyse.known import Info, Logged
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
+from amct_pytorch.analyse.marking import mark
 from amct_pytorch.analyse.memoized import Hashed, Memory, Remembering, with_modules
 from amct_pytorch.analyse.mode import Mode
 from amct_pytorch.analyse.rules import TABLE
 from amct_pytorch.analyse.scripts import as_written
 from amct_pytorch.analyse.shapes import stand_in
 from amct_pytorch.analyse.size_mode import SizeMode
-from amct_pytorch.analyse.sizes import Equation, Expression, mark
+from amct_pytorch.analyse.sizes import Expression
 from amct_pytorch.analyse.values import flatten
 from amct_pytorch.inputs import map_tensors
 from amct_pytorch.record import Axis, Norm

@@ -14,11 +14,11 @@ from torch import nn
 
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse.code import notes
+from amct_pytorch.analyse.equations import Equation, couple
 from amct_pytorch.analyse.groups import Grouping, group
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.memoized import Hashed, Remembering, memoized
 from amct_pytorch.analyse.passes import Arguments, Entry, Means, Options, Passes, Trace, enter, line_of, tensors
-from amct_pytorch.analyse.sizes import Equation, couple
 from amct_pytorch.analyse.unread import first_alone, settings, twice, unread
 from amct_pytorch.errors import ModelError
 from amct_pytorch.record import Norm, Setting

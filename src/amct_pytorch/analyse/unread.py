@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from amct_pytorch.analyse.code import looked_at
+from amct_pytorch.analyse.equations import Equation
 from amct_pytorch.analyse.labels import Labels
 from amct_pytorch.analyse.passes import Arguments, Entry
 from amct_pytorch.analyse.settle import stay
-from amct_pytorch.analyse.sizes import Equation, attributes
+from amct_pytorch.analyse.sizes import attributes
 from amct_pytorch.inputs import map_tensors, named_leaves
 from amct_pytorch.record import Setting
 from amct_pytorch.structure import named_modules

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import nn
 
+from amct_pytorch.analyse.equations import Equation, solve
 from amct_pytorch.analyse.groups import Group, kept_labels
 from amct_pytorch.analyse.labels import Factor, Mask
 from amct_pytorch.analyse.run import Facts
 from amct_pytorch.analyse.settle import Ids
-from amct_pytorch.analyse.sizes import Dim, Equation, attributes, leaves, solve
+from amct_pytorch.analyse.sizes import Dim, attributes, leaves
 from amct_pytorch.config import ChannelSparsity, SparsityConfig
 from amct_pytorch.record import Axis, Change, ChannelPlan, Norm, Removal, Setting
 from amct_pytorch.report import GroupSummary, Left, Summary

@@ -21,7 +21,7 @@ Value = TypeVar("Value")
 
 VERSION = 1  # of the facts
 
-# The names of the attributes that are ours; textio's docstring says what they hold.
+# The names of the attributes that are ours; the docstring of records.py says what they hold.
 FORMAT, SET_SIZES, SETS = "amct_format", "amct_set_sizes", "amct_sets"
 AXES, SHAPES, SETTINGS = "amct_axes", "amct_shapes", "amct_settings"
 FACTS = {FORMAT, SET_SIZES, SETS, AXES, SHAPES, SETTINGS}

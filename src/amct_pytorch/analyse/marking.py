@@ -1,0 +1,134 @@
+"""Where a model holds integers that may be sizes: the attributes of its modules, and what lies in these."""
+
+from __future__ import annotations
+
+import copy
+import types
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from amct_pytorch.analyse.sizes import Attribute, Size, Told
+from amct_pytorch.record import ChannelPlan, Setting
+from amct_pytorch.structure import named_modules, tables_of_items
+
+Make = Callable[[Setting, int], int]
+NOTHING: Mapping[int, Any] = types.MappingProxyType({})
+DEPTH = 2  # how deep in objects of objects sizes are looked for
+
+
+def mark(model: nn.Module, told: Told, original: nn.Module | None = None) -> None:
+    """Replace the integers in the attributes of every module of `model` (a copy of `original`) with sizes.
+
+    Tuples, lists and dictionaries of integers too, and configuration objects that are no module.
+    """
+    held = ((name, vars(module)) for name, module in named_modules(model))
+    theirs = NOTHING if original is None else objects(original)
+    replace(held, lambda setting, value: Size(value, Attribute(setting, value), told), theirs)
+
+
+def objects(model: nn.Module) -> dict[int, Any]:
+    """The dictionaries and configuration objects of a model in which sizes are looked for, by identity."""
+    found: dict[int, Any] = {}
+    for _, module in named_modules(model):
+        _objects(vars(module), found, depth=0)
+    return found
+
+
+def replace(held: Iterable[tuple[str, dict[str, Any]]], make: Make, theirs: Mapping[int, Any] = NOTHING) -> None:
+    """Put `make(setting, value)` in the place of every integer above 1, in place; what is met twice has its first path.
+
+    `held`: modules by their path and attributes, in the order of `named_modules`. `theirs`: objects, by identity, that
+    stay as they are: a copy takes their place, where they can be copied.
+    """
+    walk = _Replacing(make, theirs)
+    for name, members in held:
+        walk.members(members, name, "{}", depth=0)
+
+
+class _Replacing:
+    """One walk through modules and what they hold."""
+
+    def __init__(self, make: Make, theirs: Mapping[int, Any]) -> None:
+        self.make, self.theirs = make, theirs
+        self.done: dict[int, Any] = {}  # what takes the place of each object
+        self.kept: list[Any] = []  # so that no identity is taken twice
+
+    def members(self, members: dict[Any, Any], module: str, path: str, depth: int) -> None:
+        tables = () if depth else tables_of_items(members)
+        for key, value in list(members.items()):
+            if type(value) is dict and not depth and key.startswith("_"):
+                continue  # a module's own tables
+            if type(value) not in _NO_SIZES and isinstance(key, str):
+                new = self.value(value, module, path.format(key), depth)
+                if new is not value:
+                    members[key] = new
+        for table, of in tables:
+            members[table] = tuple(members[of].items())
+
+    def value(self, value: Any, module: str, path: str, depth: int) -> Any:
+        if type(value) is int:
+            return self.make(Setting(module, path), value) if value > 1 else value
+        if type(value) in _SEQUENCES and _of_integers(value):
+            return type(value)(self.value(v, module, f"{path}[{i}]", depth) for i, v in enumerate(value))
+        if not holds_sizes(value, path) or depth == DEPTH:
+            return value
+        if id(value) not in self.done:
+            own = copy.copy(value) if id(value) in self.theirs else value
+            self.done[id(value)] = self.done[id(own)] = own
+            self.kept.append((value, own))
+            if id(own) not in self.theirs:
+                escaped = path.replace("{", "{{").replace("}", "}}")
+                if type(own) is dict:
+                    self.members(own, module, escaped + "['{}']", depth + 1)
+                else:
+                    self.members(vars(own), module, escaped + ".{}", depth + 1)
+        return self.done[id(value)]
+
+
+def _of_integers(values: Sequence[Any], depth: int = 0) -> bool:
+    """Whether there are integers alone in a sequence, or in sequences of it."""
+    for v in values:
+        if type(v) is not int and not (depth < DEPTH and type(v) in _SEQUENCES and _of_integers(v, depth + 1)):
+            return False
+    return bool(values)
+
+
+def _objects(members: Mapping[Any, Any], found: dict[int, Any], depth: int) -> None:
+    for key, value in members.items():
+        if type(value) in NO_OBJECTS or id(value) in found:
+            continue
+        if isinstance(key, str) and holds_sizes(value, key):
+            found[id(value)] = value
+            if depth + 1 < DEPTH:
+                _objects(value if type(value) is dict else vars(value), found, depth + 1)
+
+
+def holds_sizes(value: Any, path: str) -> bool:
+    """Whether a value is an object or a dictionary in which sizes are looked for; `path`: where a module has it."""
+    if type(value) in _NO_SIZES:
+        return False
+    return not path.startswith("_") if type(value) is dict else is_configuration(value)
+
+
+_NO_SIZES = frozenset((bool, float, str, type(None), set, OrderedDict, torch.Tensor, nn.Parameter, ChannelPlan))
+_SEQUENCES = frozenset((tuple, list, torch.Size))
+NO_OBJECTS = _NO_SIZES | _SEQUENCES | {int}  # no objects in which sizes are looked for
+_NOT_CONFIGURATION = (
+    int,
+    str,
+    nn.Module,
+    torch.Tensor,
+    type,
+    types.FunctionType,
+    types.MethodType,
+    types.ModuleType,
+)
+
+
+def is_configuration(value: Any) -> bool:
+    """Whether a value is an object that may hold sizes, and no module or code."""
+    return hasattr(value, "__dict__") and not isinstance(value, _NOT_CONFIGURATION) and not callable(value)
