@@ -43,28 +43,32 @@ def test_products_of_all_steps_are_counted(kind: type[nn.RNNBase], steps: int, l
     assert plan.summary.macs == (counted(kind, steps, 8, 12), counted(kind, steps, 4, 6))
 
 
-def test_many_steps_take_no_longer() -> None:
+@pytest.mark.parametrize("looks", [False, True])
+def test_many_steps_take_no_longer(looks: bool) -> None:
     def operations(steps: int) -> int:
-        model, ids = Tagger(nn.LSTM), torch.randint(20, (2, steps))
+        model, ids = Tagger(nn.LSTM, looks), torch.randint(20, (2, steps))
         return len(analyse(model.eval(), ((ids,), {}), Options({})).traces[0].log)
 
     assert operations(5) == operations(500)
 
 
 class Decides(nn.Module):
-    """The last step says which layer runs."""
+    """What came of all steps says which layer runs: the last output is another than the first, and is the state."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
         super().__init__()
-        self.rnn, self.one, self.two, self.out = nn.RNN(4, 6), nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(8, 3)
+        self.rnn, self.one, self.two, self.out = kind(4, 6), nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(8, 3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.rnn(x)[0]
-        return self.out(self.one(y) if (y[-1] - y[0]).abs().sum() > 0 else self.two(y))  # type: ignore[no-any-return]
+        y, state = self.rnn(x)
+        state = state[0] if isinstance(state, tuple) else state
+        moved = (y[-1] - y[0]).abs().sum() > 0 and (y[-1] - state[0]).abs().sum() == 0
+        return self.out(self.one(y) if moved else self.two(y))  # type: ignore[no-any-return]
 
 
-def test_all_steps_are_done_where_values_decide() -> None:
-    plan = amct.plan(Decides().eval(), torch.rand(5, 2, 4), CONFIG)
+@pytest.mark.parametrize("kind", GATES)
+def test_all_steps_are_done_where_values_decide(kind: type[nn.RNNBase]) -> None:
+    plan = amct.plan(Decides(kind).eval(), torch.rand(5, 2, 4), CONFIG)
     idle = {name for left in plan.summary.left if left.reason.startswith("no operation") for name in left.tensors}
     assert "two.weight" in idle
     assert "one.weight" not in idle

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -21,7 +21,7 @@ def recurrent(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str
     x, *rest = args
     packed = isinstance(rest[0], torch.Tensor) and not rest[0].is_floating_point()  # batch sizes
     along = 1 if not packed and rest[-1] is True else 0  # whether the batch is first
-    if packed or not _without_data(x) or _labelled(mode, x, along):
+    if packed or _labelled(mode, x, along):
         return stepped(mode, func, args, kwargs)
     steps = x.shape[along]
     mode.capture.times = Fraction(steps, _STEPS)
@@ -29,11 +29,21 @@ def recurrent(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str
         out, *states = stepped(mode, func, (_resized(x, along, _STEPS), *rest), kwargs)
     finally:
         mode.capture.times = 1
-    return _resized(out, along, steps), *states
+    results = _resized(out, along, steps), *states
+    if not _without_data(out):
+        _fill(results, func, args)
+    return results
+
+
+def _fill(results: Sequence[torch.Tensor], func: Any, args: tuple[Any, ...]) -> None:
+    """Give results of the first steps the values that all of them have; nothing sees it."""
+    with torch._C._DisableTorchDispatch(), torch.no_grad():
+        for result, value in zip(results, func(*args), strict=True):
+            result.data.copy_(value)
 
 
 def _resized(x: torch.Tensor, dim: int, size: int) -> torch.Tensor:
-    """A tensor without data, with as many steps as that."""
+    """The first steps of a tensor, or all, and then the first one again."""
     if x.shape[dim] >= size:
         return x.narrow(dim, 0, size)
     more = [size - n if d == dim else n for d, n in enumerate(x.shape)]
