@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from judge import conv
 from torch import nn
 
 import amct_pytorch as amct
-from amct_pytorch.analyse.passes import Means, Options
+from amct_pytorch.analyse.passes import Means, Options, Passes
 from amct_pytorch.analyse.run import analyse
 
 CONFIG = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
@@ -178,3 +179,30 @@ class Attending(nn.Module):
 def test_what_attention_gives_is_no_leaf() -> None:
     facts = analyse(Attending(), ((torch.randn(2, 5, 8),), {}), Options({}))
     assert [(trace.training, trace.means) for trace in facts.traces] == [(False, Means.SHAPES), (True, Means.SHAPES)]
+
+
+@pytest.mark.parametrize("warns", ["by shapes", "by values"])
+def test_what_the_forward_warns_of_is_no_error_of_a_pass(warns: str, recwarn: pytest.WarningsRecorder) -> None:
+    class Warns(Auxiliary):
+        def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+            warnings.warn("do not do this", stacklevel=1)
+            if warns == "by values":
+                float(self.a(x).sum())  # torch warns where it requires gradients
+            return super().forward(x)
+
+    plan = amct.plan(Warns(lambda model, y: True).eval(), torch.randn(2, 3, 8, 8), CONFIG)
+    assert not recwarn
+    assert not plan.summary.notes
+    assert {axis.tensor for axis in plan.removals} == {"a.weight", "a.bias", "b.weight", "head.weight"}
+
+
+def test_where_eval_mode_needs_values_train_mode_takes_them_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Looks(Auxiliary):
+        def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+            return super().forward(x if x.sum() > -1e9 else x * 2)
+
+    tried = []
+    run = Passes.run
+    monkeypatch.setattr(Passes, "run", lambda self, *given: (tried.append(self.means), run(self, *given)))
+    analyse(Looks(lambda model, y: True).eval(), ((torch.randn(2, 3, 8, 8),), {}), Options({}))
+    assert tried == [Means.SHAPES, Means.FAKE, Means.REAL, Means.REAL]

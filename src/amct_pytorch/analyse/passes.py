@@ -7,6 +7,7 @@ import functools
 import logging
 import random
 import types
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -386,7 +387,8 @@ def _uncompiled() -> contextlib.AbstractContextManager[Any]:
 @contextlib.contextmanager
 def _quiet(held: Collection[torch.Tensor]) -> Iterator[None]:
     """Fused inference paths, which hide their operations, are off, and so are checks of what distributions are given,
-    which look at values; no random state moves; torch logs no failed try."""
+    which look at values; no random state moves; torch logs no failed try; what the forward warns of, it will when it
+    runs outside of here."""
     devices = sorted({t.device.index for t in held if t.device.type == "cuda"})
     logger = logging.getLogger("torch._subclasses.fake_tensor")
     disabled, logger.disabled = logger.disabled, True
@@ -395,7 +397,8 @@ def _quiet(held: Collection[torch.Tensor]) -> Iterator[None]:
     torch.backends.mha.set_fastpath_enabled(False)
     Distribution.set_default_validate_args(False)
     try:
-        with torch.random.fork_rng(devices):
+        with torch.random.fork_rng(devices), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
     finally:
         logger.disabled = disabled
