@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import copy
 import gc
 import types
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -127,6 +128,8 @@ class _Copying:
         self.plain: dict[type, bool] = {}
         self.model = model
         self.own: set[int] | None = None  # what a function may hold of the model
+        for value in _written_by_hooks(model):
+            self.memo[id(value)] = value
 
     def value(self, value: Any) -> Any:
         kind = type(value)
@@ -179,11 +182,12 @@ class _Copying:
         return self.value(value) if self.holds(value, set()) else value
 
     def holds(self, value: Any, seen: set[int]) -> bool:
-        """Whether something is a part or a tensor of the model, or holds one."""
+        """Whether something is a part or a tensor of the model, or a table or an object that one has, or holds one."""
         if type(value) in _ATOMS or id(value) in seen:
             return False
         if self.own is None:
-            self.own = {*self.memo, *(id(module) for module in self.model.modules())}
+            modules = list(self.model.modules())
+            self.own = {*self.memo, *map(id, modules), *map(id, _held_by(modules))}
         if id(value) in self.own:
             return True
         seen.add(id(value))
@@ -212,7 +216,7 @@ class _Copying:
         own.pop("_compiled_call_impl", None)
         for k, v in own.items():
             if k in _TABLES and not v:  # most of what a module holds
-                own[k] = v.__class__()
+                memo[id(v)] = own[k] = v.__class__()  # handles of hooks refer to theirs
             elif type(v) not in _ATOMS:
                 own[k] = self.value(v)
         return module
@@ -224,6 +228,29 @@ class _Copying:
         return known
 
 
+def _held_by(modules: Iterable[nn.Module]) -> list[Any]:
+    """The tables, lists and other objects in attributes of modules."""
+    held = ((k, v) for module in modules for k, v in vars(module).items())
+    return [v for k, v in held if k not in _TABLES and type(v) not in _ATOMS and _has_contents(v)]
+
+
+def _has_contents(value: Any) -> bool:
+    if isinstance(value, (dict, list, set, collections.deque)):
+        return True
+    return hasattr(value, "__dict__") and not isinstance(value, _NO_OBJECTS)
+
+
+def _written_by_hooks(model: nn.Module) -> list[Any]:
+    """Tables and lists of modules that hooks know by a global name: they stay in a copy, whose hooks write there."""
+    modules = list(model.modules())
+    hooks = [h for m in modules for table in _HOOKS for h in vars(m).get(table, {}).values()]
+    functions = [h for h in hooks if type(h) is types.FunctionType]
+    if not functions:
+        return []
+    known = {id(f.__globals__.get(name)) for f in functions for name in f.__code__.co_names}
+    return [v for v in _held_by(modules) if id(v) in known]
+
+
 def _contents(cell: types.CellType) -> tuple[Any, ...]:
     try:
         return (cell.cell_contents,)
@@ -232,6 +259,8 @@ def _contents(cell: types.CellType) -> tuple[Any, ...]:
 
 
 _TABLES = frozenset(vars(nn.Module())) - {"training"}  # of parameters, modules, hooks
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_NO_OBJECTS = (nn.Module, torch.Tensor, type, types.FunctionType, types.MethodType, types.ModuleType)
 _GETSTATE = (getattr(object, "__getstate__", None), getattr(nn.Module, "__getstate__", None))
 
 

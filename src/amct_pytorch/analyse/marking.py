@@ -86,7 +86,15 @@ class _Replacing:
                     self.members(own, module, escaped + "['{}']", depth + 1)
                 else:
                     self.members(vars(own), module, escaped + ".{}", depth + 1)
+                if own is not value and _same(own, value):  # it may have to be the very one that others hold
+                    self.done[id(value)] = self.done[id(own)] = value
         return self.done[id(value)]
+
+
+def _same(one: Any, two: Any) -> bool:
+    """Whether two objects of one class hold the very same."""
+    a, b = (one, two) if type(one) is dict else (vars(one), vars(two))
+    return a.keys() == b.keys() and all(v is b[k] for k, v in a.items())
 
 
 def _of_integers(values: Sequence[Any], depth: int = 0) -> bool:

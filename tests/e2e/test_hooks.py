@@ -1,0 +1,93 @@
+"""Features that hooks keep somewhere: the pruned model reads its own, wherever that is."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from judge import conv
+from torch import nn
+
+import amct_pytorch as amct
+
+CONFIG = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
+KEPT: dict[str, torch.Tensor] = {}
+Hook = Callable[[nn.Module, Any, torch.Tensor], None]
+
+
+def to_global(name: str) -> Hook:
+    def hook(module: nn.Module, inputs: Any, out: torch.Tensor) -> None:
+        KEPT[name] = out
+
+    return hook
+
+
+def to_table(name: str, table: dict[str, torch.Tensor]) -> Hook:
+    def hook(module: nn.Module, inputs: Any, out: torch.Tensor) -> None:
+        table[name] = out
+
+    return hook
+
+
+def to_list(kept: list[torch.Tensor]) -> Hook:
+    return lambda module, inputs, out: kept.append(out)
+
+
+def to_object(name: str, kept: object) -> Hook:
+    return lambda module, inputs, out: setattr(kept, name, out)
+
+
+class Features(nn.Module):
+    """Both layers' results, by hooks that hold what the model does, too."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.a, self.b, self.out = way, conv(3, 32), conv(32, 32), conv(64, 4)
+        self.kept: Any = {"global": KEPT, "table": {}, "list": [], "object": SimpleNamespace()}[way]
+        self.handles = []
+        for name in ("a", "b"):
+            makers = {"global": to_global, "table": to_table, "object": to_object}
+            given = () if way == "global" else (self.kept,)
+            hook = to_list(self.kept) if way == "list" else makers[way](name, *given)
+            self.handles.append(self.get_submodule(name).register_forward_hook(hook))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.way == "list":
+            self.kept.clear()
+        self.b(self.a(x))
+        held = self.kept if self.way != "object" else vars(self.kept)
+        out: torch.Tensor = self.out(torch.cat(list(held) if self.way == "list" else [held["a"], held["b"]], 1))
+        return out
+
+
+@pytest.mark.parametrize("ran", [False, True])
+@pytest.mark.parametrize("way", ["global", "table", "list", "object"])
+def test_a_pruned_model_reads_its_own_features(way: str, ran: bool) -> None:
+    KEPT.clear()
+    model, x, y = Features(way).eval(), torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
+    if ran:
+        with torch.no_grad():
+            model(x)
+    small = amct.apply(model, amct.plan(model, x, CONFIG))
+    assert small.get_parameter("a.weight").shape == (16, 3, 3, 3)
+    assert small.get_parameter("b.weight").shape == (16, 16, 3, 3)
+    want = [small.out(torch.cat([a := small.a(v), small.b(a)], 1)) for v in (x, y)]
+    model(y)
+    assert torch.equal(small(x), want[0])
+    assert torch.equal(small(y), want[1])
+    assert model(x).shape == want[0].shape
+
+
+def test_handles_of_hooks_come_along() -> None:
+    model, x = Features("table").eval(), torch.randn(2, 3, 8, 8)
+    small = amct.apply(model, amct.plan(model, x, CONFIG))
+    copy.deepcopy(small)
+    smaller = amct.apply(small, amct.plan(small, x, CONFIG))
+    assert smaller.get_parameter("a.weight").shape == (8, 3, 3, 3)
+    for handle in small.handles:
+        handle.remove()
+    assert [len(m.a._forward_hooks) for m in (model, small, smaller)] == [1, 0, 1]
