@@ -23,6 +23,7 @@ import sizes
 import spectral
 import strided
 import wiring
+import written
 from judge import judge
 
 FAMILIES = {
@@ -46,6 +47,7 @@ FAMILIES = {
     "strided: ": strided.PATTERNS,
     "spectral: ": spectral.PATTERNS,
     "remembered: ": remembering.PATTERNS,
+    "written: ": written.PATTERNS,
 }
 PATTERNS = {prefix + label: build for prefix, family in FAMILIES.items() for label, build in family.items()}
 # What is known to fall short: the reason, beginning with what `judge` says.

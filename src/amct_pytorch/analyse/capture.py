@@ -386,7 +386,8 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return out
         out = decided.as_then(kind.key, out)
         self._follow(Call(func, kind.name, args, kwargs, out, before), kind, tensors, leaves)
-        decided.take(kind.key, tensors, out, self.factors)
+        drawn = torch.Tag.nondeterministic_seeded in getattr(func, "tags", ())
+        decided.take(kind.key, tensors, out, self.factors, drawn)
         return out
 
     def at_once(self, func: Any, *args: Any, **kwargs: Any) -> Any:

@@ -50,10 +50,15 @@ class Decided:
         return type(out)(found) if isinstance(out, (tuple, list)) else found[0] if found else out
 
     def take(
-        self, key: str, tensors: Sequence[torch.Tensor], out: Any, labelled: Callable[[torch.Tensor], object]
+        self,
+        key: str,
+        tensors: Sequence[torch.Tensor],
+        out: Any,
+        labelled: Callable[[torch.Tensor], object],
+        drawn: bool,
     ) -> None:
-        """Note the results of an operation on `tensors`; `labelled`: whether one has labels."""
-        follows = tensors and all(map(exact, tensors))  # from what was decided
+        """Note the results of an operation on `tensors`; `labelled`: whether one has labels; `drawn`: at random."""
+        follows = not drawn and all(map(exact, tensors))  # from what was decided, or from sizes alone
         self.taken.append((key, [None if follows else _decision(o, labelled) for o in flatten(out)]))
 
 

@@ -56,6 +56,19 @@ class SizeMode(TorchFunctionMode):
 
     # what handlers use
 
+    def labelled(self, tensor: torch.Tensor, dim: int) -> bool:
+        """Whether channels lie along a dim, in the pass over the original or the one beside it."""
+        return bool(self._along(tensor, dim))
+
+    def alone(self, tensor: torch.Tensor, dim: int) -> bool:
+        """Whether channels lie along a dim, and depend on no other."""
+        found = self._along(tensor, dim)
+        return bool(found) and all(f.size == f.shape[dim] for f in found)
+
+    def _along(self, tensor: torch.Tensor, dim: int) -> list[lb.Factor]:
+        info = self.capture.info(tensor)
+        return [] if info is None else [f for f in info.factors if f.shape[dim] > 1]
+
     def sized(self, tensor: torch.Tensor, dim: int, size: Any) -> None:
         """`size` says how long a dim of `tensor` is."""
         dim %= max(tensor.ndim, 1)

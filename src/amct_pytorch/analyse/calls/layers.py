@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from amct_pytorch.analyse.calls.products import Inside
-from amct_pytorch.analyse.calls.shaping import input_of, stated
+from amct_pytorch.analyse.calls.shaping import input_of, shape, stated
 from amct_pytorch.analyse.size_mode import LITERAL, Handler, SizeMode
 from amct_pytorch.analyse.sizes import Dim, Size, origin
 
@@ -42,7 +42,7 @@ def weight_norm(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[s
 
 
 def grouped(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Convolutions: the groups of a depthwise one count its channels, those of others stay."""
+    """Convolutions: the groups of a depthwise one count its channels, those of others the groups of these."""
     rank = _RANKS.get(func)
     out = NotImplemented if rank is None else _convolution(mode, rank, args, kwargs)
     if out is NotImplemented:
@@ -55,7 +55,10 @@ def grouped(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     if x.shape[channels] == int(groups):
         mode.sized(x, channels, groups)
     elif isinstance(groups, Size):
-        mode.capture.equate(groups.origin, int(groups))
+        f = mode.capture.varying(x, channels)
+        alone = f is not None and f.size == f.shape[channels]
+        counted = Dim(mode.capture.labels.groups(f.ravel(), int(groups)), 0) if alone else int(groups)
+        mode.capture.equate(groups.origin, counted)
     return out
 
 
@@ -129,16 +132,32 @@ def dropout(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
 
 
 def padded(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """pad(x, amounts, mode): circular padding puts what is at one end of a dim before the other."""
-    x, amounts = (args[i] if len(args) > i else kwargs[name] for i, name in enumerate(("input", "pad")))
-    if (args[2] if len(args) > 2 else kwargs.get("mode", "constant")) != "circular" or min(amounts, default=0) < 0:
+    """pad(x, amounts, mode, value): circular padding puts what is at one end of a dim before the other; constants
+    around channels are channels, as many as a size says."""
+    x, amounts, kind, value = stated(args, kwargs, input=None, pad=(), mode="constant", value=None)
+    if kind not in ("circular", "constant") or min(amounts, default=0) < 0:
         return func(*args, **kwargs)
+    rest = list(amounts)
     for i in range(0, len(amounts), 2):
-        dim, before, after = x.ndim - 1 - i // 2, int(amounts[i]), int(amounts[i + 1])
-        n = x.shape[dim]
-        x = torch.cat([x.narrow(dim, n - before, before), x, x.narrow(dim, 0, after)], dim)
+        dim, before, after = x.ndim - 1 - i // 2, amounts[i], amounts[i + 1]
+        if kind == "circular":
+            n = x.shape[dim]
+            x = torch.cat([x.narrow(dim, n - int(before), int(before)), x, x.narrow(dim, 0, int(after))], dim)
+        elif (before or after) and mode.alone(x, dim):
+            sides = [[_constant(mode, x, dim, n, value or 0)] if n else [] for n in (before, after)]
+            x = torch.cat([*sides[0], x, *sides[1]], dim)
+            rest[i] = rest[i + 1] = 0
     mode.settle_pieces()
-    return x
+    return x if kind == "circular" or not any(rest) else func(x, rest, kind, value)
+
+
+def _constant(mode: SizeMode, like: torch.Tensor, dim: int, size: int, value: float) -> torch.Tensor:
+    """What is put before or after a tensor along a dim."""
+    sizes = [size if d == dim else n for d, n in enumerate(shape(mode, torch.Tensor.size, (like,), {}))]
+    out = like.new_full([int.__int__(n) for n in sizes], value)
+    for d, n in enumerate(sizes):
+        mode.spread(out, d, n, new=True)
+    return out
 
 
 def padded_sequences(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

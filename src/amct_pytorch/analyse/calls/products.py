@@ -67,6 +67,12 @@ class Inside(TorchFunctionMode):
         return func(*args, **(kwargs or {})) if handler is None else handler(self.mode, func, args, kwargs or {})
 
 
+def sparse(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """sparse.mm(a, b): of a dense b, torch adds the product to zeros of its own; the same without."""
+    dense = len(args) == 2 and not kwargs and args[1].layout is torch.strided
+    return (torch.mm if dense else func)(*args, **kwargs)
+
+
 def _batched(mode: SizeMode, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """(.., m, k) by (.., k, n)"""
     out = mode.capture.at_once(torch.ops.aten.matmul.default, a, b) if a.ndim > 3 else NotImplemented
@@ -96,4 +102,5 @@ _AT_ONCE: dict[Any, Handler] = {F.linear: linear, F.scaled_dot_product_attention
 HANDLERS: dict[Any, Handler] = {
     **_AT_ONCE,
     **dict.fromkeys((torch.matmul, _T.matmul, _T.__matmul__, _T.__rmatmul__), matmul),
+    torch.sparse.mm: sparse,
 }

@@ -21,7 +21,7 @@ def recurrent(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str
     x, *rest = args
     packed = isinstance(rest[0], torch.Tensor) and not rest[0].is_floating_point()  # batch sizes
     along = 1 if not packed and rest[-1] is True else 0  # whether the batch is first
-    if packed or _labelled(mode, x, along):
+    if packed or mode.labelled(x, along):
         return stepped(mode, func, args, kwargs)
     steps = x.shape[along]
     mode.capture.times = Fraction(steps, _STEPS)
@@ -60,12 +60,6 @@ def stepped(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
 
 def _without_data(x: torch.Tensor) -> bool:
     return x.is_meta or isinstance(x, FakeTensor)
-
-
-def _labelled(mode: SizeMode, x: torch.Tensor, dim: int) -> bool:
-    """Whether channels lie along a dim, in the pass over the original or the one beside it."""
-    info = mode.capture.info(x)
-    return info is not None and any(f.shape[dim] > 1 for f in info.factors)
 
 
 @contextlib.contextmanager

@@ -90,6 +90,8 @@ def matmul(capture: Capture, call: Call) -> None:
 
 
 def _side(t: torch.Tensor, dim: int) -> torch.Tensor:
+    if t.layout is not torch.strided:  # of which a part cannot be taken
+        t = torch.empty(t.shape, dtype=t.dtype, device="meta")
     return t.narrow(dim, 0, min(1, t.shape[dim]))
 
 

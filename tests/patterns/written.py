@@ -1,0 +1,72 @@
+"""What authors of published networks write: masks made by hand, shortcuts padded with zeros, groups of a shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from judge import Build, conv, image, net
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+
+def lengths() -> tuple[torch.Tensor, ...]:
+    return torch.randn(2, 3, 8), torch.tensor([8, 5])
+
+
+def packed(s: Any, x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+    """As in DeepSpeech2, Amodei et al. 2015: a mask of the size of all, and sequences that are packed."""
+    x = s.a(x)
+    mask = torch.zeros(x.size(), dtype=torch.bool)
+    for i, length in enumerate(n):
+        mask[i, :, int(length) :] = True
+    x = x.masked_fill(mask, 0.0).permute(2, 0, 1)
+    return s.o(pad_packed_sequence(s.m(pack_padded_sequence(x, n))[0])[0])  # type: ignore[no-any-return]
+
+
+def padded(by: Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor], must: str = "a b c d") -> Build:
+    """Shortcuts with more channels, as in BlazeFace, Bazarevsky et al. 2019"""
+
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(s.a(x))
+        y = s.b(x)
+        return s.d(torch.relu(s.c(torch.relu(y + by(s, x, y)))))  # type: ignore[no-any-return]
+
+    layers = {"a": (3, 8), "b": (8, 24), "c": (24, 24), "d": (24, 4)}
+    return net(forward, must, more=lambda: 16, **{n: lambda w=w: conv(*w) for n, w in layers.items()})
+
+
+def grouped_by_shape(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """As many groups as channels, several inputs in each"""
+    x = s.a(x)
+    y = F.conv2d(x, s.m.weight, s.m.bias, padding=1, groups=x.shape[1])
+    return s.b(F.conv2d(torch.relu(y), s.n.weight, s.n.bias, groups=x.shape[1]))  # type: ignore[no-any-return]
+
+
+PATTERNS: dict[str, Build] = {
+    "masks of a size, and packed": net(
+        packed,
+        "a m.weight_ih_l0 m.weight_hh_l0 o",
+        lengths,
+        a=lambda: nn.Conv1d(3, 16, 3, padding=1),
+        m=lambda: nn.LSTM(16, 8),
+        o=lambda: nn.Linear(8, 3),
+    ),
+    "zero channels, an attribute": padded(lambda s, x, y: F.pad(x, (0, 0, 0, 0, 0, s.more))),
+    "zero channels, by shapes": padded(lambda s, x, y: F.pad(x, (0, 0, 0, 0, 0, y.shape[1] - x.shape[1]))),
+    "zero channels on both sides": padded(
+        lambda s, x, y: F.pad(x[:, :, :, ::1], (1, 1, 0, 0, s.more // 2, s.more // 2), "constant", 0)[..., 1:-1]
+    ),
+    "zero channels, a number": padded(lambda s, x, y: F.pad(x, (0, 0, 0, 0, 0, 16)), "d"),
+    "groups of a shape": net(
+        grouped_by_shape,
+        "a m n b",
+        image,
+        a=lambda: conv(3, 16),
+        m=lambda: nn.Conv2d(16, 64, 3, padding=1, groups=16),
+        n=lambda: nn.Conv2d(64, 16, 1, groups=16),
+        b=lambda: conv(16, 4),
+    ),
+}
