@@ -26,15 +26,15 @@ def packed(s: Any, x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
     return s.o(pad_packed_sequence(s.m(pack_padded_sequence(x, n))[0])[0])  # type: ignore[no-any-return]
 
 
-def padded(by: Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor], must: str = "a b c d") -> Build:
+def padded(by: Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor], must: str = "a b c") -> Build:
     """Shortcuts with more channels, as in BlazeFace, Bazarevsky et al. 2019"""
 
     def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
         x = torch.relu(s.a(x))
         y = s.b(x)
-        return s.d(torch.relu(s.c(torch.relu(y + by(s, x, y)))))  # type: ignore[no-any-return]
+        return s.c(torch.relu(y + by(s, x, y)))  # type: ignore[no-any-return]
 
-    layers = {"a": (3, 8), "b": (8, 24), "c": (24, 24), "d": (24, 4)}
+    layers = {"a": (3, 8), "b": (8, 24), "c": (24, 4)}
     return net(forward, must, more=lambda: 16, **{n: lambda w=w: conv(*w) for n, w in layers.items()})
 
 
@@ -59,7 +59,7 @@ PATTERNS: dict[str, Build] = {
     "zero channels on both sides": padded(
         lambda s, x, y: F.pad(x[:, :, :, ::1], (1, 1, 0, 0, s.more // 2, s.more // 2), "constant", 0)[..., 1:-1]
     ),
-    "zero channels, a number": padded(lambda s, x, y: F.pad(x, (0, 0, 0, 0, 0, 16)), "d"),
+    "zero channels, a number": padded(lambda s, x, y: F.pad(x, (0, 0, 0, 0, 0, 16)), ""),
     "groups of a shape": net(
         grouped_by_shape,
         "a m n b",

@@ -59,9 +59,9 @@ def solve(equations: list[Equation], keep: Mask) -> tuple[dict[Setting, int], li
 
 
 def couple(equations: list[Equation], labels: Labels) -> None:
-    """Dims that an equation makes equal, or that one attribute counts, lose equally many channels; those that an
-    attribute counts which keeps its value lose none."""
-    counted: dict[Setting, list[Factor]] = {}
+    """Dims that an equation makes equal, or that one attribute counts, or the same expression of one, lose equally many
+    channels; those that an attribute counts which keeps its value lose none."""
+    counted: dict[Expression, list[Factor]] = {}
     kept = set()
     for e in equations:
         for leaf in _kept(e):
@@ -76,11 +76,11 @@ def couple(equations: list[Equation], labels: Labels) -> None:
         sides = [
             s.factor.ravel() for s in (e.left, e.right) if isinstance(s, Dim) and s.factor.size == s.factor.shape[s.dim]
         ]
-        names = [s.setting for s in (e.left, e.right) if isinstance(s, Attribute)]
+        counts = [s for s in (e.left, e.right) if isinstance(s, (Attribute, Operation))]
         if len(sides) == 2:
             _balance(labels, sides)
-        elif sides and names:
-            counted.setdefault(names[0], []).append(sides[0])
+        elif sides and counts:
+            counted.setdefault(counts[0], []).append(sides[0])
     for factors in counted.values():
         _balance(labels, factors)
 
