@@ -45,7 +45,55 @@ def grouped_by_shape(s: Any, x: torch.Tensor) -> torch.Tensor:
     return s.b(F.conv2d(torch.relu(y), s.n.weight, s.n.bias, groups=x.shape[1]))  # type: ignore[no-any-return]
 
 
+def first_of(pick: Callable[[torch.Tensor], torch.Tensor]) -> Build:
+    """A single channel, of what is the same in all or for its shape alone"""
+    return net(
+        lambda s, x: s.b(s.a(x) + pick(s.a(x)).unsqueeze(-1)),
+        "a b",
+        lambda: torch.randn(4, 5, 8),
+        a=lambda: nn.Linear(8, 16),
+        b=lambda: nn.Linear(16, 4),
+    )
+
+
+def looked_up(by: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Build:
+    """Tables that are parameters and only met, as in TransE, Bordes et al. 2013"""
+    return net(
+        lambda s, i, j: (by(s.e, i) * by(s.r, j)).sum(-1),
+        "e r",
+        lambda: (torch.randint(0, 20, (4,)), torch.randint(0, 6, (4,))),
+        e=lambda: nn.Parameter(torch.randn(20, 16)),
+        r=lambda: nn.Parameter(torch.randn(6, 16)),
+    )
+
+
+def beside_a_loss(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """A loss with weights of classes, which runs with labels only, and values that are looked at"""
+    h = torch.relu(s.a(x))
+    return s.b(h * 2 if h.sum() > -1 else h)  # type: ignore[no-any-return]
+
+
 PATTERNS: dict[str, Build] = {
+    "first of zeros": first_of(lambda h: torch.zeros_like(h)[..., 0]),
+    "last of ones": first_of(lambda h: h.new_ones(h.shape).select(-1, -1)),
+    "ones of the first": first_of(lambda h: torch.ones_like(h[..., 0])),
+    "the shape of the last": first_of(lambda h: torch.arange(h[..., -1].shape[1]).to(h.dtype).expand(h.shape[0], -1)),
+    **{
+        f"a table, {name}": looked_up(by)
+        for name, by in (
+            ("index_select", lambda t, i: t.index_select(0, i)),
+            ("brackets", lambda t, i: t[i]),
+            ("gather", lambda t, i: t.gather(0, i[:, None].expand(-1, t.size(1)))),
+        )
+    },
+    "beside a loss": net(
+        beside_a_loss,
+        "a b",
+        lambda: torch.randn(4, 8),
+        a=lambda: nn.Linear(8, 16),
+        b=lambda: nn.Linear(16, 4),
+        loss=lambda: nn.CrossEntropyLoss(weight=torch.ones(4)),
+    ),
     "masks of a size, and packed": net(
         packed,
         "a m.weight_ih_l0 m.weight_hh_l0 o",

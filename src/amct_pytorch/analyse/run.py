@@ -71,7 +71,8 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options, both: bool
     done += others
     magnitudes = _magnitudes(own, done, labels)
     if real := [trace for trace in done if trace.means is Means.REAL]:
-        _hold_beside_idle(first.entries, _touched(done), _deciding(real, model), labels)
+        parameters = [name for name, t in own.items() if isinstance(t, nn.Parameter)]
+        _hold_beside_idle(first.entries, parameters, _touched(done), _deciding(real, model), labels)
     equations = tuple(e for p in done for e in p.equations)
     couple(list(equations), labels)
     known = labels.marks()
@@ -168,17 +169,22 @@ def _deciding(real: Iterable[Trace], model: nn.Module) -> set[str]:
 
 
 def _hold_beside_idle(
-    entries: Mapping[str, Entry], touched: Collection[str], deciding: set[str], labels: Labels
+    entries: Mapping[str, Entry],
+    parameters: Iterable[str],
+    touched: Collection[str],
+    deciding: set[str],
+    labels: Labels,
 ) -> None:
     """Where values decide what runs, layers that did not run may at other values, or in the pruned model. What is
     beside them (in the module that holds the largest part of which nothing ran) stays, with what it takes and gives:
     other experts do the same as they, other stages feed them. Layers that no deciding module holds run at no values.
     """
     ran = {part for name in entries if name in touched for part in _parts(name)}
+    layers = {_parts(name)[0] for name in parameters}  # not what holds a table alone, as a loss does
     idle = [
         name
         for name in entries
-        if name not in touched and _parts(name)[0] not in ran and not deciding.isdisjoint(_parts(name))
+        if name not in touched and _parts(name)[0] in layers - ran and not deciding.isdisjoint(_parts(name))
     ]
     beside = {next((part for part in _parts(name) if part in ran), "") for name in idle}
     for name, entry in entries.items():

@@ -61,7 +61,14 @@ def index(capture: Capture, call: Call) -> None:
             out.append(moved)
         else:
             capture.freeze(f, INDEXED)
+    _produce(capture, x, [i for i in indices if i is not None], out)
     capture.put(call.out, out)
+
+
+def _produce(capture: Capture, table: torch.Tensor, indices: Sequence[torch.Tensor], rows: Sequence[Factor]) -> None:
+    """Rows of a table of parameters that the input looks up are made by it, as an embedding's are."""
+    if capture.is_learned(table) and not all(map(capture.is_static, indices)):
+        capture.labels.produced += [f for f in rows if len(lb.dims(f)) == 1]
 
 
 def masked_select(capture: Capture, call: Call) -> None:
@@ -120,7 +127,9 @@ def _blank(x: torch.Tensor, first: int, count: int) -> torch.Tensor:
 def index_select(capture: Capture, call: Call) -> None:
     x = call.args[0]
     dim = call.args[1] % max(x.ndim, 1)
-    capture.put(call.out, capture.fixed(capture.factors(x), [dim], INDEXED))
+    rows = capture.fixed(capture.factors(x), [dim], INDEXED)
+    _produce(capture, x, [i for i in call.args[2:3] if isinstance(i, torch.Tensor)], rows)
+    capture.put(call.out, rows)
 
 
 def gather(capture: Capture, call: Call) -> None:
@@ -128,6 +137,7 @@ def gather(capture: Capture, call: Call) -> None:
     x, dim, at = call.args[0], call.args[1] % max(call.args[0].ndim, 1), call.args[2]
     shorter = [d for d in range(at.ndim) if at.shape[d] != x.shape[d]]
     factors = capture.fixed(capture.factors(x), [dim, *shorter], INDEXED)
+    _produce(capture, x, [at], factors)
     one = x.narrow(dim, 0, min(1, x.shape[dim]))  # a shorter index would take the first of what has no labels
     capture.put(call.out, capture.merge([(one, factors), (at, capture.factors(at))], x.ndim))
 

@@ -161,8 +161,16 @@ def _row(factors: Sequence[Factor], dim: int, at: int) -> list[Factor]:
 
 def select(capture: Capture, call: Call) -> None:
     x = call.args[0]
-    dim = call.args[1] % x.ndim
-    capture.put(call.out, _row(_rows(capture, x, dim), dim, call.args[2] % x.shape[dim]))
+    dim, at = call.args[1] % x.ndim, call.args[2] % max(x.shape[call.args[1]], 1)
+    along = [f for f in capture.factors(x) if f.shape[dim] > 1]
+    if along and all(map(capture.labels.is_constant, along)):  # any is as good
+        along = [lb.narrow(f, range(f.ndim)) for f in along[:1]]
+    if len(along) == 1 and along[0].size in (1, x.shape[dim]):  # others stay where its values are used
+        rest = [f for f in capture.factors(x) if f.shape[dim] == 1]
+        capture.put(call.out, _row(rest, dim, at))
+        capture.pick(Piece(along[0], dim, at, at + 1, call.out), PICKED)
+    else:
+        capture.put(call.out, _row(_rows(capture, x, dim), dim, at))
 
 
 def unbind(capture: Capture, call: Call) -> None:
