@@ -84,6 +84,8 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.earlier = earlier
         self.found: list[Finding] = []
         self.per_group: dict[int, Factor] = {}
+        # By its identity and the length, a factor of which bounds took a part, where the first begins, and its labels.
+        self.sliced: dict[tuple[int, int], tuple[Factor, int, Factor]] = {}
         self.magnitudes: dict[str, Norm] = {}  # by name, those that the cut may rescale
         self.plain: dict[int, Expression] = {}  # what was made a plain integer, by its value
         self.repeated: Factor | None = None  # what a dim of one element that is expanded to this many is repeated for

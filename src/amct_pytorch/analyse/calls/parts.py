@@ -156,9 +156,11 @@ def _bounded(mode: SizeMode, piece: Piece, low: Any, high: Any, whole: int, last
             expressions.append((source, int(bound)))
     for expression, at in expressions:
         mode.capture.equate(expression, Dim(index(f, piece.dim, 0, at), piece.dim) if at > 1 else at)
-    length = piece.stop - piece.start
-    if f.size == whole and length and whole % length == 0 and piece.start % length == 0:
-        mode.capture.labels.balance(f.reshape(-1, length))
+    if f.size == whole and piece.start < piece.stop:
+        mine = f, piece.start, _part(piece)
+        _, start, part = mode.capture.sliced.setdefault((id(f), piece.stop - piece.start), mine)
+        if start != piece.start:
+            _balance(mode, [part, mine[-1]])
 
 
 def narrow(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
