@@ -173,7 +173,7 @@ class _Copying:
         new.__defaults__ = value.__defaults__ and tuple(map(self.held, value.__defaults__))
         new.__kwdefaults__ = value.__kwdefaults__ and {k: self.held(v) for k, v in value.__kwdefaults__.items()}
         for cell, old in zip(cells, value.__closure__ or (), strict=True):
-            if _contents(old):
+            if contents(old):
                 cell.cell_contents = self.held(old.cell_contents)
         return new
 
@@ -192,7 +192,7 @@ class _Copying:
             return True
         seen.add(id(value))
         if type(value) is types.FunctionType:
-            cells = [c for cell in value.__closure__ or () for c in _contents(cell)]
+            cells = [c for cell in value.__closure__ or () for c in contents(cell)]
             values = (*cells, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
         elif type(value) is types.MethodType:
             values = (value.__self__,)
@@ -251,7 +251,8 @@ def _written_by_hooks(model: nn.Module) -> list[Any]:
     return [v for v in _held_by(modules) if id(v) in known]
 
 
-def _contents(cell: types.CellType) -> tuple[Any, ...]:
+def contents(cell: types.CellType) -> tuple[Any, ...]:
+    """What a cell of a closure holds, if it does."""
     try:
         return (cell.cell_contents,)
     except ValueError:  # it is empty

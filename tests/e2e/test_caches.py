@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -215,6 +216,49 @@ def test_sizes_do_not_stay_in_memories(own: bool) -> None:
     assert amct.plan(model, X, CONFIG).report() == before
     assert "qkv" in before
     assert type(model.head_size(16)) is int
+
+
+def remembering(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What calls a function that remembers, as decorators of methods do"""
+    cached = functools.lru_cache(maxsize=1)(function)
+
+    @functools.wraps(function)
+    def wrapper(*args: Any) -> Any:
+        return cached(*args)
+
+    return wrapper
+
+
+def rows(shape: torch.Size) -> torch.Tensor:
+    """The number of channels is among what is asked, and not used."""
+    return torch.arange(shape[0])[:, None] * 1.0
+
+
+class Positions(nn.Module):
+    """A table that is remembered by the shape that it is for"""
+
+    of_class = staticmethod(functools.lru_cache(maxsize=1)(rows))
+    wrapped = staticmethod(remembering(rows))
+    method = remembering(lambda self, shape: rows(shape))
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.a, self.b = way, nn.Linear(4, 16), nn.Linear(16, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.a(x)
+        out: torch.Tensor = self.b(y + getattr(self, self.way)(y.shape))
+        return out
+
+
+@pytest.mark.parametrize("way", ["of_class", "wrapped", "method"])
+def test_functions_that_remember_are_found_where_they_are_held(way: str) -> None:
+    model, before = Positions(way).eval(), vars(Positions)[way]
+    model(X)
+    plan = amct.plan(model, X, CONFIG)
+    assert {axis.tensor for axis in plan.removals} == {"a.weight", "a.bias", "b.weight"}
+    assert vars(Positions)[way] is before
+    assert torch.equal(model(X), Positions.forward(model, X))
 
 
 ACTIVATIONS: dict[str, torch.Tensor] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import operator
+import types
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -18,8 +19,9 @@ from torch import nn
 from amct_pytorch.analyse.code import CODE, files, looked_at
 from amct_pytorch.analyse.sizes import Size
 from amct_pytorch.analyse.values import flatten
-from amct_pytorch.structure import classes
+from amct_pytorch.structure import classes, contents
 
+_METHODS = (staticmethod, classmethod)
 _TABLES = (dict, OrderedDict, defaultdict)  # others may do what they like when they are looked through
 
 
@@ -31,11 +33,13 @@ class Remembering(NamedTuple):
 
 
 class Memoized(NamedTuple):
-    """A function that remembers, and where it is kept: a class, a file of code or a module, and its name there."""
+    """A function that remembers, and where it is kept: a class, a file of code, a module, or a cell of a function that
+    calls it; its name there, and the `value` under that name: itself, or a static or class method of it."""
 
     owner: Any
     name: str
     function: Any
+    value: Any
 
 
 def memoized(model: nn.Module) -> Remembering:
@@ -55,8 +59,14 @@ def with_modules(known: Remembering, modules: Iterable[nn.Module]) -> Rememberin
 
 def _of(owner: Any) -> Iterator[Memoized]:
     for name, value in list(vars(owner).items()):
-        if type(value) is functools._lru_cache_wrapper:
-            yield Memoized(owner, name, value)
+        function = value.__func__ if type(value) in _METHODS else value
+        if type(function) is functools._lru_cache_wrapper:
+            yield Memoized(owner, name, function, value)
+        elif type(function) is types.FunctionType and function.__closure__:
+            for cell in function.__closure__:
+                (held,) = contents(cell) or (None,)
+                if type(held) is functools._lru_cache_wrapper:
+                    yield Memoized(cell, "cell_contents", held, held)
 
 
 class Hashed(BaseException):
@@ -87,15 +97,16 @@ class Memory:
         known = self.known or Remembering(())
         if self.known is None:
             setattr(Size, "__hash__", self._refuse)  # noqa: B010
-        for owner, name, function in known.functions:
-            setattr(owner, name, self._computing(function))
+        for owner, name, function, value in known.functions:
+            computing = self._computing(function)
+            setattr(owner, name, computing if value is function else type(value)(computing))
         before = [_items(table) for table in known.tables]
         try:
             yield
         finally:
             setattr(Size, "__hash__", int.__hash__)  # noqa: B010
-            for owner, name, function in known.functions:
-                setattr(owner, name, function)
+            for owner, name, _, value in known.functions:
+                setattr(owner, name, value)
             for table, items in zip(known.tables, before, strict=True):
                 now = _items(table)
                 if list in map(type, now) or not _same(now, items):  # most are as they were
