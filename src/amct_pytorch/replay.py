@@ -107,7 +107,7 @@ class Replay(Capture):  # type: ignore[no-untyped-call]
     def _difference(self, a: Logged, b: Logged) -> str:
         if a.name != b.name:
             return f"{b.name} runs instead"
-        of_size = _makes_a_size(a)
+        of_size = _makes_a_size(a) or _of_a_multiple(a)
         if a.ins != b.ins and not of_size and not self._same_tensors(a, b):
             return "it takes other tensors"
         if a.scalars != b.scalars and not of_size and not self._same_part(a, b):
@@ -158,6 +158,11 @@ class Replay(Capture):  # type: ignore[no-untyped-call]
 def _makes_a_size(a: Logged) -> bool:
     """Whether a tensor is made of a size: what depends on that is compared."""
     return a.name in ("aten.lift_fresh.default", MADE) and any(info.size is not None for info in a.outs)
+
+
+def _of_a_multiple(a: Logged) -> bool:
+    """Whether a count is multiplied by a size, or compared with another: that both are right is a question of sizes."""
+    return any(info.multiple is not None for info in (*a.ins, *a.outs)) and len(a.ins) == 1
 
 
 def _same_but_ragged(want: tuple[Any, ...], got: tuple[Any, ...]) -> bool:

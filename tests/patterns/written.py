@@ -73,7 +73,36 @@ def beside_a_loss(s: Any, x: torch.Tensor) -> torch.Tensor:
     return s.b(h * 2 if h.sum() > -1 else h)  # type: ignore[no-any-return]
 
 
+def with_images(check: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Any], must: str) -> Build:
+    """A language model whose text has places for images, as in LLaVA, Liu et al. 2023: as many as there are"""
+
+    def forward(s: Any, ids: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+        x, image = s.e(ids), s.p(pixels)
+        mask = ids == 5
+        ok = check(mask.sum(), x, image)
+        if not (ok.item() if isinstance(ok, torch.Tensor) else ok):
+            raise ValueError("other numbers of images")
+        x = x.masked_scatter(mask.unsqueeze(-1).expand_as(x), image)
+        return s.b(x + torch.relu(s.m(x)))  # type: ignore[no-any-return]
+
+    return net(
+        forward,
+        must,
+        lambda: (torch.tensor([[7, 5, 5, 9, 11]] * 2), torch.randn(2, 2, 12)),
+        e=lambda: nn.Embedding(20, 16),
+        p=lambda: nn.Linear(12, 16),
+        m=lambda: nn.Linear(16, 16),
+        b=lambda: nn.Linear(16, 6),
+    )
+
+
 PATTERNS: dict[str, Build] = {
+    "places for images": with_images(lambda n, x, image: n * x.shape[-1] == image.numel(), "e p m b"),
+    "places for images, not unequal": with_images(
+        lambda n, x, image: (n * x.shape[-1] != image.numel()).logical_not(), "e p m b"
+    ),
+    "places for images, a number": with_images(lambda n, x, image: n * x.shape[-1] == 64, ""),
+    "places for images, another use": with_images(lambda n, x, image: n * x.shape[-1] > image.numel() - 1, ""),
     "first of zeros": first_of(lambda h: torch.zeros_like(h)[..., 0]),
     "last of ones": first_of(lambda h: h.new_ones(h.shape).select(-1, -1)),
     "ones of the first": first_of(lambda h: torch.ones_like(h[..., 0])),

@@ -131,6 +131,19 @@ def test_a_fraction_of_a_size_may_be_an_integer_again(number: float) -> None:
     assert not told
 
 
+@pytest.mark.parametrize("number", [0.5, 0.25, 0.375, 1.0, 1.5, 4.0])
+def test_a_size_by_a_fraction_may_be_an_integer_again(number: float) -> None:
+    told: list[tuple[object, ...]] = []
+    for value in range(1, 50):
+        found = math.floor(size("a", value, lambda *what: told.append(what)) / number)
+        assert isinstance(found, Size)
+        assert int.__int__(found) == math.floor(value / number)
+        for other in range(1, 50):
+            after = evaluate(origin(found), {Setting("m", "a"): other}, np.ones(0, np.bool_))
+            assert after == math.floor(other / Fraction(number))
+    assert not told
+
+
 @pytest.mark.parametrize("number", [0.3, 1.1, -0.5, 0.0, math.inf, math.nan, 1 / 128])
 def test_other_multiples_tell_that_a_size_stays(number: float) -> None:
     told: list[tuple[object, ...]] = []

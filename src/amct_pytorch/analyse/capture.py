@@ -41,7 +41,7 @@ from amct_pytorch.analyse.mode import Shared
 from amct_pytorch.analyse.operations import OF_ONE_ELEMENT, OF_SHAPES, OPERATIONS, STRIDED, Operation, operation
 from amct_pytorch.analyse.residual import Held, follow, united
 from amct_pytorch.analyse.running import Running
-from amct_pytorch.analyse.sizes import PLAIN, VALUE, Dim, Expression, Ratio, Size, origin
+from amct_pytorch.analyse.sizes import NUMBER, PLAIN, VALUE, Dim, Expression, Ratio, Size, origin
 from amct_pytorch.analyse.values import flatten, tensors_of
 from amct_pytorch.record import Norm
 
@@ -270,6 +270,13 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         else:
             self.equate(left, right, text)
 
+    def multiplied(self, out: torch.Tensor, size: Size) -> None:
+        """The one element of a tensor is a multiple of a size."""
+        if (info := self.info(out)) is not None:
+            info.multiple = size
+        else:
+            self.equate(size.origin, int.__int__(size), NUMBER)
+
     def origin(self, value: int) -> Expression:
         """Where an integer came from; of a plain one that a size was made before, that size: the trace check finds it
         where it was another."""
@@ -431,6 +438,8 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             picked = info.picked is not None and kind.name not in OF_SHAPES
             if picked or (info.size is not None and kind.name not in _NOT_THE_VALUE):
                 self.use(info)
+            if info.multiple is not None and kind.name not in COMPARISONS:
+                self.equate(info.multiple.origin, int.__int__(info.multiple), NUMBER)
         out = call.out if isinstance(call.out, (tuple, list)) else (call.out,)
         outs = [o for o in out if isinstance(o, torch.Tensor)]
         sizes = self.sizes(outs)
@@ -604,6 +613,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 _NUMBERS = frozenset((Size, Ratio))
+COMPARISONS = frozenset(("eq", "ne"))
 _NOT_THE_VALUE = OF_SHAPES | OF_ONE_ELEMENT
 _grad_enabled = torch.is_grad_enabled  # under a name of our own: while a pass runs, whoever asks torch is noted
 _OF_NO_GRADIENT = torch._C._functions.DelayedError("an operation on shapes alone has no gradient", 1)

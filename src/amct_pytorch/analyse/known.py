@@ -30,10 +30,23 @@ class Info:
     `name`: of a parameter, a buffer or an input, or what is known of the values of a tensor from `outside` of the
     pass. `copied`: what this is a plain copy of. `makers`: see `residual`. `like`: another tensor of which the same is
     known, as far as rules go. `picked`: of a single channel that was picked by its number, the labels and the dim that
-    it is of, and the reason for which these stay once its values are used. `size`: that its one element is.
+    it is of, and the reason for which these stay once its values are used. `size`: that its one element is. `multiple`:
+    the size that its one element is a multiple of, which stays once it is used, but for a comparison.
     """
 
-    __slots__ = ("copied", "factors", "indices", "like", "makers", "name", "outside", "picked", "size", "static")
+    __slots__ = (
+        "copied",
+        "factors",
+        "indices",
+        "like",
+        "makers",
+        "multiple",
+        "name",
+        "outside",
+        "picked",
+        "size",
+        "static",
+    )
 
     def __init__(
         self,
@@ -53,6 +66,7 @@ class Info:
         self.like: Info | None = None  # itself, but for the reference to itself
         self.picked: tuple[Factor, int, Reason] | None = None
         self.size: Size | None = None
+        self.multiple: Size | None = None
 
     def source(self) -> Info:
         """The same, or what it is a copy of."""

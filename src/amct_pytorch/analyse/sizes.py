@@ -120,7 +120,9 @@ class Size(int):
         found = int.__truediv__(self, other)
         if isinstance(found, float):
             return Ratio(found, self, other)
-        return self.as_number(int.__truediv__, other)  # by a float, or something else
+        if isinstance(other, float) and (by := _fraction(other)) and by[0] <= _DIVISOR:
+            return Ratio(int.__int__(self) / float.__float__(other), _times(self, by[1]), by[0])
+        return self.as_number(int.__truediv__, other)  # by another float, or something else
 
     def __rtruediv__(self, other: Any) -> Any:
         return self.as_number(int.__rtruediv__, other)

@@ -9,7 +9,7 @@ import torch
 
 from amct_pytorch.analyse.calls.shaping import factory, input_of, shape
 from amct_pytorch.analyse.size_mode import Handler, SizeMode
-from amct_pytorch.analyse.sizes import NUMBER, Ratio, Size
+from amct_pytorch.analyse.sizes import NUMBER, Operation, Ratio, Size
 
 
 def device(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -102,12 +102,31 @@ def stepped(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
 
 
 def scaled(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """x * n, x / n, x + n: a size as a number stays."""
+    """x * n, x / n, x + n: a size as a number stays. A count in a tensor times a size may be compared."""
+    if func in _PRODUCTS and len(args) == 2 and not kwargs:
+        x, size = args
+        if type(size) is Size and type(x) is torch.Tensor and not x.ndim and not x.is_floating_point():
+            out = func(x, int.__int__(size))
+            mode.capture.multiplied(out, size)
+            return out
     for value in args:
         if isinstance(value, Size):
             mode.capture.equate(value.origin, int(value), NUMBER)
         elif isinstance(value, Ratio):
             mode.capture.equate(value.size.origin, int(value.size), NUMBER)
+    return func(*args, **kwargs)
+
+
+def compared(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """x == n, where x is a multiple of a size: both have to lose the same share."""
+    info = mode.capture.info(args[0])
+    if info is not None and (size := info.multiple) is not None:
+        other, factor = args[1], int.__int__(size)
+        if isinstance(other, int):
+            of_other = Operation("mul", mode.capture.origin(other), factor)
+            mode.capture.equate(of_other, Operation("mul", size.origin, int.__int__(other)), NUMBER)
+        else:
+            mode.capture.equate(size.origin, factor, NUMBER)
     return func(*args, **kwargs)
 
 
@@ -140,6 +159,7 @@ _ARITHMETIC = [
 _ARITHMETIC += [
     getattr(of, name) for name in ("mul", "multiply", "div", "divide", "add", "sub", "pow") for of in (_T, torch)
 ]
+_PRODUCTS = frozenset((_T.__mul__, _T.__rmul__, _T.mul, torch.mul))
 HANDLERS: dict[Any, Handler] = {
     _T.device.__get__: device,
     _T.is_cuda.__get__: on_device("cuda"),  # type: ignore[attr-defined]
@@ -158,6 +178,7 @@ HANDLERS: dict[Any, Handler] = {
     torch.full_like: values(1, "fill_value"),
     _T.add_: stepped,
     **dict.fromkeys(_ARITHMETIC, scaled),
+    **dict.fromkeys((_T.__eq__, _T.__ne__, _T.eq, _T.ne, torch.eq, torch.ne), compared),
     **dict.fromkeys((_T.numpy, _T.__array__, _T.tolist), leaving),
     _T.item: item,
     _T.data.__set__: assigned,  # type: ignore[attr-defined]
