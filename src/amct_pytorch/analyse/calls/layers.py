@@ -56,9 +56,10 @@ def grouped(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
         mode.sized(x, channels, groups)
     elif isinstance(groups, Size):
         f = mode.capture.varying(x, channels)
-        alone = f is not None and f.size == f.shape[channels]
-        counted = Dim(mode.capture.labels.groups(f.ravel(), int(groups)), 0) if alone else int(groups)
-        mode.capture.equate(groups.origin, counted)
+        if f is not None and f.size == f.shape[channels]:
+            mode.capture.equate(groups.origin, Dim(mode.capture.labels.groups(f.ravel(), int(groups)), 0))
+        else:
+            mode.capture.equate(groups.origin, int(groups))
     return out
 
 
