@@ -107,10 +107,10 @@ class Replay(Capture):  # type: ignore[no-untyped-call]
     def _difference(self, a: Logged, b: Logged) -> str:
         if a.name != b.name:
             return f"{b.name} runs instead"
-        of_size = _makes_a_size(a) or _of_a_multiple(a)
+        of_size = _makes_a_size(a)
         if a.ins != b.ins and not of_size and not self._same_tensors(a, b):
             return "it takes other tensors"
-        if a.scalars != b.scalars and not of_size and not self._same_part(a, b):
+        if a.scalars != b.scalars and not (of_size or _of_a_multiple(a) or self._same_part(a, b)):
             return f"other scalars ({_first_difference(a.scalars, b.scalars)})"
         if len(a.shapes) != len(b.shapes):
             return "other results"
@@ -162,7 +162,7 @@ def _makes_a_size(a: Logged) -> bool:
 
 def _of_a_multiple(a: Logged) -> bool:
     """Whether a count is multiplied by a size, or compared with another: that both are right is a question of sizes."""
-    return any(info.multiple is not None for info in (*a.ins, *a.outs)) and len(a.ins) == 1
+    return len(a.ins) == 1 and any(info.multiple is not None for info in (*a.ins, *a.outs))
 
 
 def _same_but_ragged(want: tuple[Any, ...], got: tuple[Any, ...]) -> bool:

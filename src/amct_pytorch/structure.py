@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import copy
+import functools
 import gc
 import types
 from collections import OrderedDict
@@ -243,12 +244,23 @@ def _has_contents(value: Any) -> bool:
 def _written_by_hooks(model: nn.Module) -> list[Any]:
     """Tables and lists of modules that hooks know by a global name: they stay in a copy, whose hooks write there."""
     modules = list(model.modules())
-    hooks = [h for m in modules for table in _HOOKS for h in vars(m).get(table, {}).values()]
-    functions = [h for h in hooks if type(h) is types.FunctionType]
-    if not functions:
-        return []
-    known = {id(f.__globals__.get(name)) for f in functions for name in f.__code__.co_names}
-    return [v for v in _held_by(modules) if id(v) in known]
+    queue = [h for m in modules for table in _HOOKS for h in vars(m).get(table, {}).values()]
+    known: dict[int, Any] = {}  # what hooks and the functions that they call so know
+    while queue:
+        function = _function(queue.pop())
+        named = {name: function.__globals__.get(name) for name in function.__code__.co_names} if function else {}
+        new = [v for v in named.values() if id(v) not in known]
+        known.update((id(v), v) for v in new)
+        queue += [v for v in new if type(v) is types.FunctionType and not str(v.__module__).startswith("torch.")]
+    return [v for v in _held_by(modules) if id(v) in known] if known else []
+
+
+def _function(hook: Any) -> types.FunctionType | None:
+    """What runs where a hook is called, which may be a part of a function, a method or an object."""
+    while isinstance(hook, (functools.partial, types.MethodType)):
+        hook = hook.func if isinstance(hook, functools.partial) else hook.__func__
+    call = hook if type(hook) is types.FunctionType else type(hook).__call__
+    return call if isinstance(call, types.FunctionType) else None
 
 
 def contents(cell: types.CellType) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,36 @@ def to_global(name: str) -> Hook:
     return hook
 
 
+def keep(name: str, module: nn.Module, inputs: Any, out: torch.Tensor) -> None:
+    KEPT[name] = out
+
+
+def to_global_later(name: str) -> Hook:
+    return lambda module, inputs, out: keep(name, module, inputs, out)
+
+
+class Keeper:
+    """A hook that is an object, and one that is its method"""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, module: nn.Module, inputs: Any, out: torch.Tensor) -> None:
+        KEPT[self.name] = out
+
+    def method(self, module: nn.Module, inputs: Any, out: torch.Tensor) -> None:
+        KEPT[self.name] = out
+
+
+GLOBAL: dict[str, Callable[[str], Any]] = {
+    "global": to_global,
+    "global, later": to_global_later,
+    "global, partial": lambda name: functools.partial(keep, name),
+    "global, object": Keeper,
+    "global, method": lambda name: Keeper(name).method,
+}
+
+
 def to_table(name: str, table: dict[str, torch.Tensor]) -> Hook:
     def hook(module: nn.Module, inputs: Any, out: torch.Tensor) -> None:
         table[name] = out
@@ -47,12 +78,15 @@ class Features(nn.Module):
     def __init__(self, way: str) -> None:
         super().__init__()
         self.way, self.a, self.b, self.out = way, conv(3, 32), conv(32, 32), conv(64, 4)
-        self.kept: Any = {"global": KEPT, "table": {}, "list": [], "object": SimpleNamespace()}[way]
+        self.kept: Any = KEPT if way in GLOBAL else {"table": {}, "list": [], "object": SimpleNamespace()}[way]
         self.handles = []
         for name in ("a", "b"):
-            makers = {"global": to_global, "table": to_table, "object": to_object}
-            given = () if way == "global" else (self.kept,)
-            hook = to_list(self.kept) if way == "list" else makers[way](name, *given)
+            if way in GLOBAL:
+                hook = GLOBAL[way](name)
+            elif way == "list":
+                hook = to_list(self.kept)
+            else:
+                hook = (to_table if way == "table" else to_object)(name, self.kept)
             self.handles.append(self.get_submodule(name).register_forward_hook(hook))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -65,7 +99,7 @@ class Features(nn.Module):
 
 
 @pytest.mark.parametrize("ran", [False, True])
-@pytest.mark.parametrize("way", ["global", "table", "list", "object"])
+@pytest.mark.parametrize("way", [*GLOBAL, "table", "list", "object"])
 def test_a_pruned_model_reads_its_own_features(way: str, ran: bool) -> None:
     KEPT.clear()
     model, x, y = Features(way).eval(), torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from judge import Build, conv, image, net
+from judge import Build, between, conv, image, net
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -100,6 +100,17 @@ PATTERNS: dict[str, Build] = {
     "places for images": with_images(lambda n, x, image: n * x.shape[-1] == image.numel(), "e p m b"),
     "places for images, not unequal": with_images(
         lambda n, x, image: (n * x.shape[-1] != image.numel()).logical_not(), "e p m b"
+    ),
+    "slices of one length change places": net(
+        lambda s, x: (lambda y: s.b(torch.cat([y[:, s.n : 2 * s.n], y[:, : s.n], y[:, 2 * s.n :]], 1)))(s.a(x)),
+        "a b",
+        n=lambda: 16,
+        a=lambda: conv(3, 40),
+        b=lambda: conv(40, 4),
+    ),
+    "compared by name": between(lambda h: h * torch.eq(input=h, other=h)),
+    "places for images, by name": with_images(
+        lambda n, x, image: torch.eq(input=n * x.shape[-1], other=image.numel()), "e p m b"
     ),
     "places for images, a number": with_images(lambda n, x, image: n * x.shape[-1] == 64, ""),
     "places for images, another use": with_images(lambda n, x, image: n * x.shape[-1] > image.numel() - 1, ""),

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from amct_pytorch.analyse.calls.shaping import factory, input_of, shape
+from amct_pytorch.analyse.calls.shaping import factory, input_of, shape, stated
 from amct_pytorch.analyse.size_mode import Handler, SizeMode
 from amct_pytorch.analyse.sizes import NUMBER, Operation, Ratio, Size
 
@@ -119,9 +119,10 @@ def scaled(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
 
 def compared(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """x == n, where x is a multiple of a size: both have to lose the same share."""
-    info = mode.capture.info(args[0])
+    x, other = stated(args, kwargs, input=None, other=None)
+    info = mode.capture.info(x)
     if info is not None and (size := info.multiple) is not None:
-        other, factor = args[1], int.__int__(size)
+        factor = int.__int__(size)
         if isinstance(other, int):
             of_other = Operation("mul", mode.capture.origin(other), factor)
             mode.capture.equate(of_other, Operation("mul", size.origin, int.__int__(other)), NUMBER)
