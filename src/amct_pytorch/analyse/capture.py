@@ -438,7 +438,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             picked = info.picked is not None and kind.name not in OF_SHAPES
             if picked or (info.size is not None and kind.name not in _NOT_THE_VALUE):
                 self.use(info)
-            if info.multiple is not None and kind.name not in COMPARISONS:
+            if info.multiple is not None and kind.name not in _COMPARISONS:
                 self.equate(info.multiple.origin, int.__int__(info.multiple), NUMBER)
         out = call.out if isinstance(call.out, (tuple, list)) else (call.out,)
         outs = [o for o in out if isinstance(o, torch.Tensor)]
@@ -613,7 +613,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 _NUMBERS = frozenset((Size, Ratio))
-COMPARISONS = frozenset(("eq", "ne"))
+_COMPARISONS = frozenset(("eq", "ne"))
 _NOT_THE_VALUE = OF_SHAPES | OF_ONE_ELEMENT
 _grad_enabled = torch.is_grad_enabled  # under a name of our own: while a pass runs, whoever asks torch is noted
 _OF_NO_GRADIENT = torch._C._functions.DelayedError("an operation on shapes alone has no gradient", 1)

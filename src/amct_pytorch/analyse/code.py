@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dis
 import functools
+import itertools
 import sys
 import types
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+from amct_pytorch.structure import contents
 
 CODE = (types.FunctionType, types.MethodType, functools.partial)
 _DEPTH = 2  # from the files of a model's classes on, how often the files of what they use are looked at
@@ -57,16 +60,9 @@ def _functions(values: Iterable[Any]) -> list[types.FunctionType]:
             continue
         else:
             found[id(value)] = value
-            held = map(_content, value.__closure__ or ())
+            held = itertools.chain.from_iterable(map(contents, value.__closure__ or ()))
         queue += [v for v in held if isinstance(v, CODE)]
     return list(found.values())
-
-
-def _content(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # it is empty
-        return None
 
 
 def _named_by(function: types.FunctionType) -> Iterator[str]:

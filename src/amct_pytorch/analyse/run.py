@@ -4,6 +4,7 @@ forward looks at values; and what they found together."""
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -284,7 +285,7 @@ def _train_pass(
             labels.forget(marks)
         return ran.trace(labels, first.entries, arguments, training=True, first=found, fresh=fresh)
 
-    for means in list(Means)[list(Means).index(first.means) :]:
+    for means in itertools.dropwhile(lambda means: means is not first.means, Means):
         again = means is first.means  # the check, too, runs both modes on one copy where both are of one kind
         found = first if again and means is not Means.REAL else None
         try:

@@ -55,12 +55,14 @@ def grouped(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     if x.shape[channels] == int(groups):
         mode.sized(x, channels, groups)
     elif isinstance(groups, Size):
-        f = mode.capture.varying(x, channels)
-        if f is not None and f.size == f.shape[channels]:
-            mode.capture.equate(groups.origin, Dim(mode.capture.labels.groups(f.ravel(), int(groups)), 0))
-        else:
-            mode.capture.equate(groups.origin, int(groups))
+        mode.capture.equate(groups.origin, _groups(mode, x, channels, int(groups)) or int(groups))
     return out
+
+
+def _groups(mode: SizeMode, x: torch.Tensor, dim: int, count: int) -> Dim | None:
+    """The groups of the channels along a dim, None where these depend on another."""
+    f = mode.capture.varying(x, dim)
+    return Dim(mode.capture.labels.groups(f.ravel(), count), 0) if f is not None and f.size == f.shape[dim] else None
 
 
 def _convolution(mode: SizeMode, rank: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -86,8 +88,8 @@ def group_normalized(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: d
     groups = args[1] if len(args) > 1 else kwargs["num_groups"]
     x, capture = input_of(args, kwargs), mode.capture
     f = capture.varying(x, 1)
-    if f is not None and f.size == f.shape[1] and int(groups) > 1:
-        capture.equate(origin(groups), Dim(capture.labels.groups(f.ravel(), int(groups)), 0))
+    if int(groups) > 1 and (counted := _groups(mode, x, 1, int(groups))):
+        capture.equate(origin(groups), counted)
     elif f is not None and int(groups) == f.shape[1]:
         capture.equate(origin(groups), Dim(f, 1))
     elif isinstance(groups, Size):
