@@ -233,7 +233,7 @@ def fits(m: nn.Module) -> bool:
     """Whether the sizes that a layer of torch's own states are those of its weight."""
     if isinstance(m, nn.modules.conv._ConvNd):
         a, b = (m.in_channels, m.out_channels) if m.transposed else (m.out_channels, m.in_channels)
-        return m.weight.shape[:2] == (a, b // m.groups)
+        return m.weight.shape == (a, b // m.groups, *m.kernel_size)
     if isinstance(m, nn.Linear):
         return m.weight.shape == (m.out_features, m.in_features)
     if isinstance(m, nn.LayerNorm) and m.weight is not None:

@@ -23,6 +23,7 @@ ROUND = {
     "bert": ENCODER,
     "distilbert": {"dim": 32, "hidden_dim": 64, "n_heads": 2},
     "gpt2": {"n_embd": 32, "n_head": 2},
+    "gptj": {"n_embd": 32, "n_head": 2},
     "gpt_neox": {"hidden_size": 32, "intermediate_size": 64},
     "opt": {"hidden_size": 32, "ffn_dim": 64, "num_attention_heads": 2, "word_embed_proj_dim": 32},
     "llama": GROUPED,
@@ -38,11 +39,10 @@ ROUND = {
     "swin_hf": {"embed_dim": 16, "num_heads": [1, 2]},
 }
 # What cannot be written in the configuration: a factor computed from the width, a width inside of the heads that is
-# another than that between layers, three heads of which two are left, a rank that is rounded up.
+# another than that between layers (bart), three heads of which two are left, a rank that is rounded up.
 NOT = {
     "mamba": "backbone.layers.0.mixer.x_proj.weight is 9, and would be 10",
     "gemma": "the constructor would compute other values for model.embed_tokens.embed_scale",
-    "gptj": "config.n_embd would have to be 32 (transformer.wte.weight) and 64 (transformer.h.0.attn.k_proj.weight)",
     "bart": "config.d_model would have to be 64 (model.shared.weight) and 32 (model.encoder.layers.0.self_attn.k_proj",
     "segformer": "segformer.stages.2.blocks.0.attention.q_proj.weight is 16, and would be 24",
 }

@@ -6,11 +6,13 @@ import attention
 import factors
 import habits
 import hard
+import heads
 import layers
 import more
 import networks
 import parts
 import picking
+import places
 import probabilities
 import products
 import published
@@ -48,6 +50,8 @@ FAMILIES = {
     "spectral: ": spectral.PATTERNS,
     "remembered: ": remembering.PATTERNS,
     "written: ": written.PATTERNS,
+    "heads: ": heads.PATTERNS,
+    "places: ": places.PATTERNS,
 }
 PATTERNS = {prefix + label: build for prefix, family in FAMILIES.items() for label, build in family.items()}
 # What is known to fall short: the reason, beginning with what `judge` says.

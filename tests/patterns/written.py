@@ -26,6 +26,24 @@ def packed(s: Any, x: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
     return s.o(pad_packed_sequence(s.m(pack_padded_sequence(x, n))[0])[0])  # type: ignore[no-any-return]
 
 
+def text(**kw: Any) -> Build:
+    """As in Kim 2014, Convolutional Neural Networks for Sentence Classification: windows over whole embeddings."""
+
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        x = s.e(x).unsqueeze(1)
+        return s.o(torch.cat([F.relu(m(x)).squeeze(3).amax(2) for m in (s.a, s.b)], 1))  # type: ignore[no-any-return]
+
+    layers = {n: lambda k=k: nn.Conv2d(1, 8, (k, 16), **kw) for n, k in (("a", 2), ("b", 3))}
+    words = {"e": lambda: nn.Embedding(30, 16), "o": lambda: nn.Linear(16, 4)}
+    return net(forward, "e a b o", lambda: torch.randint(0, 30, (2, 9)), **words, **layers)
+
+
+def covered(make: Callable[[], nn.Module], size: int, must: str) -> Build:
+    """A kernel over the width that a layer makes: (batch, 4, length, 16)."""
+    layers = {"a": lambda: nn.Linear(6, 16), "m": make, "o": lambda: nn.Linear(size, 3)}
+    return net(lambda s, x: s.o(s.m(s.a(x)).flatten(1)), must, lambda: torch.randn(2, 4, 5, 6), **layers)
+
+
 def padded(by: Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor], must: str = "a b c") -> Build:
     """Shortcuts with more channels, as in BlazeFace, Bazarevsky et al. 2019"""
 
@@ -142,6 +160,17 @@ PATTERNS: dict[str, Build] = {
         m=lambda: nn.LSTM(16, 8),
         o=lambda: nn.Linear(8, 3),
     ),
+    "text": text(),
+    "text, padded": text(padding=(2, 0)),
+    "text, in steps": text(stride=(2, 16)),
+    "a kernel over all": covered(lambda: nn.Conv2d(4, 8, (5, 16)), 8, "a m o"),
+    "a kernel over the width, in groups": covered(
+        lambda: nn.Conv2d(4, 8, (3, 16), padding=(1, 0), groups=2), 40, "a m o"
+    ),
+    "a kernel over the width, depthwise": covered(lambda: nn.Conv2d(4, 4, (1, 16), groups=4), 20, "a"),
+    "a kernel over the width, padded": covered(lambda: nn.Conv2d(4, 8, (1, 16), (1, 3), (0, 1)), 40, "m o"),
+    "a kernel over less than the width": covered(lambda: nn.Conv2d(4, 8, (1, 15)), 80, "m o"),
+    "a transposed kernel over the width": covered(lambda: nn.ConvTranspose2d(4, 8, (1, 16)), 8 * 5 * 31, "m o"),
     "zero channels, an attribute": padded(lambda s, x, y: F.pad(x, (0, 0, 0, 0, 0, s.more))),
     "zero channels, by shapes": padded(lambda s, x, y: F.pad(x, (0, 0, 0, 0, 0, y.shape[1] - x.shape[1]))),
     "zero channels on both sides": padded(

@@ -475,16 +475,18 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> tuple[Info, ...]:
         """What the rule of an operation says of its results."""
         static = bool(infos) or not any(o.ndim for o in outs)  # a number is no other at other inputs
+        counted: tuple[Factor, ...] = ()
         for info in infos:
             static = static and info.static
-            for f in info.indices:
-                self.freeze(f, f"indices of channels are used by {call.name}")
+            counted += info.indices
+        for f in counted if kind.name != "unbind" else ():
+            self.freeze(f, f"indices of channels are used by {call.name}")
         produced = len(self.labels.produced)
         if self.ragged and RAGGED in (*call.shapes, *self.sizes(outs)):
             self.unknown(call, "a nested tensor, which has no shape, holds its channels")
         elif labelled or (self.repeated is not None and call.name == "expand"):
             self.rules.get(call.name, unknown)(self, call)
-        given = tuple([getattr(o, MARK, None) or Info([]) for o in outs])
+        given = tuple([getattr(o, MARK, None) or Info([], indices=counted) for o in outs])
         for o, info in zip(outs, given, strict=True):
             info.static = static
             self.mark(o, info)
@@ -598,13 +600,15 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.touched.add(info.name)
         self.log.append(Logged("counting", (by,), ((),), (info,), (info,), ((),)))
 
-    def _is_state(self) -> Callable[[torch.Tensor], bool]:
-        used = {id(info) for op in self.log for info in op.ins}
-        return lambda tensor: id(self.info(tensor)) in used
+    def _is_state(self, log: Sequence[Logged]) -> Callable[[torch.Tensor], bool]:
+        """Whether the forward went on to use a tensor, or filled one that was there, as caches of a state are."""
+        used = {id(info.source()) for op in log for info in op.ins}
+        used.update(id(info.source()) for op in log if op.name == _FILLING for info in op.outs)
+        return lambda tensor: id(self._known(tensor).source()) in used
 
     def outputs(self, value: Any) -> None:
         """Network outputs keep their width, and stay the same tensors."""
-        infos = [self._known(t) for t in tensors_of(value, self._is_state())]
+        infos = [self._known(t) for t in tensors_of(value, self._is_state(self.log))]
         for info in infos:
             for f in (*info.factors, *info.indices):
                 self.labels.freeze(f, Reason("it is an output of the network"))
@@ -613,6 +617,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 _NUMBERS = frozenset((Size, Ratio))
+_FILLING = "aten.copy_.default"
 _COMPARISONS = frozenset(("eq", "ne"))
 _NOT_THE_VALUE = OF_SHAPES | OF_ONE_ELEMENT
 _grad_enabled = torch.is_grad_enabled  # under a name of our own: while a pass runs, whoever asks torch is noted

@@ -29,6 +29,7 @@ class SizeMode(TorchFunctionMode):
         super().__init__()
         self.capture = capture
         self.handlers = handlers
+        self.places: dict[int, Any] = {}  # of masks, by the identity of the first index
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

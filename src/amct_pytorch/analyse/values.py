@@ -38,8 +38,8 @@ _SINGLE = frozenset((torch.Tensor, nn.Parameter, int, float, bool, type(None), s
 def tensors_of(value: Any, state: Callable[[torch.Tensor], bool]) -> Iterator[torch.Tensor]:
     """All tensors in lists, tuples, mappings, dataclasses and other objects.
 
-    `state`: whether the forward went on to use a tensor. What objects hold in objects of their own is then the
-    network's: a cache of layers, for instance.
+    `state`: whether the forward went on to use a tensor, or filled it. What objects hold in objects of their own is
+    then the network's: a cache of layers, for instance.
     """
     yield from _tensors_of(value, state, within=0, seen=set())
 

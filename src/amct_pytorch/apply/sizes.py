@@ -49,8 +49,12 @@ def layer_sizes(model: nn.Module, plan: ChannelPlan, shapes: Mapping[str, Sequen
 def _sizes_after(layer: nn.Module, tensors_cut: list[str], plan: ChannelPlan, after: ShapeOf) -> dict[str, Any]:
     if not isinstance(layer, Convolution):
         return _sizes(layer, after)
-    groups = _groups_left(layer, weight_shape(layer, _shape), tensors_cut, plan)
-    return {"groups": groups, **_sizes(layer, after, groups)}
+    shape = weight_shape(layer, _shape)
+    groups = _groups_left(layer, shape, tensors_cut, plan)
+    sizes = {"groups": groups, **_sizes(layer, after, groups)}
+    if shape is not None and layer.kernel_size == shape[2:]:
+        sizes["kernel_size"] = (weight_shape(layer, after) or shape)[2:]
+    return sizes
 
 
 def apply_sizes(

@@ -87,19 +87,33 @@ def attention(moves: Moves, call: Call, a: Logged) -> bool:
 
 def convolution(moves: Moves, call: Call, a: Logged) -> bool:
     """(N, C, ..) by (O, C, ..), transposed (C, O, ..), and a bias (O); of grouped ones, those that do each channel by
-    itself, (N, C, ..) by (C, 1, ..), and others as the rules say."""
+    itself, (N, C, ..) by (C, 1, ..), and others as the rules say. What a kernel loses along a dim, it covers."""
     x, w, *bias = a.ins
     inputs, outputs = (0, 1) if call.args[6] else (1, 0)
     of_input, of_weight = a.shapes_in[:2]
+    summed = _covered(moves, call, a)
+    if summed is None:
+        return False
     if inputs == 1 and of_weight[:2] == (of_input[1], 1) and of_input[1] > 1:
         mine = moves.along(x, 1)[0]
-        return all(moves.along(v, 0)[0] == mine for v in (w, *bias)) and moves.keys(a.outs[0]) == moves.keys(x)
+        held = moves.keys(x) - summed
+        return all(moves.along(v, 0)[0] == mine for v in (w, *bias)) and moves.keys(a.outs[0]) == held
     if (a.shapes[0] if inputs == 0 else of_input)[1] != of_weight[1]:
         return True
     left, rest = moves.along(x, 1)
     made = [moves.along(w, outputs)[0], *(moves.along(b, 0)[0] for b in bias)]
-    held = rest.union(*(_vector(m, len(of_input) - 2) for m in made))
+    held = (rest - summed).union(*(_vector(m, len(of_input) - 2) for m in made))
     return left == moves.along(w, inputs)[0] and moves.keys(a.outs[0]) == held
+
+
+def _covered(moves: Moves, call: Call, a: Logged) -> frozenset[Key] | None:
+    """What input and kernel hold along dims that the kernel covers, None where they differ, or it does not."""
+    (x, w), rank = a.ins[:2], len(a.shapes_in[1])
+    of_kernel = {d: held for d in range(2, rank) if (held := moves.along(w, d)[0])}
+    padding = [0, 0, *(call.args[4] * (rank - 2) if len(call.args[4]) == 1 else call.args[4])]
+    if any(moves.along(x, d)[0] != held or a.shapes[0][d] > 1 or padding[d] for d, held in of_kernel.items()):
+        return None
+    return frozenset().union(*(_vector(held, rank - 1 - d) for d, held in of_kernel.items()))
 
 
 def batch_norm(moves: Moves, call: Call, a: Logged) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from amct_pytorch.analyse.calls import contents, layers, parts, products, recurrent, shaping
+from amct_pytorch.analyse.calls import contents, layers, parts, places, products, recurrent, shaping
 from amct_pytorch.analyse.size_mode import Handler
 
 HANDLERS: dict[Any, Handler] = {
     **shaping.HANDLERS,
     **parts.HANDLERS,
+    **places.HANDLERS,
     **layers.HANDLERS,
     **products.HANDLERS,
     **recurrent.HANDLERS,

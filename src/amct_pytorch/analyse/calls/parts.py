@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from amct_pytorch.analyse import labels as lb
+from amct_pytorch.analyse.calls.places import as_mask
 from amct_pytorch.analyse.known import Piece
 from amct_pytorch.analyse.labels import index
 from amct_pytorch.analyse.size_mode import LITERAL, Handler, SizeMode
@@ -84,8 +85,8 @@ def _balance(mode: SizeMode, parts: Sequence[lb.Factor]) -> None:
 
 def getitem(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """x[..., a:b]: the bounds count the channels before them."""
-    x, key = args
-    out = func(*args, **kwargs)
+    x, key = args[0], as_mask(mode, *args)
+    out = func(x, key)
     if mode.capture.pieces:
         taken = mode.capture.taken()
         bounds = _bounds(key, x.ndim)
@@ -99,11 +100,11 @@ def getitem(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
 
 def setitem(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """x[..., a:b] = value: filling a part or copying into it, which says the part's size by its bounds."""
-    x, key, value = args
+    x, key, value = args[0], as_mask(mode, *args[:2]), args[2]
     items = key if isinstance(key, tuple) else (key,)
     plain = all(k is None or k is Ellipsis or isinstance(k, slice) or type(k) in (int, Size) for k in items)
     if not plain or isinstance(value, bool) or not isinstance(value, (torch.Tensor, int, float)):
-        return func(*args, **kwargs)
+        return func(x, key, value)
     part = getitem(mode, _T.__getitem__, (x, key), {})
     if isinstance(value, torch.Tensor):
         while value.ndim > part.ndim and value.shape[0] == 1:

@@ -6,7 +6,7 @@ What is not in the table freezes the channels that reach it.
 from __future__ import annotations
 
 from amct_pytorch.analyse.capture import Rule
-from amct_pytorch.analyse.rules import contraction, indexing, movement, norm, pointwise, reduction, spatial
+from amct_pytorch.analyse.rules import contraction, indexing, matrices, movement, norm, pointwise, reduction, spatial
 
 TABLE: dict[str, Rule] = {
     **pointwise.RULES,
@@ -16,4 +16,5 @@ TABLE: dict[str, Rule] = {
     **reduction.RULES,
     **spatial.RULES,
     **indexing.RULES,
+    **matrices.RULES,
 }

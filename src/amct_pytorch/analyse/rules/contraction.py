@@ -144,11 +144,12 @@ def distances(capture: Capture, call: Call) -> None:
 
 
 def convolution(capture: Capture, call: Call) -> None:
-    x, w, bias = call.args[:3]
+    w, bias = call.args[1:3]
     transposed, groups = call.args[6], call.args[8]
     kernel = list(range(2, w.ndim))
-    fx = capture.fixed(capture.factors(x), [d for d in kernel if _windowed(call, d)], "windows are taken along it")
-    fw = [f for f in _channels(capture, w, kernel) if not _mixed(capture, f)]
+    fx, fw = _covered(capture, call, kernel)
+    fx = capture.fixed(fx, [d for d in kernel if _windowed(call, d)], "windows are taken along it")
+    fw = [f for f in _channels(capture, fw, kernel) if not _mixed(capture, f)]
     inputs, outputs = (0, 1) if transposed else (1, 0)
     if groups == 1:
         capture.labels.consumed += [f for f in fw if f.shape[inputs] > 1]
@@ -193,16 +194,35 @@ def _mixed(capture: Capture, factor: Factor) -> bool:
     return joint
 
 
+def _covered(capture: Capture, call: Call, kernel: Sequence[int]) -> tuple[list[Factor], list[Factor]]:
+    """The factors of input and weight without those along a dim that the kernel covers: one window sums all of it."""
+    x, w = call.args[:2]
+    fx, fw = list(capture.factors(x)), list(capture.factors(w))
+    for d in kernel if fx else ():
+        a, b = (next((f for f in fs if f.size == f.shape[d] > 1), None) for fs in (fx, fw))
+        if a is not None and b is not None and _covers(call, d):
+            capture.labels.consumed.append(b)
+            fx, fw = contract(capture, fx, d, fw, d)
+    return fx, fw
+
+
+def _covers(call: Call, dim: int) -> bool:
+    """Whether a kernel is as long as a dim that is not padded; then it is not dilated either."""
+    x, w = call.args[:2]
+    padding = call.args[4]
+    return not call.args[6] and x.shape[dim] == w.shape[dim] and padding[dim - 2 if len(padding) > 1 else 0] == 0
+
+
 def _windowed(call: Call, dim: int) -> bool:
     """Whether positions of a dim meet: a kernel of size 1 at every one of them leaves each by itself."""
     stride, padding = (v[dim - 2] if len(v) > 1 else v[0] for v in call.args[3:5])
     return bool(call.args[1].shape[dim] > 1 or stride != 1 or padding != 0 or any(call.args[7]))
 
 
-def _channels(capture: Capture, w: torch.Tensor, kernel: Sequence[int]) -> list[Factor]:
+def _channels(capture: Capture, factors: Sequence[Factor], kernel: Sequence[int]) -> list[Factor]:
     """The factors of a convolution's weight along its channels; those of the kernel's size stay."""
     kept = []
-    for f in capture.factors(w):
+    for f in factors:
         varied = lb.dims(f)
         if len(varied) == 1 and varied[0] in kernel:
             capture.labels.freeze(f, KERNEL)

@@ -161,9 +161,8 @@ def index_put(capture: Capture, call: Call) -> None:
     x, indices, values = call.args[:3]
     given = [d for d, i in enumerate(indices) if i is not None]
     tensors = [indices[d] for d in given]
-    if values.ndim == 0 and len(given) == 1 and is_mask(tensors[0]) and tensors[0].ndim == x.ndim:  # each by itself
-        operands = [(t, capture.factors(t)) for t in (x, tensors[0])]
-        capture.put(call.out, capture.merge(operands, x.ndim))
+    if given == [0] and is_mask(tensors[0]) and _is_one_for_all(values, x.ndim - tensors[0].ndim):
+        _fill(capture, call, x, tensors[0], values)
         return
     first, covered = given[0], sum(map(_covers, tensors))
     rank = x.ndim - covered
@@ -177,6 +176,24 @@ def index_put(capture: Capture, call: Call) -> None:
     theirs = _without(capture, wide, first, width)
     merged = capture.merge([(_blank(x, first, covered), mine), (None, theirs)], rank)
     capture.put(call.out, [f.reshape(*f.shape[:first], *(1,) * covered, *f.shape[first:]) for f in merged])
+
+
+def _is_one_for_all(values: torch.Tensor, rank: int) -> bool:
+    """Whether the same values go to every place; `rank`: of what lies at one."""
+    return values.ndim <= rank or (values.ndim == rank + 1 and values.shape[0] == 1)
+
+
+def _fill(capture: Capture, call: Call, x: torch.Tensor, mask: torch.Tensor, values: torch.Tensor) -> None:
+    """x[mask] = values at every place: as where(mask, values, x), each by itself."""
+    after = (1,) * (x.ndim - mask.ndim)
+    of_mask = [f.reshape(*f.shape, *after) for f in capture.factors(mask)]
+    operands = [(x, capture.factors(x)), (mask.reshape(*mask.shape, *after), of_mask)]
+    capture.put(call.out, capture.merge([*operands, (values, capture.factors(values))], x.ndim))
+
+
+def nonzero(capture: Capture, call: Call) -> None:
+    """Where elements are not zero: (how many, ndim)."""
+    capture.put(call.out, [], indices=tuple(capture.factors(call.args[0])))
 
 
 def masked_scatter(capture: Capture, call: Call) -> None:
@@ -215,6 +232,7 @@ RULES: dict[str, Rule] = {
     "gather": gather,
     "index_put": index_put,
     "index_put_": index_put,
+    "nonzero": nonzero,
     "masked_scatter": masked_scatter,
     "masked_scatter_": masked_scatter,
     "masked_select": masked_select,

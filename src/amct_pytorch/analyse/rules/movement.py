@@ -247,6 +247,12 @@ def _join(
     capture: Capture, out: torch.Tensor, tensors: Sequence[torch.Tensor], labels: Sequence[Sequence[Factor]], dim: int
 ) -> None:
     along = [next((f for f in fs if f.shape[dim] > 1), None) for fs in labels]
+    beside = {d for f in along if f is not None for d in lb.dims(f)}
+    rows = [
+        next((f for f in fs if lb.dims(f) and beside.issuperset(lb.dims(f))), None) if f is None else None
+        for f, fs in zip(along, labels, strict=True)
+    ]
+    labels = [[f for f in fs if f is not row] for fs, row in zip(labels, rows, strict=True)]
     others = [
         (t.narrow(dim, 0, min(1, t.shape[dim])), [f for f in fs if f.shape[dim] == 1])
         for t, fs in zip(tensors, labels, strict=True)
@@ -256,8 +262,10 @@ def _join(
         capture.put(out, rest)
         return
     parts = []
-    for t, f in zip(tensors, along, strict=True):
-        if f is None:
+    for t, f, row in zip(tensors, along, rows, strict=True):
+        if row is not None:  # whole rows go, which is all that may go of this part
+            f = np.broadcast_to(row, [t.shape[d] if d == dim else n for d, n in enumerate(row.shape)])
+        elif f is None:
             bare = unlabelled(capture.labels, t.shape[dim], capture.reason("channels that no parameter makes"))
             f = lb.place(bare, dim, out.ndim)
         parts.append(f)
