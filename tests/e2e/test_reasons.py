@@ -369,7 +369,10 @@ def test_a_part_that_only_train_mode_takes_by_a_number() -> None:
 
     plan = planned(Halves(), (torch.randn(2, 3, 8, 8),))
     assert "a size in user code without an origin" in reasons(plan)
-    assert not any(a.tensor.startswith("a.") for a in plan.removals)
+    gone = [i for a, removal in plan.removals.items() if a.tensor.startswith("a.") for i in removal.removed]
+    assert gone
+    assert min(gone) >= 8  # of those that nothing takes
+    assert not any(a.tensor == "b.weight" and a.axis == 1 for a in plan.removals)
 
 
 class Modal(nn.Module):

@@ -19,6 +19,28 @@ def halves(take: Any) -> Build:
     return net(forward, "a b c", tokens, half=lambda: 8, **parts)
 
 
+def numbered(take: Any, must: str = "a c", second: int = 28) -> Build:
+    """Bounds that are numbers: as many channels stay before the first, or after the last."""
+
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        few, many = take(F.relu(s.a(x)))
+        return s.b(few) + s.c(many)  # type: ignore[no-any-return]
+
+    parts = {
+        "a": lambda: nn.Linear(8, 32),
+        "b": lambda: nn.Linear(32 - second, 4),
+        "c": lambda: nn.Linear(second, 4),
+    }
+    return net(forward, must, tokens, **parts)
+
+
+def after_the_input(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """What layers made is taken out again from behind the input."""
+    y = torch.cat([x, s.a(x).relu()], -1)
+    y = torch.cat([y, s.b(y).relu()], -1)
+    return s.o(y[..., x.shape[-1] :])  # type: ignore[no-any-return]
+
+
 def added_to_parts(s: Any, x: torch.Tensor) -> torch.Tensor:
     """What low-rank adapters add to the first and the last part of a packed layer."""
     x = s.e(x)
@@ -117,6 +139,24 @@ PATTERNS: dict[str, Build] = {
     "all but the last part, last part": halves(lambda x, n: (x[..., :-n], x[..., -n:])),
     "last part by narrow": halves(lambda x, n: (x.narrow(-1, 0, n), x.narrow(-1, -n, n))),
     "last part, of its shape": halves(lambda x, n: (x[..., : x.shape[-1] // 2], x[..., -(x.shape[-1] // 2) :])),
+    "first four, the others": numbered(lambda x: (x[..., :4], x[..., 4:])),
+    "first, the others": numbered(lambda x: (x[..., :1], x[..., 1:]), second=31),
+    "first by narrow": numbered(lambda x: (x.narrow(-1, 0, 4), x.narrow(-1, 4, 28)), ""),
+    "last four, the others": numbered(lambda x: (x[..., -4:], x[..., :-4])),
+    "last by its number, the others": numbered(lambda x: (x[..., 28:], x[..., :28]), ""),
+    "few by narrow": numbered(lambda x: (x.narrow(-1, 0, 4), x[..., 4:])),
+    "picked at once": numbered(lambda x: (x[..., 0:1] * x[..., 2:3], x[..., 1:]), second=31),
+    "picked from the end": numbered(lambda x: (x[..., -1].unsqueeze(-1) * x[..., -2:-1], x[..., 1:]), second=31),
+    "a part in the middle": numbered(lambda x: (x[..., 2:6], torch.cat([x[..., :2], x[..., 6:]], -1))),
+    "more than there are": numbered(lambda x: (x[..., :4], x[..., 4:99])),
+    "after the input": net(
+        after_the_input,
+        "a b o",
+        tokens,
+        a=lambda: nn.Linear(8, 24),
+        b=lambda: nn.Linear(32, 24),
+        o=lambda: nn.Linear(48, 4),
+    ),
     "added to parts": net(
         added_to_parts,
         "e qkv first last o",

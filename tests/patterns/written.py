@@ -44,6 +44,17 @@ def covered(make: Callable[[], nn.Module], size: int, must: str) -> Build:
     return net(lambda s, x: s.o(s.m(s.a(x)).flatten(1)), must, lambda: torch.randn(2, 4, 5, 6), **layers)
 
 
+def mapped(by: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], maps: int = 1, must: str = "a m o") -> Build:
+    """A few maps, repeated for the channels that they weigh."""
+
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        h = s.a(x).relu()
+        return s.o(h * by(s.m(h).sigmoid(), h))  # type: ignore[no-any-return]
+
+    layers = {"a": (3, 16), "m": (16, maps), "o": (16, 4)}
+    return net(forward, must, image, **{n: lambda w=w: conv(*w) for n, w in layers.items()})
+
+
 def padded(by: Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor], must: str = "a b c") -> Build:
     """Shortcuts with more channels, as in BlazeFace, Bazarevsky et al. 2019"""
 
@@ -160,6 +171,9 @@ PATTERNS: dict[str, Build] = {
         m=lambda: nn.LSTM(16, 8),
         o=lambda: nn.Linear(8, 3),
     ),
+    "a map for each channel": mapped(lambda m, h: m.repeat_interleave(h.shape[1], 1)),
+    "a map for each, by name": mapped(lambda m, h: torch.repeat_interleave(m, repeats=h.size(1), dim=-3)),
+    "a map for each half": mapped(lambda m, h: m.repeat_interleave(h.shape[1] // 2, dim=1), maps=2, must=""),
     "text": text(),
     "text, padded": text(padding=(2, 0)),
     "text, in steps": text(stride=(2, 16)),

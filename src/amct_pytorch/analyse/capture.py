@@ -35,7 +35,7 @@ from amct_pytorch.analyse.known import (
     comparable,
     digest_of,
 )
-from amct_pytorch.analyse.labels import Factor, Labels, Reason
+from amct_pytorch.analyse.labels import Factor, Labels, Reason, index
 from amct_pytorch.analyse.leaks import Made
 from amct_pytorch.analyse.mode import Shared
 from amct_pytorch.analyse.operations import OF_ONE_ELEMENT, OF_SHAPES, OPERATIONS, STRIDED, Operation, operation
@@ -156,17 +156,23 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._marked.clear()
         self._outside.clear()
 
-    def pick(self, piece: Piece, text: str) -> None:
-        """A single channel is picked by its number: others stay what they are only once its values are used."""
-        if (info := self.info(piece.out)) is not None:
-            info.picked = piece.factor, piece.dim, self.reason(text)
+    def pick(self, piece: Piece, text: str, from_end: bool = False) -> None:
+        """A single channel is picked by its number: it stays, and those that are counted up to it, only once its values
+        are used."""
+        f, dim, start, stop, out = piece
+        if (info := self.info(out)) is not None:
+            counted = index(f, dim, start, f.shape[dim]) if from_end else index(f, dim, 0, stop)
+            info.picked = counted if f.size == f.shape[dim] else f, dim, self.reason(text)
 
     def use(self, info: Info) -> None:
         """The values of a tensor are used: where it is a single channel that was picked, the others stay, and so does a
         size that it is."""
         if info.picked is not None:
             factor, dim, reason = info.picked
-            self.fix(factor, [dim], reason)
+            if factor.size == factor.shape[dim]:
+                self.freeze(factor, reason)
+            else:
+                self.fix(factor, [dim], reason)
         if info.size is not None:
             self.equate(info.size.origin, int.__int__(info.size), VALUE)
 

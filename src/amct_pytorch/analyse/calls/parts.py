@@ -137,16 +137,20 @@ def _bounded(mode: SizeMode, piece: Piece, low: Any, high: Any, whole: int, last
     """A part is taken from `low` to `high`; `last`: of it itself, and not of another that is taken of it at once."""
     f, expressions = piece.factor, list[tuple[Expression, int]]()
     for bound in (low, high):
-        if bound is None or (isinstance(bound, int) and int(bound) in (0, whole) and not isinstance(bound, Size)):
+        whatever = isinstance(bound, int) and (int(bound) == 0 or int(bound) >= whole) and not isinstance(bound, Size)
+        if bound is None or whatever:  # it is the same after the cut
             continue
         if isinstance(bound, torch.Tensor) and (said := mode.capture.size_of(bound)) is not None:
             bound = said
         source = mode.capture.origin(bound) if isinstance(bound, int) else 0
+        if isinstance(source, int) and last and piece.stop - piece.start == 1:
+            mode.capture.pick(piece, LITERAL, from_end=isinstance(bound, int) and bound < 0)
+            return
+        if isinstance(source, int) and isinstance(bound, int) and f.size == whole:
+            _numbered(mode, piece, int(bound))
+            continue
         if isinstance(source, int):
-            if last and piece.stop - piece.start == 1:
-                mode.capture.pick(piece, LITERAL)
-            else:
-                mode.drop(piece, LITERAL)
+            mode.drop(piece, LITERAL)
             return
         if bound < -whole:
             mode.drop(piece, "a part begins before the first")
@@ -164,6 +168,12 @@ def _bounded(mode: SizeMode, piece: Piece, low: Any, high: Any, whole: int, last
             _balance(mode, [part, mine[-1]])
 
 
+def _numbered(mode: SizeMode, piece: Piece, bound: int) -> None:
+    """A bound of a dim that is a number: as many channels stay before it, or after it where it counts from the end."""
+    labels = piece.factor.ravel()
+    mode.capture.freeze(labels[bound:] if bound < 0 else labels[:bound], LITERAL)
+
+
 def narrow(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """x.narrow(dim, start, length)"""
     out = func(*args, **kwargs)
@@ -171,9 +181,12 @@ def narrow(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     start = args[2] if len(args) > 2 else kwargs["start"]
     length = args[3] if len(args) > 3 else kwargs["length"]
     for p in taken:
-        if isinstance(start, int) and isinstance(length, int):
+        whole = p.factor.shape[p.dim]
+        if type(start) is type(length) is int and p.factor.size == whole:
+            _numbered(mode, p, start if start < 0 else start + length)
+        elif isinstance(start, int) and isinstance(length, int):
             stop = None if start < 0 and int(start) + int(length) == 0 else start + length
-            _bounded(mode, p, start, stop, p.factor.shape[p.dim])
+            _bounded(mode, p, start, stop, whole)
         else:
             mode.drop(p, LITERAL)
     return out

@@ -126,6 +126,16 @@ def repeat(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     return out
 
 
+def repeat_each(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """repeat_interleave(x, repeats, dim): by the length of a dim it is an expanded dim that is flattened."""
+    x, times, dim = stated(args, kwargs, input=None, repeats=None, dim=None)
+    if dim is None or not isinstance(times, Size) or not isinstance(times.origin, Dim):
+        return func(*args, **kwargs)
+    dim %= x.ndim
+    sizes = [*[-1] * (dim + 1), times, *[-1] * (x.ndim - dim - 1)]
+    return expand(mode, _T.expand, (x.unsqueeze(dim + 1), *sizes), {}).flatten(dim, dim + 1)
+
+
 def factory(at: int) -> Handler:
     """zeros, ones, full, empty: (sizes...); of a tensor: x.new_zeros(sizes...)"""
 
@@ -163,6 +173,7 @@ HANDLERS: dict[Any, Handler] = {
     _T.expand_as: expand_as,
     **dict.fromkeys((_T.view_as, _T.reshape_as), view_as),
     **dict.fromkeys((_T.repeat, _T.tile, torch.tile), repeat),
+    **dict.fromkeys((_T.repeat_interleave, torch.repeat_interleave), repeat_each),
     **dict.fromkeys((torch.ones, torch.zeros, torch.empty, torch.rand, torch.randn), factory(0)),
     **dict.fromkeys((_T.new_ones, _T.new_zeros, _T.new_empty), factory(1)),
     F.normalize: normalize,

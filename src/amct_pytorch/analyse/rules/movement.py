@@ -168,7 +168,7 @@ def select(capture: Capture, call: Call) -> None:
     if len(along) == 1 and along[0].size in (1, x.shape[dim]):  # others stay where its values are used
         rest = [f for f in capture.factors(x) if f.shape[dim] == 1]
         capture.put(call.out, _row(rest, dim, at))
-        capture.pick(Piece(along[0], dim, at, at + 1, call.out), PICKED)
+        capture.pick(Piece(along[0], dim, at, at + 1, call.out), PICKED, from_end=call.args[2] < 0)
     else:
         capture.put(call.out, _row(_rows(capture, x, dim), dim, at))
 
