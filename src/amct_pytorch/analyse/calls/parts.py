@@ -182,9 +182,10 @@ def narrow(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     length = args[3] if len(args) > 3 else kwargs["length"]
     for p in taken:
         whole = p.factor.shape[p.dim]
-        if type(start) is type(length) is int and p.factor.size == whole:
-            _numbered(mode, p, start if start < 0 else start + length)
-        elif isinstance(start, int) and isinstance(length, int):
+        known = isinstance(start, int) and isinstance(length, int)
+        if known and p.factor.size == whole and all(isinstance(mode.capture.origin(n), int) for n in (start, length)):
+            _numbered(mode, p, int(start) if start < 0 else int(start) + int(length))
+        elif known:
             stop = None if start < 0 and int(start) + int(length) == 0 else start + length
             _bounded(mode, p, start, stop, whole)
         else:
