@@ -55,6 +55,28 @@ def mapped(by: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], maps: int =
     return net(forward, must, image, **{n: lambda w=w: conv(*w) for n, w in layers.items()})
 
 
+def beside(fn: Callable[[torch.Tensor], torch.Tensor], must: str = "") -> Build:
+    """What is computed of channels and of as many ones before them."""
+
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        h = s.a(x)
+        return s.b(h) + fn(torch.cat([torch.ones_like(h), h], 1))  # type: ignore[no-any-return]
+
+    return net(forward, must, image, a=lambda: conv(3, 16), b=lambda: conv(16, 4))
+
+
+def set_in_part(key: Callable[[Any, torch.Tensor], Any], then: Callable[[torch.Tensor], torch.Tensor]) -> Build:
+    """Zeros of which some channels become ones."""
+
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        h = s.a(x)
+        z = torch.zeros_like(h)
+        z[key(s, h)] = 1.0
+        return s.b(h) + then(z)  # type: ignore[no-any-return]
+
+    return net(forward, "", image, a=lambda: conv(3, 16), b=lambda: conv(16, 4), n=lambda: 8)
+
+
 def padded(by: Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor], must: str = "a b c") -> Build:
     """Shortcuts with more channels, as in BlazeFace, Bazarevsky et al. 2019"""
 
@@ -174,6 +196,43 @@ PATTERNS: dict[str, Build] = {
     "a map for each channel": mapped(lambda m, h: m.repeat_interleave(h.shape[1], 1)),
     "a map for each, by name": mapped(lambda m, h: torch.repeat_interleave(m, repeats=h.size(1), dim=-3)),
     "a map for each half": mapped(lambda m, h: m.repeat_interleave(h.shape[1] // 2, dim=1), maps=2, must=""),
+    "beside ones, the largest": beside(lambda t: t.amax(1, keepdim=True), "a b"),
+    "beside ones, the least": beside(lambda t: t.amin(1, keepdim=True)),
+    "beside ones, the sum": beside(lambda t: t.sum(1, keepdim=True)),
+    "beside ones, the mean": beside(lambda t: t.mean(1, keepdim=True)),
+    "beside ones, the variance": beside(lambda t: t.var(1, keepdim=True)),
+    "beside ones, group norm": beside(lambda t: F.group_norm(t, 1).amax(1, keepdim=True)),
+    "beside ones, layer norm": beside(lambda t: F.layer_norm(t.mT, t.shape[-2:-1]).mT.mean(1, keepdim=True)),
+    "beside ones, channel norm": beside(lambda t: F.layer_norm(t.movedim(1, -1), t.shape[1:2]).amax(-1).unsqueeze(1)),
+    **{
+        f"beside ones, channel {at}": beside(lambda t, at=at: t[:, at].unsqueeze(1))  # type: ignore[misc]
+        for at in (3, 16, 17, 20, 31, -1)
+    },
+    "zeros beside ones": net(
+        lambda s, x: (lambda h: s.b(h) + torch.cat([h * 0, torch.zeros_like(h), torch.ones_like(h)], 1)[:, 26:27])(
+            s.a(x)
+        ),
+        "",
+        image,
+        a=lambda: conv(3, 16),
+        b=lambda: conv(16, 4),
+    ),
+    **{
+        f"ones {where}, {name}": set_in_part(key, then)
+        for where, key in (
+            ("in four", lambda s, h: (slice(None), slice(0, 4))),
+            ("in half", lambda s, h: (slice(None), slice(0, s.n))),
+            ("in half of the shape", lambda s, h: (slice(None), slice(h.shape[1] // 2))),
+            ("in one", lambda s, h: (slice(None), 3)),
+            ("at places", lambda s, h: (slice(None), slice(None), 0)),
+        )
+        for name, then in (
+            ("the mean", lambda z: z.mean(1, keepdim=True)),
+            ("the least", lambda z: z.amin(1, keepdim=True)),
+            ("one of them", lambda z: z[:, 7].unsqueeze(1)),
+            ("the last", lambda z: z[:, -1:]),
+        )
+    },
     "text": text(),
     "text, padded": text(padding=(2, 0)),
     "text, in steps": text(stride=(2, 16)),

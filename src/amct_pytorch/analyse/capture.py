@@ -212,13 +212,14 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self.fix(factor, along, "")
         return self.labels.summed(factor, along)
 
-    def counted(self, factors: Sequence[Factor], along: Sequence[int]) -> list[Factor]:
-        """The factors without those of constants that are summed along the given dims: they count channels."""
+    def counted(self, factors: Sequence[Factor], along: Sequence[int], apart: bool = True) -> list[Factor]:
+        """The factors without those of constants that are summed along the given dims: they count channels. `apart`:
+        also where there is nothing else to sum, of which a mean is no other."""
         if not self.labels.constants:
             return list(factors)
         kept = []
         for f in factors:
-            if self.labels.is_constant(f) and any(f.shape[d] > 1 for d in along):
+            if self.labels.counts(f, along) and (apart or not self.labels.is_one_constant(f)):
                 self.freeze(f, "its channels are counted by a sum over a constant")
             else:
                 kept.append(f)
@@ -488,6 +489,8 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for f in counted if kind.name != "unbind" else ():
             self.freeze(f, f"indices of channels are used by {call.name}")
         produced = len(self.labels.produced)
+        if kind.written and self.labels.constants:
+            self._write(call, kind)
         if self.ragged and RAGGED in (*call.shapes, *self.sizes(outs)):
             self.unknown(call, "a nested tensor, which has no shape, holds its channels")
         elif labelled or (self.repeated is not None and call.name == "expand"):
@@ -508,6 +511,15 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     near = [i for i in infos if i.factors and i.factors[0] is info.factors[0]]
                     info.like = next((i.like or i for i in near if alike(i, info)), None)
         return given
+
+    def _write(self, call: Call, kind: Operation) -> None:
+        """Note that constants are written into."""
+        for tensor in (call.arg(*where) for where in kind.written):
+            info = self.info(tensor)
+            for f in () if info is None else info.factors:
+                self.labels.write(f, whole=kind.name in _FILLS)
+            if info is not None and info.picked is not None:
+                self.labels.write(info.picked[0], whole=False)
 
     def _hand_on(
         self,
@@ -623,6 +635,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 _NUMBERS = frozenset((Size, Ratio))
+_FILLS = frozenset(("fill_", "zero_"))
 _FILLING = "aten.copy_.default"
 _COMPARISONS = frozenset(("eq", "ne"))
 _NOT_THE_VALUE = OF_SHAPES | OF_ONE_ELEMENT

@@ -61,6 +61,7 @@ class Labels:
     following: list[tuple[Factor, Factor]] = field(default_factory=list)  # (over more dims, labels of its rows)
     residual: list[Factor] = field(default_factory=list)  # tied by additions to what other layers made
     constants: set[int] = field(default_factory=set)
+    uneven: set[int] = field(default_factory=set)  # blocks of constants that were written into
 
     def fresh(self, size: int, axis: Axis | None = None) -> Factor:
         """New labels, one per channel of `axis` (None: of no parameter)."""
@@ -89,7 +90,32 @@ class Labels:
         return labels
 
     def is_constant(self, factor: Factor) -> bool:
+        """Whether any of the labels are those of a constant."""
         return bool(self.constants) and not self.constants.isdisjoint(factor.ravel().tolist())
+
+    def is_one_constant(self, factor: Factor) -> bool:
+        """Whether all of them are those of one constant, whose elements are equal still."""
+        if not self.is_constant(factor) or self.block(factor) in self.uneven:
+            return False
+        blocks = self.axis_ids(factor)
+        return bool((blocks == blocks.flat[0]).all())
+
+    def write(self, factor: Factor, whole: bool) -> None:
+        """Something is written into a tensor: a constant has other elements then, but where that is one for all."""
+        if self.is_constant(factor) and not (whole and factor.size == self._size(self.block(factor))):
+            self.uneven.add(self.block(factor))
+
+    def _size(self, block: int) -> int:
+        return (self.starts[block + 1] if block + 1 < len(self.starts) else self.count) - self.starts[block]
+
+    def counts(self, factor: Factor, along: Iterable[int]) -> bool:
+        """Whether a sum over some dims of a tensor counts channels of a constant: those that differ along them."""
+        if not self.is_constant(factor):
+            return False
+        of_constant = np.isin(factor, list(self.constants))
+        first, last = (np.where(of_constant, factor, other) for other in (self.count, -1))
+        over = tuple(d for d in along if factor.shape[d] > 1)
+        return bool(over) and bool((first.min(axis=over) < last.max(axis=over)).any())
 
     def tie(self, a: Factor, b: Factor) -> None:
         """Label i of `a` and label i of `b`, broadcast, go together."""

@@ -143,7 +143,7 @@ def _bounded(mode: SizeMode, piece: Piece, low: Any, high: Any, whole: int, last
         if isinstance(bound, torch.Tensor) and (said := mode.capture.size_of(bound)) is not None:
             bound = said
         source = mode.capture.origin(bound) if isinstance(bound, int) else 0
-        if isinstance(source, int) and last and piece.stop - piece.start == 1:
+        if isinstance(source, int) and last and piece.stop - piece.start == 1 and not _from_both_ends(low, high):
             mode.capture.pick(piece, LITERAL, from_end=isinstance(bound, int) and bound < 0)
             return
         if isinstance(source, int) and isinstance(bound, int) and f.size == whole:
@@ -166,6 +166,10 @@ def _bounded(mode: SizeMode, piece: Piece, low: Any, high: Any, whole: int, last
         _, start, part = mode.capture.sliced.setdefault((id(f), piece.stop - piece.start), mine)
         if start != piece.start:
             _balance(mode, [part, mine[-1]])
+
+
+def _from_both_ends(low: Any, high: Any) -> bool:
+    return isinstance(low, int) and isinstance(high, int) and (low < 0) != (high < 0)
 
 
 def _numbered(mode: SizeMode, piece: Piece, bound: int) -> None:

@@ -21,7 +21,7 @@ def where(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
     """torch.where(mask), and nonzero(mask, as_tuple=True)"""
     out = func(*args, **kwargs)
     mask = args[0] if args else next(iter(kwargs.values()))
-    if isinstance(out, tuple) and out and mask.dtype is torch.bool:
+    if isinstance(out, tuple) and out and mask.dtype is torch.bool and mask.ndim:  # a number alone is one row
         mode.places[id(out[0])] = Places(out, mask, mask._version)
     return out
 

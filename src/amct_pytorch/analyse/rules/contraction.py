@@ -42,7 +42,7 @@ def contract(
         else:
             wide, part, d = (a, b, dim) if joint[0] else (b, a, other)
             capture.labels.partial.append((wide, lb.place(part.ravel(), d, wide.ndim)))
-        if capture.labels.is_constant(a) and capture.labels.is_constant(b):
+        if capture.labels.counts(a, [dim]) and capture.labels.counts(b, [other]):
             capture.counted([a], [dim])
             return rest_a, rest_b
     for f, d, rest in ((a, dim, rest_a), (b, other, rest_b)):

@@ -20,7 +20,8 @@ def matrices(capture: Capture, call: Call) -> None:
         return
     met = [(t[..., 0, 0], [f[..., 0, 0] for f in _fixed(capture, call, t, [-2, -1])]) for t in ins]
     factors = capture.merge(met, batch)
-    for out in call.out if isinstance(call.out, (tuple, list)) else (call.out,):
+    outs = call.out if isinstance(call.out, (tuple, list)) else (call.out,)
+    for out in (o for o in outs if o.ndim >= batch):  # some are empty, as what is not asked for
         capture.put(out, [f.reshape(*f.shape, *[1] * (out.ndim - batch)) for f in factors])
 
 

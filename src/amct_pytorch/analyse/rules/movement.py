@@ -163,7 +163,7 @@ def select(capture: Capture, call: Call) -> None:
     x = call.args[0]
     dim, at = call.args[1] % x.ndim, call.args[2] % max(x.shape[call.args[1]], 1)
     along = [f for f in capture.factors(x) if f.shape[dim] > 1]
-    if along and all(map(capture.labels.is_constant, along)):  # any is as good
+    if along and all(map(capture.labels.is_one_constant, along)):  # any is as good
         along = [lb.narrow(f, range(f.ndim)) for f in along[:1]]
     if len(along) == 1 and along[0].size in (1, x.shape[dim]):  # others stay where its values are used
         rest = [f for f in capture.factors(x) if f.shape[dim] == 1]

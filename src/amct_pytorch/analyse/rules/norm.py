@@ -61,8 +61,9 @@ def layer_norm(capture: Capture, call: Call) -> None:
     """layer norm and RMS norm, over the last dims."""
     x = call.args[0]
     weights = [t for t in call.args[2:4] if isinstance(t, torch.Tensor)]
-    operands = [(x, capture.factors(x)), *((w, capture.factors(w)) for w in weights)]
-    factors = capture.merge(operands, x.ndim)
+    normalized = range(x.ndim - len(call.args[1]), x.ndim)
+    mine = capture.counted(capture.factors(x), normalized, apart=False)
+    factors = capture.merge([(x, mine), *((w, capture.factors(w)) for w in weights)], x.ndim)
     capture.put(_first(call.out), factors)
     for statistic in call.out[1:] if isinstance(call.out, (tuple, list)) else ():
         if statistic.ndim == x.ndim:
@@ -77,6 +78,7 @@ def group_norm(capture: Capture, call: Call) -> None:
     x, weight, bias = call.args[:3]
     groups = call.args[6]
     factors = _per_channel(capture, x, [weight, bias], 1)
+    factors = factors if groups == x.shape[1] else capture.counted(factors, [1], apart=False)
     kept, counted = [], []
     for f in factors:
         row = capture.fix(f, range(2, x.ndim), "positions are normalized together") if f.shape[1] > 1 else None

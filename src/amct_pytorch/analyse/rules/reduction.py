@@ -48,9 +48,9 @@ def reduction(over: str | None = None, at: int = 1, default: int | None = None) 
         along = _along(call.arg(at, "dim", default), x.ndim)
         keepdim = bool(call.kwargs.get("keepdim", call.args[at + 1] if _has_keepdim(call, at) else False))
         factors = capture.factors(x)
-        if call.name in COUNTING:
-            factors = capture.counted(factors, along)
-        if call.name in OF_ONE and all(capture.labels.is_constant(f) for f in factors):
+        if call.name in COUNTING or call.name in MEANS:
+            factors = capture.counted(factors, along, apart=call.name in COUNTING)
+        if call.name in OF_ONE and all(capture.labels.is_one_constant(f) for f in factors):
             factors = _reduced(capture, factors, along, keepdim, None)
         else:
             factors = _reduced(capture, factors, along, keepdim, over)
@@ -121,11 +121,12 @@ def along_dim(at: int, over: str | None) -> Rule:
 
 
 OF_ONE = ("any", "all", "amin", "amax")  # of equal elements, however many, it is that of one
+MEANS = ("mean", "nanmean", "var", "var_mean", "std", "std_mean")
 COUNTING = ("sum", "nansum", "linalg_vector_norm", "norm")
 LOSSES = "mse_loss smooth_l1_loss huber_loss soft_margin_loss".split()
 STAYS = "it stays"
 RULES: dict[str, Rule] = {
-    **{n: reduction() for n in ("mean", "sum", "var", "var_mean", "std", "std_mean", "nansum", "nanmean")},
+    **{n: reduction() for n in (*MEANS, "sum", "nansum")},
     **{
         n: reduction(f"{n} is taken over it")
         for n in "amin prod logsumexp any all argmax argmin median nanmedian".split()
