@@ -65,6 +65,16 @@ class Whitened(Attention):
         return super().attend(q, k, v @ torch.linalg.inv(covariance))
 
 
+class Collected(Attention):
+    """Results that are put into zeros, position by position, and normalized within each head."""
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        y, out = super().attend(q, k, v), torch.zeros_like(v)
+        for i in range(v.shape[2]):
+            out[:, :, i] = y[:, :, i]
+        return out * (out.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+
+
 class Layer:
     state: torch.Tensor | None = None
 
@@ -115,6 +125,7 @@ PATTERNS: dict[str, Build] = {
     "solved by an inverse": alone(lambda: Delta(lambda a, b: torch.linalg.inv(a) @ b)),
     "solved in general": alone(lambda: Delta(lambda a, b: torch.linalg.solve(a, b))),
     "whitened": alone(Whitened),
+    "collected": alone(Collected),
     "a state that is used": stateful(lambda k, v, state: state),
     "a copy of it": stateful(lambda k, v, state: state.clone()),
     "a state that is filled": stateful(lambda k, v, state: torch.zeros_like(state).copy_(k.mT @ v)),

@@ -208,6 +208,22 @@ PATTERNS: dict[str, Build] = {
         f"beside ones, channel {at}": beside(lambda t, at=at: t[:, at].unsqueeze(1))  # type: ignore[misc]
         for at in (3, 16, 17, 20, 31, -1)
     },
+    **{
+        f"channels put at places, {name}": net(
+            lambda s, x, then=then: (lambda h, z: (z[..., :4].copy_(h[..., :4]), s.b(h) + then(z))[1])(
+                h := s.a(x), torch.zeros_like(h)
+            ),
+            must,
+            image,
+            a=lambda: conv(3, 16),
+            b=lambda: conv(16, 4),
+        )
+        for name, must, then in (
+            ("the mean", "a b", lambda z: z[..., :4].repeat(1, 1, 1, 2).mean(1, keepdim=True)),
+            ("the least", "", lambda z: z.amin(1, keepdim=True)),
+            ("one of them", "", lambda z: z[:, 7].unsqueeze(1)),
+        )
+    },
     "zeros beside ones": net(
         lambda s, x: (lambda h: s.b(h) + torch.cat([h * 0, torch.zeros_like(h), torch.ones_like(h)], 1)[:, 26:27])(
             s.a(x)

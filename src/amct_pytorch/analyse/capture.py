@@ -214,12 +214,12 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def counted(self, factors: Sequence[Factor], along: Sequence[int], apart: bool = True) -> list[Factor]:
         """The factors without those of constants that are summed along the given dims: they count channels. `apart`:
-        also where there is nothing else to sum, of which a mean is no other."""
+        also where they are all that is summed, of which a mean is no other."""
         if not self.labels.constants:
             return list(factors)
         kept = []
         for f in factors:
-            if self.labels.counts(f, along) and (apart or not self.labels.is_one_constant(f)):
+            if self.labels.counts(f, along) and (apart or not self.labels.is_one_constant(f, filled=True)):
                 self.freeze(f, "its channels are counted by a sum over a constant")
             else:
                 kept.append(f)
@@ -517,9 +517,9 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in (call.arg(*where) for where in kind.written):
             info = self.info(tensor)
             for f in () if info is None else info.factors:
-                self.labels.write(f, whole=kind.name in _FILLS)
+                self.labels.write(f, number=kind.name in _FILLS)
             if info is not None and info.picked is not None:
-                self.labels.write(info.picked[0], whole=False)
+                self.labels.write(info.picked[0], number=False)
 
     def _hand_on(
         self,

@@ -62,6 +62,7 @@ class Labels:
     residual: list[Factor] = field(default_factory=list)  # tied by additions to what other layers made
     constants: set[int] = field(default_factory=set)
     uneven: set[int] = field(default_factory=set)  # blocks of constants that were written into
+    parted: set[int] = field(default_factory=set)  # of those, where some channels were and some were not
 
     def fresh(self, size: int, axis: Axis | None = None) -> Factor:
         """New labels, one per channel of `axis` (None: of no parameter)."""
@@ -93,17 +94,24 @@ class Labels:
         """Whether any of the labels are those of a constant."""
         return bool(self.constants) and not self.constants.isdisjoint(factor.ravel().tolist())
 
-    def is_one_constant(self, factor: Factor) -> bool:
-        """Whether all of them are those of one constant, whose elements are equal still."""
-        if not self.is_constant(factor) or self.block(factor) in self.uneven:
+    def is_one_constant(self, factor: Factor, filled: bool = False) -> bool:
+        """Whether all of them are those of one constant, whose elements are equal still; `filled`: or which channels
+        took the place of, all or none of them."""
+        if not self.is_constant(factor) or self.block(factor) in (self.parted if filled else self.uneven):
             return False
         blocks = self.axis_ids(factor)
         return bool((blocks == blocks.flat[0]).all())
 
-    def write(self, factor: Factor, whole: bool) -> None:
-        """Something is written into a tensor: a constant has other elements then, but where that is one for all."""
-        if self.is_constant(factor) and not (whole and factor.size == self._size(self.block(factor))):
-            self.uneven.add(self.block(factor))
+    def write(self, factor: Factor, number: bool) -> None:
+        """Something is written into a tensor, `number`: one for all."""
+        if not self.is_constant(factor):
+            return
+        block = self.block(factor)
+        whole = factor.size == self._size(block)
+        if not whole:
+            self.parted.add(block)
+        if not (whole and number):
+            self.uneven.add(block)
 
     def _size(self, block: int) -> int:
         return (self.starts[block + 1] if block + 1 < len(self.starts) else self.count) - self.starts[block]
