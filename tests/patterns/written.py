@@ -200,6 +200,8 @@ PATTERNS: dict[str, Build] = {
     "beside ones, the least": beside(lambda t: t.amin(1, keepdim=True)),
     "beside ones, the sum": beside(lambda t: t.sum(1, keepdim=True)),
     "beside ones, the mean": beside(lambda t: t.mean(1, keepdim=True)),
+    "beside ones, the mean of a product": beside(lambda t: (t * torch.ones_like(t)).mean(1, keepdim=True)),
+    "beside ones, the mean of a sum": beside(lambda t: (torch.ones_like(t) + t[:, :, :1]).mean(1, keepdim=True)),
     "beside ones, the variance": beside(lambda t: t.var(1, keepdim=True)),
     "beside ones, group norm": beside(lambda t: F.group_norm(t, 1).amax(1, keepdim=True)),
     "beside ones, layer norm": beside(lambda t: F.layer_norm(t.mT, t.shape[-2:-1]).mT.mean(1, keepdim=True)),
@@ -244,6 +246,8 @@ PATTERNS: dict[str, Build] = {
         )
         for name, then in (
             ("the mean", lambda z: z.mean(1, keepdim=True)),
+            ("the mean of a product", lambda z: (z * torch.full_like(z, 2.0)).mean(1, keepdim=True)),
+            ("the mean of a sum", lambda z: (torch.ones_like(z) + z[:, :, :1]).mean(1, keepdim=True)),
             ("the least", lambda z: z.amin(1, keepdim=True)),
             ("one of them", lambda z: z[:, 7].unsqueeze(1)),
             ("the last", lambda z: z[:, -1:]),

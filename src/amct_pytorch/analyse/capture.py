@@ -336,7 +336,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 continue
             if mine == theirs:
                 self.labels.tie(o, f)
-                if self.labels.constants and self.labels.is_constant(o):
+                if self.labels.yields(o, f):
                     out[i] = f
             elif mine < theirs:
                 self.labels.partial.append((o, f))
@@ -486,8 +486,10 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for info in infos:
             static = static and info.static
             counted += info.indices
-        for f in counted if kind.name != "unbind" else ():
-            self.freeze(f, f"indices of channels are used by {call.name}")
+        if kind.name != "unbind":  # which hands them on, dim by dim
+            for f in counted:
+                self.freeze(f, f"indices of channels are used by {call.name}")
+            counted = ()
         produced = len(self.labels.produced)
         if kind.written and self.labels.constants:
             self._write(call, kind)

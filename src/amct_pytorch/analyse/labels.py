@@ -102,6 +102,10 @@ class Labels:
         blocks = self.axis_ids(factor)
         return bool((blocks == blocks.flat[0]).all())
 
+    def yields(self, one: Factor, two: Factor) -> bool:
+        """Whether what a constant meets says more of the result: any channels do, another constant where it is even."""
+        return self.is_constant(one) and (not self.is_constant(two) or self.is_one_constant(one))
+
     def write(self, factor: Factor, number: bool) -> None:
         """Something is written into a tensor, `number`: one for all."""
         if not self.is_constant(factor):

@@ -26,8 +26,7 @@ def pointwise(capture: Capture, call: Call) -> None:
         one, two = capture.factors(tensors[0]), capture.factors(tensors[1])
         if len(one) == len(two) == 1 and one[0].shape == two[0].shape:
             capture.labels.tie(one[0], two[0])
-            constant_first = bool(capture.labels.constants) and capture.labels.is_constant(one[0])
-            capture.put(call.out, two if constant_first else one)
+            capture.put(call.out, two if capture.labels.yields(one[0], two[0]) else one)
             return
     capture.put(call.out, capture.merge([(t, capture.factors(t)) for t in tensors], call.out.ndim))
 
