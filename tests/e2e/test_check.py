@@ -107,6 +107,17 @@ def values_alone(capture: Capture, call: Call) -> None:
     capture.put(call.out, capture.factors(call.args[2]))
 
 
+def covered_backwards(capture: Capture, call: Call) -> None:
+    """A kernel over the last dim of the input, taken for one whose first column meets the last channel."""
+    x, w, bias = call.args[:3]
+    inner = [f.ravel() for f in capture.factors(x) if f.shape[3] > 1]
+    columns, outputs = ([f.ravel() for f in capture.factors(w) if f.shape[d] > 1] for d in (3, 0))
+    capture.labels.tie(inner[0], columns[0][::-1])
+    capture.labels.tie(outputs[0], capture.factors(bias)[0])
+    capture.labels.produced.append(outputs[0])
+    capture.put(call.out, [outputs[0].reshape(1, -1, 1, 1)])
+
+
 def attention(*shape: int) -> Build:
     """`shape`: heads and their size, one of which is found."""
 
@@ -143,6 +154,18 @@ WRONG: dict[str, tuple[str, Callable[..., None], Build]] = {
     "gather, of its index": ("aten::gather", index_alone, between(lambda t: looked_up(t))),
     "attention, of its values": ("aten::scaled_dot_product_attention", values_alone, attention(1, -1)),
     "attention in heads, of its values": ("aten::scaled_dot_product_attention", values_alone, attention(-1, 2)),
+    "convolution, of a kernel the other way round": (
+        "aten::convolution",
+        covered_backwards,
+        net(
+            lambda s, x: s.c(s.b(s.a(x).unsqueeze(1)).flatten(1)),
+            "",
+            lambda: torch.randn(2, 5, 6),
+            a=lambda: nn.Linear(6, 16),
+            b=lambda: nn.Conv2d(1, 8, (5, 16)),
+            c=lambda: nn.Linear(8, 4),
+        ),
+    ),
     "relu, forgotten": ("aten::relu", forgets, between(F.relu)),
     "view, forgotten": ("aten::view", forgets, between(lambda t: t.view(2, 16, 64).view(2, 16, 8, 8))),
 }

@@ -519,7 +519,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in (call.arg(*where) for where in kind.written):
             info = self.info(tensor)
             for f in () if info is None else info.factors:
-                self.labels.write(f, number=kind.name in _FILLS)
+                self.labels.write(f, number=kind.name in _ONE_FOR_ALL)
             if info is not None and info.picked is not None:
                 self.labels.write(info.picked[0], number=False)
 
@@ -623,7 +623,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _is_state(self, log: Sequence[Logged]) -> Callable[[torch.Tensor], bool]:
         """Whether the forward went on to use a tensor, or filled one that was there, as caches of a state are."""
         used = {id(info.source()) for op in log for info in op.ins}
-        used.update(id(info.source()) for op in log if op.name == _FILLING for info in op.outs)
+        used.update(id(info.source()) for op in log if op.name == _COPYING for info in op.outs)
         return lambda tensor: id(self._known(tensor).source()) in used
 
     def outputs(self, value: Any) -> None:
@@ -637,8 +637,8 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 _NUMBERS = frozenset((Size, Ratio))
-_FILLS = frozenset(("fill_", "zero_"))
-_FILLING = "aten.copy_.default"
+_ONE_FOR_ALL = frozenset(("fill_", "zero_"))
+_COPYING = "aten.copy_.default"
 _COMPARISONS = frozenset(("eq", "ne"))
 _NOT_THE_VALUE = OF_SHAPES | OF_ONE_ELEMENT
 _grad_enabled = torch.is_grad_enabled  # under a name of our own: while a pass runs, whoever asks torch is noted

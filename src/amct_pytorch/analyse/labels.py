@@ -124,7 +124,7 @@ class Labels:
         """Whether a sum over some dims of a tensor counts channels of a constant: those that differ along them."""
         if not self.is_constant(factor):
             return False
-        of_constant = np.isin(factor, list(self.constants))
+        of_constant = np.reshape([label in self.constants for label in factor.ravel().tolist()], factor.shape)
         first, last = (np.where(of_constant, factor, other) for other in (self.count, -1))
         over = tuple(d for d in along if factor.shape[d] > 1)
         return bool(over) and bool((first.min(axis=over) < last.max(axis=over)).any())

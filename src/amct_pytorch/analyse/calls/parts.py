@@ -143,15 +143,15 @@ def _bounded(mode: SizeMode, piece: Piece, low: Any, high: Any, whole: int, last
         if isinstance(bound, torch.Tensor) and (said := mode.capture.size_of(bound)) is not None:
             bound = said
         source = mode.capture.origin(bound) if isinstance(bound, int) else 0
-        if isinstance(source, int) and last and piece.stop - piece.start == 1 and not _from_both_ends(low, high):
-            mode.capture.pick(piece, LITERAL, from_end=isinstance(bound, int) and bound < 0)
-            return
-        if isinstance(source, int) and isinstance(bound, int) and f.size == whole:
+        if isinstance(source, int):
+            if last and piece.stop - piece.start == 1 and not _from_both_ends(low, high):
+                mode.capture.pick(piece, LITERAL, from_end=isinstance(bound, int) and bound < 0)
+                return
+            if not isinstance(bound, int) or f.size != whole:
+                mode.drop(piece, LITERAL)
+                return
             _numbered(mode, piece, int(bound))
             continue
-        if isinstance(source, int):
-            mode.drop(piece, LITERAL)
-            return
         if bound < -whole:
             mode.drop(piece, "a part begins before the first")
             return

@@ -10,11 +10,11 @@ from amct_pytorch.analyse.size_mode import Handler, SizeMode
 
 
 class Places(NamedTuple):
-    """The indices of where a mask held, dim by dim, and the mask as it was: it may be written since."""
+    """The indices of where a mask held, dim by dim, the mask, and as what both were written: they may be since."""
 
     indices: tuple[torch.Tensor, ...]
     mask: torch.Tensor
-    version: int
+    versions: tuple[int, ...]
 
 
 def where(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -22,8 +22,12 @@ def where(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
     out = func(*args, **kwargs)
     mask = args[0] if args else next(iter(kwargs.values()))
     if isinstance(out, tuple) and out and mask.dtype is torch.bool and mask.ndim:  # a number alone is one row
-        mode.places[id(out[0])] = Places(out, mask, mask._version)
+        mode.places[id(out[0])] = Places(out, mask, _versions(out, mask))
     return out
+
+
+def _versions(indices: tuple[torch.Tensor, ...], mask: torch.Tensor) -> tuple[int, ...]:
+    return tuple([t._version for t in (*indices, mask)])
 
 
 def as_mask(mode: SizeMode, x: torch.Tensor, key: Any) -> Any:
@@ -31,7 +35,7 @@ def as_mask(mode: SizeMode, x: torch.Tensor, key: Any) -> Any:
     if not isinstance(key, tuple) or not key or (found := mode.places.get(id(key[0]))) is None:
         return key
     same = len(key) == len(found.indices) and all(a is b for a, b in zip(key, found.indices, strict=True))
-    unwritten = found.mask._version == found.version
+    unwritten = _versions(found.indices, found.mask) == found.versions
     return found.mask if same and unwritten and found.mask.shape == x.shape[: found.mask.ndim] else key
 
 

@@ -209,14 +209,18 @@ def _covered(capture: Capture, call: Call, kernel: Sequence[int]) -> tuple[list[
 def _covers(call: Call, dim: int) -> bool:
     """Whether a kernel is as long as a dim that is not padded; then it is not dilated either."""
     x, w = call.args[:2]
-    padding = call.args[4]
-    return not call.args[6] and x.shape[dim] == w.shape[dim] and padding[dim - 2 if len(padding) > 1 else 0] == 0
+    return not call.args[6] and x.shape[dim] == w.shape[dim] and _at(call.args[4], dim) == 0
 
 
 def _windowed(call: Call, dim: int) -> bool:
     """Whether positions of a dim meet: a kernel of size 1 at every one of them leaves each by itself."""
-    stride, padding = (v[dim - 2] if len(v) > 1 else v[0] for v in call.args[3:5])
+    stride, padding = (_at(v, dim) for v in call.args[3:5])
     return bool(call.args[1].shape[dim] > 1 or stride != 1 or padding != 0 or any(call.args[7]))
+
+
+def _at(sizes: Sequence[int], dim: int) -> int:
+    """What a convolution's argument says of a dim; one number speaks of all."""
+    return sizes[dim - 2] if len(sizes) > 1 else sizes[0]
 
 
 def _channels(capture: Capture, factors: Sequence[Factor], kernel: Sequence[int]) -> list[Factor]:
