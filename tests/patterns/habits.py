@@ -7,6 +7,7 @@ import types
 import warnings
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from judge import Build, between, conv, image, net, of, tokens
@@ -14,6 +15,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 HEADS = {16: 4}
+ELEMENTS = 1024
 
 
 def scripted(function: Any) -> Any:
@@ -295,4 +297,14 @@ PATTERNS: dict[str, Build] = {
     "whatever is raised": of(Guarded, "", tokens),
     "filled with no number": between(lambda t: torch.nan_to_num(t.masked_fill(t > 1e6, float("nan")))),
     "of numbers alone": of(OfNumbersAlone, "a o", tokens),
+    "numpy's product": between(lambda t: t.view(len(t), int(np.prod(t.shape[1:]))).view(t.shape)),
+    "numpy's product of an array": between(lambda t: t.view(len(t), np.array(t.shape[1:]).prod().item()).view(t.shape)),
+    "numel of a shape": between(lambda t: t.view(len(t), t.shape[1:].numel()).view(t.shape)),
+    "numel of a shape, in heads": between(lambda t: t.view(*t.shape[:2], t.shape[2:].numel()).view(t.shape)),
+    "numel of a part of a shape": between(lambda t: t.reshape(t.shape[:2].numel(), -1).view(t.shape)),
+    "a number that a shape makes, too": between(lambda t: t.view(t.shape[0], 1024).view(t.shape), ""),
+    "a number of the file that a shape makes, too": between(lambda t: t.view(t.shape[0], ELEMENTS).view(t.shape), ""),
+    "a number from elsewhere that a shape makes, too": between(
+        lambda t, n=ELEMENTS: t.view(t.shape[0], n).view(t.shape), ""
+    ),
 }

@@ -519,6 +519,59 @@ def _double(module: nn.Module, args: Any, out: torch.Tensor) -> torch.Tensor:
     return out * 2
 
 
+class SizesOfClass(nn.Module):
+    heads = 4
+    width = 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.q, self.b = L(8, self.width), L(self.width, 3 * self.width), L(self.width, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(self.attend(self.a(x), self.heads, self.width))
+
+    def attend(self, x: torch.Tensor, heads: int, width: int) -> torch.Tensor:
+        q, k, v = self.q(x).view(*x.shape[:2], 3, heads, width // heads).permute(2, 0, 3, 1, 4)
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(*x.shape[:2], width)
+
+
+class OwnAndOfClass(SizesOfClass):
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = 2
+
+
+class TwiceOfClass(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(SizesOfClass(), SizesOfClass())
+
+
+class AskedOfClass(SizesOfClass):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(self.attend(self.a(x), type(self).heads, SizesOfClass.width))
+
+
+class ByClass:
+    heads = 4
+    width = 16
+
+
+class Smaller(ByClass):
+    heads = 2
+
+    def __init__(self) -> None:
+        self.dropout = 0.1
+
+
+class ConfiguredByClass(SizesOfClass):
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = Smaller()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(self.attend(self.a(x), self.config.heads, self.config.width))
+
+
 PATTERNS: dict[str, Build] = {
     "asserted": of(Asserted, "a b"),
     "asserted, a literal": of(AssertedLiteral, ""),
@@ -574,4 +627,9 @@ PATTERNS: dict[str, Build] = {
     "size in parent and child": of(HeadsInTwo, "a b", tokens),
     "width by heads": of(WidthByHeads, "a b", tokens),
     "hook": of(Hooked, "a b"),
+    "sizes of a class": of(SizesOfClass, "a q b", tokens),
+    "sizes of a class, one its own": of(OwnAndOfClass, "a q b", tokens),
+    "sizes of a class, twice": of(TwiceOfClass, "0.a 0.q 0.b 1.a 1.q 1.b", tokens),
+    "sizes of a class, asked of it": of(AskedOfClass, "", tokens),
+    "sizes of the class of a configuration": of(ConfiguredByClass, "a q b", tokens),
 }

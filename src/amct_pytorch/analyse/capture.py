@@ -7,7 +7,10 @@ that runs.
 
 from __future__ import annotations
 
+import itertools
+import math
 import weakref
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -88,6 +91,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.sliced: dict[tuple[int, int], tuple[Factor, int, Factor]] = {}
         self.magnitudes: dict[str, Norm] = {}  # by name, those that the cut may rescale
         self.plain: dict[int, Expression] = {}  # what was made a plain integer, by its value
+        self.shapes: deque[torch.Size] = deque(maxlen=_SHAPES)  # that code asked for last
         self.repeated: Factor | None = None  # what a dim of one element that is expanded to this many is repeated for
         self.times: Fraction | int = 1  # how often the model does what is done once
         self.sized = True  # whether shapes are given as sizes
@@ -288,7 +292,19 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Where an integer came from; of a plain one that a size was made before, that size: the trace check finds it
         where it was another."""
         found = origin(value)
-        return self.plain.get(found, found) if isinstance(found, int) else found
+        if not isinstance(found, int):
+            return found
+        return self.plain.get(found) or self._product(found)
+
+    def _product(self, value: int) -> Expression:
+        """The product of sizes one after the other, where a plain integer that no code states is that: numpy and
+        torch.Size.numel make such ones. Else itself."""
+        for shape in () if self.running.states(value) else reversed(self.shapes):
+            for i, j in itertools.combinations(range(len(shape) + 1), 2):
+                product = math.prod(shape[i:j])
+                if j - i > 1 and isinstance(product, Size) and int.__eq__(product, value):
+                    return product.origin
+        return value
 
     # rules of many operations
 
@@ -643,6 +659,9 @@ _COMPARISONS = frozenset(("eq", "ne"))
 _NOT_THE_VALUE = OF_SHAPES | OF_ONE_ELEMENT
 _grad_enabled = torch.is_grad_enabled  # under a name of our own: while a pass runs, whoever asks torch is noted
 _OF_NO_GRADIENT = torch._C._functions.DelayedError("an operation on shapes alone has no gradient", 1)
+
+
+_SHAPES = 16
 
 
 def _plain(value: Any) -> int | float:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from types import FrameType
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,6 +40,13 @@ class Running:
         owner = frame.f_locals.get(code.co_varnames[0])
         return owner if isinstance(owner, nn.Module) and id(owner) in self.names else None
 
+    def states(self, number: int) -> bool:
+        """Whether the user's code that runs states a number, or names one of its file."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code.co_filename.startswith((_TORCH, _HERE)):
+            frame = frame.f_back
+        return frame is not None and any(type(n) is int and n == number for n in _stated(frame))
+
     def where(self) -> tuple[str, str]:
         """The path of the module that runs, and file and line of the user's code."""
         module = line = ""
@@ -51,3 +59,10 @@ class Running:
                 module = self.name(owner)
             frame = frame.f_back  # type: ignore[assignment]
         return module, line
+
+
+def _stated(frame: FrameType) -> Iterator[Any]:
+    for constant in frame.f_code.co_consts:
+        yield from constant if isinstance(constant, tuple) else (constant,)
+    for name in frame.f_code.co_names:
+        yield frame.f_globals.get(name)

@@ -23,7 +23,9 @@ def shape(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
     if isinstance(found, int):
         dim = (args[1] if len(args) > 1 else kwargs["dim"]) % args[0].ndim
         return _size(mode, factors, dim, found)
-    return torch.Size([_size(mode, factors, d, n) for d, n in enumerate(found)])
+    known = torch.Size([_size(mode, factors, d, n) for d, n in enumerate(found)])
+    mode.capture.shapes.append(known)
+    return known
 
 
 def count(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
