@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -142,7 +143,14 @@ def fitting(state: StateDict, wanted: Expected, path: Path) -> StateDict:
 
 
 def fill(model: nn.Module, state: StateDict, path: Path) -> None:
-    """Copy the values of a fitting state dict into a model's tensors."""
+    """Copy the values of a fitting state dict into a model's tensors.
+
+    Where it does not say of which versions of their classes it is, it is of those that the model has: it has its keys.
+    """
+    if not hasattr(state, "_metadata"):
+        versions = model.state_dict(keep_vars=True)._metadata  # type: ignore[attr-defined]
+        state = OrderedDict(state)
+        state._metadata = versions  # type: ignore[attr-defined]
     try:
         model.load_state_dict(state)
     except Exception as cause:  # what the model itself has to say of it, in a hook
@@ -183,6 +191,8 @@ def _leave_part(state: StateDict, shapes: Mapping[str, Shape | None], name: str)
         _log.info("%s: the state of its part %r is taken; %d other entries are not", name, parts[0], others)
         state.clear()
         state.update(own)
+        if hasattr(state, "_metadata"):  # which is by the names of the larger model's parts
+            del state._metadata
 
 
 def _parts(state: StateDict, shapes: Mapping[str, Shape | None]) -> list[str]:

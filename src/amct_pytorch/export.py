@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import os
 import tempfile
@@ -21,7 +20,7 @@ from amct_pytorch.apply.nm_weights import is_sparse
 from amct_pytorch.errors import ModelError, WriteError
 from amct_pytorch.files import write_together
 from amct_pytorch.inputs import as_arguments, map_tensors, named_leaves
-from amct_pytorch.structure import without_history
+from amct_pytorch.structure import copy_structure
 from amct_pytorch.wrappers import refuse_no_model, refuse_scripted, refuse_spread, unwrap
 
 SUFFIXES = ("_deploy_model.onnx", "_fake_quant_model.onnx")
@@ -122,13 +121,7 @@ def _plain_copy(model: nn.Module) -> nn.Module:
     model = unwrap(model)
     refuse_spread(model, "save_prune_retrain_model")
     warn_of_leaks(model)
-    try:
-        plain = copy.deepcopy(model, without_history(model))
-    except Exception as error:
-        raise ModelError(
-            f"{type(model).__qualname__} cannot be copied: {type(error).__name__}: {error}. "
-            "Everything in it must survive copy.deepcopy; keep what does not outside the model"
-        ) from error
+    plain = copy_structure(model, {})
     for module in plain.modules():
         for name, child in module._modules.items():
             if child is not None:

@@ -227,6 +227,31 @@ def test_swapped_files_are_named(made: Made) -> None:
         assert named[0] in str(caught.value), caught.value
 
 
+class OfVersion(nn.Linear):
+    """As classes whose layers were once named or shaped otherwise do."""
+
+    _version = 3
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: Any, *others: Any) -> None:
+        if local_metadata.get("version") != 3:
+            raise ValueError(f"of version {local_metadata.get('version')}")
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *others)
+
+
+@pytest.mark.parametrize("sparsity", [amct.ChannelSparsity(0.5, False), amct.NmSparsity()])
+@pytest.mark.parametrize("where", ["alone", "in a larger model", "without versions"])
+def test_layers_that_ask_for_the_version_of_what_they_load(sparsity: Any, where: str, tmp_path: Path) -> None:
+    model, config = nn.Sequential(OfVersion(8, 8), OfVersion(8, 4)), amct.SparsityConfig(sparsity)
+    small = create_prune_retrain_model(model, torch.rand(2, 8), config, tmp_path / "record")
+    if where == "without versions":
+        save_file(small.state_dict(), tmp_path / "file")
+    else:
+        torch.save((small if where == "alone" else nn.ModuleDict({"net": small})).state_dict(), tmp_path / "file")
+    again = restore_prune_retrain_model(model, None, tmp_path / "record", config, tmp_path / "file")
+    for key, value in small.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value)
+
+
 @pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
 def test_wrapped_models_are_refused_with_the_remedy(made: Made, wrap: Any) -> None:
     refused(lambda: made.restore(wrap(made.model)), ModelError, "restore_prune_retrain_model", "model.")

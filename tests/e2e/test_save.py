@@ -189,6 +189,28 @@ def test_dynamic_axes(tmp_path: Path, axes: dict[str, object], dims: list[object
 
 
 @pytest.mark.filterwarnings("ignore:ONNX Preprocess - Removing mutation:UserWarning")
+def test_functions_that_hold_parts_of_the_model(tmp_path: Path) -> None:
+    """The copy that is saved has its own, in eval mode; the user's model trains on, and sees nothing of it."""
+
+    class Lambdas(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.drop = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout(0.5)
+            self.fc = nn.Linear(8, 5)
+            self.stem = lambda x: self.drop(torch.relu(self.norm(self.conv(x))))
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return self.fc(self.stem(image).mean((2, 3)))
+
+    model, x = Lambdas().train().requires_grad_(False), torch.randn(2, 3, 8, 8)
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    save(model, tmp_path / "net", x)
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert model.norm.training
+    (found,) = run(tmp_path / "net_deploy_model.onnx", {"image": x})
+    np.testing.assert_allclose(found, model.eval()(x).numpy(), atol=1e-5)
+
+
 def test_the_model_stays_as_it_was(tmp_path: Path) -> None:
     class Leaving(Residual):
         """Draws random numbers, counts its passes, writes to its input and keeps what it computed."""
