@@ -320,6 +320,21 @@ class SplitByDifference(Base):
         return self.b(y) + self.c(z)
 
 
+class SplitByQuotient(nn.Module):
+    """As in the Set Transformer, Lee et al. 2019: heads are split off by a quotient, and become samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width, self.heads = 36, 4
+        self.a, self.q, self.k, self.v, self.b = L(8, 36), L(36, 36), L(36, 36), L(36, 36), L(36, 5)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        x = self.a(x)
+        q, k, v = (torch.cat(m(x).split(self.width // self.heads, 2), 0) for m in (self.q, self.k, self.v))
+        y = q + (q.bmm(k.transpose(1, 2)) / 6).softmax(2).bmm(v)
+        return self.b(torch.cat(y.split(x.size(0), 0), 2))
+
+
 class NarrowByAttribute(Base):
     def prepare(self) -> None:
         self.a, self.b, self.c = C(3, 32), C(16, 8), C(16, 8)
@@ -607,6 +622,7 @@ PATTERNS: dict[str, Build] = {
     "split, list": of(SplitInList, "a b c"),
     "split, by layers": of(SplitByLayer, "a b c"),
     "split, a difference": of(SplitByDifference, "a b c"),
+    "split, a quotient": of(SplitByQuotient, "a q k v b", tokens),
     "narrow": of(NarrowByAttribute, "a b c"),
     "expand": of(ExpandByAttribute, "a b"),
     "state of zeros": of(HiddenState, "a b c"),

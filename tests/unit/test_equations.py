@@ -88,6 +88,14 @@ def test_of_several_solutions_the_old_value_stays() -> None:
     }
 
 
+def test_of_a_quotient_that_nothing_else_decides_the_divisor_stays() -> None:
+    """36 // 4 is 9; where 5 are left, 20 // 4 is that; no divisor of 36 gives 5."""
+    d, keep = dim(9, 4)
+    quotient = Operation("floordiv", attribute("width", 36), attribute("heads", 4))
+    assert solve([Equation(quotient, d, WHY)], keep) == ({Setting("m", "width"): 20}, [])
+    assert solve([Equation(d, Operation("add", quotient, 0), WHY)], keep) == ({Setting("m", "width"): 20}, [])
+
+
 def test_systems_against_brute_force() -> None:
     """Two attributes, two or three equations of products and sums over dims that shrink."""
     random = np.random.default_rng(0)

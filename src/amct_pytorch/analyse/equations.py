@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,10 +46,11 @@ def solve(equations: list[Equation], keep: Mask) -> tuple[dict[Setting, int], li
     while open_:
         rest = [e for e in open_ if not _solve_one(e, values, old, keep)]
         if len(rest) == len(open_):
-            # Nothing follows from what is known: an attribute that no equation decides stays as it is.
-            unknown = [
-                a.setting for e in rest for s in (e.left, e.right) for a in attributes(s) if a.setting not in values
-            ]
+            # Nothing follows from what is known: an attribute that no equation decides stays as it is. Of `a // b` that
+            # is b: a multiple of it remains one.
+            sides = [s for e in rest for s in (e.left, e.right)]
+            asked = [*(d for s in sides for d in _divisors(s)), *sides]
+            unknown = [a.setting for e in asked for a in attributes(e) if a.setting not in values]
             if not unknown:
                 break
             values[unknown[0]] = old[unknown[0]]
@@ -102,6 +103,15 @@ def _balance(labels: Labels, factors: list[Factor]) -> None:
     rows = list({f.tobytes(): f for f in factors if f.size == factors[0].size}.values())
     if len(rows) > 1:
         labels.balance(np.stack(rows))
+
+
+def _divisors(e: Expression) -> Iterator[Expression]:
+    """What an expression divides by."""
+    if isinstance(e, Operation):
+        if e.name == "floordiv":
+            yield e.right
+        yield from _divisors(e.left)
+        yield from _divisors(e.right)
 
 
 def _solve_one(e: Equation, values: dict[Setting, int], old: Mapping[Setting, int], keep: Mask) -> bool:
