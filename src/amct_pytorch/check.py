@@ -122,7 +122,10 @@ class _Skeleton:
         """The skeleton's pass, as far as it came, and the error that ended it."""
         passes = self.passes.get(trace.means)
         if passes is None or trace.fresh:
-            passes = Passes(self.model, self.facts.tensors, self.cut, self.options, trace.means, self._prepare)
+            held = self.facts.tensors, self.cut
+            passes = Passes(
+                self.model, *held, self.options, trace.means, prepare=self._prepare, forwards=trace.forwards
+            )
             self.passes.setdefault(trace.means, passes)
         replay = Replay(trace, self.verifier, passes.names, passes.device)
         for name, t in passes.tensors.items():

@@ -194,6 +194,25 @@ class OnlyAfterItEvaluated(Halves):
         return self.training and self.evaluated
 
 
+class LeavesWhatItDoesNotRead(Halves):
+    """As heads of detectors do, which keep the shape and the anchors of the last image."""
+
+    shape = None
+
+    def finds(self, y: torch.Tensor) -> Any:
+        if self.training:
+            return True
+        if self.shape != y.shape:
+            self.shape = y.shape
+        return False
+
+
+class ReadsWhatItSetBefore(Halves):
+    def finds(self, y: torch.Tensor) -> Any:
+        self.trained = self.training
+        return self.trained
+
+
 def removed(model: nn.Module) -> tuple[int, ...]:
     torch.manual_seed(0)
     plan = amct.plan(model.eval(), torch.randn(2, 3, 8, 8), CONFIG)
@@ -240,6 +259,15 @@ def test_train_mode_begins_with_both_where_eval_mode_leaves_something(kind: Call
     gone = removed(kind())
     assert ran == [False, True, True, False, True, True]
     assert [c + 8 for c in gone[:4]] == list(gone[4:])
+
+
+@pytest.mark.parametrize("kind", [LeavesWhatItDoesNotRead, ReadsWhatItSetBefore])
+def test_train_mode_that_does_not_read_what_eval_mode_left_has_one_pass(kind: type[Halves]) -> None:
+    before = dict(vars(kind))
+    gone = removed(kind())
+    assert ran == [False, True, False, True]
+    assert [c + 8 for c in gone[:4]] == list(gone[4:])
+    assert dict(vars(kind)) == before
 
 
 @pytest.mark.parametrize("kind", [OfGradientsByAnotherName, OfGradientsByAHelper, OfGradientsInABase])

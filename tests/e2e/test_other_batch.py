@@ -130,7 +130,40 @@ def test_inputs_without_a_batch() -> None:
     assert small.a.out_features == 8
 
 
-def test_what_only_builds_is_not_looked_for() -> None:
+class Refuses(Builds):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.ndim != 2:
+            wanted = ", ".join(str(n) for n in (4, 5))
+            raise ValueError(f"expected ({wanted}) for {self.width} channels")
+        assert len(x) > 1, f"{len(x)} samples, {self.width} channels"
+        return super().forward(x)
+
+
+class NamesAnother(Builds):
+    def __init__(self) -> None:
+        super().__init__()
+        self.dim = 16
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x if x.dim() == 2 else x.flatten(1).to(x.dtype))
+
+
+class Lists(Builds):
+    """It names the size where nothing runs for this input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = super().forward(x)
+        return torch.cat([y, *(y[:, :1].expand(-1, self.width) for _ in range(len(x) - 4))], 1)
+
+
+@pytest.mark.parametrize("kind", [Builds, Refuses, NamesAnother])
+def test_what_only_builds_or_refuses_is_not_looked_for(kind: type[nn.Module]) -> None:
     batches.clear()
-    amct.plan(Builds().eval(), torch.rand(4, 5), CONFIG)
+    amct.plan(kind().eval(), torch.rand(4, 5), CONFIG)
     assert set(batches) == {4}
+
+
+def test_what_runs_for_more_samples_is() -> None:
+    batches.clear()
+    amct.plan(Lists().eval(), torch.rand(4, 5), CONFIG)
+    assert batches == [4, 8, 4, 8]  # those of the pruned model, too

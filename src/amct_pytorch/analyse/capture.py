@@ -98,6 +98,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.ragged = False  # whether there was a tensor without a shape
         self.mode: Shared | None = None  # of the copy that runs
         self.inside = False  # a call of torch: what it compares is not the user's
+        self.tells = False  # an operation runs by which code learns something of values
         self._marked: list[torch.Tensor] = []
         self._frozen: dict[int, Factor] = {}
         self._outside: dict[int, tuple[torch.Tensor, Info]] = {}
@@ -401,10 +402,12 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         leaves = flatten((args, kwargs)) if kwargs else flatten(args)
         tensors = [t for t in leaves if isinstance(t, torch.Tensor)]
         before = self.sizes(tensors)  # an operation in place may change them
+        self.tells = kind.tells
         if self.shapes_only:
             out = shapes.run(func, kind.name, args, kwargs, tensors, self.info)
         else:
             out = func(*args, **kwargs)
+        self.tells = False
         if not kind.computes:
             return out
         if kind.copies or (kind.copies is False and hasattr(args[0], COPIED)):

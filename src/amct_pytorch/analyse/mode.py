@@ -61,7 +61,7 @@ class Mode:
         self.modules = modules
         kinds = {type(m) for m in modules}
         self.shared = Shared(asked or any(map(_decides, modules)) or any(map(_decide, kinds)) or _named(kinds))
-        self._before: list[tuple[Any, ...]] = []
+        self._before: list[dict[str, Any]] = []
 
     @property
     def asked(self) -> bool:
@@ -77,11 +77,19 @@ class Mode:
                 own = vars(m)
                 own.pop("training", None)
                 own[_KEY] = self.shared
-        self._before = [tuple(vars(m).values()) for m in self.modules]
+        self._before = [vars(m).copy() for m in self.modules]
 
-    def changed(self) -> bool:
-        """Whether a module has other attributes than before the pass: the next one may do something else."""
-        return any(_differ(vars(m), before) for m, before in zip(self.modules, self._before, strict=True))
+    def changed(self) -> list[tuple[int, str]]:
+        """The attributes of modules, by which it is and the name, that are not what they were before the pass: the next
+        one may do something else."""
+        both = zip((vars(m) for m in self.modules), self._before, strict=True)
+        different = [(i, now, before) for i, (now, before) in enumerate(both) if _differ(now, before)]
+        return [
+            (i, name)
+            for i, now, before in different
+            for name in {**before, **now}
+            if now.get(name, before) is not before.get(name, before)
+        ]
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
@@ -149,5 +157,5 @@ def _apply(function: type, *args: Any, **kwargs: Any) -> Any:
     return _applied.__get__(None, function)(*args, **kwargs)
 
 
-def _differ(now: dict[str, Any], before: tuple[Any, ...]) -> bool:
-    return len(now) != len(before) or not all(map(operator.is_, now.values(), before))
+def _differ(now: dict[str, Any], before: dict[str, Any]) -> bool:
+    return now.keys() != before.keys() or not all(map(operator.is_, now.values(), before.values()))

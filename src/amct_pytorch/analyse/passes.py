@@ -31,6 +31,7 @@ from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.marking import mark
 from amct_pytorch.analyse.memoized import Hashed, Memory, Remembering, with_modules
 from amct_pytorch.analyse.mode import Mode
+from amct_pytorch.analyse.reading import reads
 from amct_pytorch.analyse.rules import TABLE
 from amct_pytorch.analyse.scripts import as_written
 from amct_pytorch.analyse.shapes import stand_in
@@ -42,6 +43,7 @@ from amct_pytorch.record import Axis, Norm
 from amct_pytorch.structure import copy_structure, named_modules
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+NO_FORWARDS: Mapping[str, str] = types.MappingProxyType({})
 
 
 class Means(Enum):
@@ -68,7 +70,8 @@ class Trace:
     """What one pass left: its log, what is known of the tensors that it `entered` with, what it asks of sizes, which
     tensors it used, what it decided, which modules `looked` at values, what it `found` of operations, for a pass that
     takes it over, and what functions that remember were asked; on which `arguments`. `fresh`: on a copy that did not
-    run before.
+    run before; `read`: whether it would have been another one on what was left; `forwards`: the methods that ran in
+    the place of forwards, by the modules' paths.
     """
 
     arguments: Arguments
@@ -85,6 +88,8 @@ class Trace:
     found: Sequence[Finding]
     magnitudes: Mapping[str, Norm]
     memory: Memory
+    read: bool
+    forwards: Mapping[str, str]
 
     def left_out(self) -> bool:
         """Whether there are tensors with labels that no operation used."""
@@ -100,7 +105,10 @@ class Options:
 
 
 class Failed(Exception):
-    """A pass without data failed: the kind of error, and the first line of what it says."""
+    """A pass without data failed: the kind of error, and the first line of what it says; whether it was `values` that
+    code asked for."""
+
+    values = False
 
 
 def line_of(e: Exception) -> str:
@@ -186,7 +194,8 @@ class Passes:
 
     `prepare`: what else to change about the copy; None: its integers become sizes. `memoized`: what remembers,
     and computes anew what it is asked with sizes; None: that is not known, and a pass raises Hashed where it would
-    matter. `sized`: whether it computes with sizes; without them, whatever a size says stays.
+    matter. `sized`: whether it computes with sizes; without them, whatever a size says stays. `forwards`: methods that
+    run in the place of forwards, by the modules' paths.
     """
 
     def __init__(
@@ -199,11 +208,13 @@ class Passes:
         prepare: Callable[[nn.Module], None] | None = None,
         memoized: Remembering | None = None,
         sized: bool = True,
+        forwards: Mapping[str, str] = NO_FORWARDS,
     ) -> None:
         self.options = options
+        self.forwards = forwards
         # The same, of a copy that did not run, whose integers are sizes.
         self.anew = functools.partial(Passes, model, own, held, options, means, memoized=memoized, sized=sized)
-        self.memoized = memoized
+        self.known = self.memoized = memoized
         self.means = means
         self.fake = FakeTensorMode(allow_non_fake_inputs=True) if means is Means.FAKE else None
         where = next((t.device for t in own.values() if not t.is_meta), torch.device("cpu"))
@@ -218,6 +229,9 @@ class Passes:
             prepare(self.model)
         parts = named_modules(self.model)
         self.names = {id(m): n for n, m in parts}
+        for name, method in forwards.items():
+            part = self.model.get_submodule(name)
+            part.forward = getattr(part, method)
         if memoized is not None:
             self.memoized = with_modules(memoized, (m for _, m in parts))
         self.mode = Mode([m for _, m in parts], asked=means is Means.REAL)  # values may be other ones in train mode
@@ -243,9 +257,11 @@ class Passes:
         training: bool,
         first: Trace | None = None,
         fresh: bool = False,
+        left: Sequence[tuple[int, str]] = (),
     ) -> Trace:
-        """What one forward pass leaves; `first`: what another one left; `fresh`: whether no other ran on this copy.
-        Errors of the forward pass leave as they are.
+        """What one forward pass leaves; `first`: what another one left; `fresh`: whether no other ran on this copy;
+        `left`: attributes of modules that it may read, and another one changed. Errors of the forward pass leave as
+        they are.
 
         Nothing is asked of rules again that they said in the other pass, of the same operation on the same tensors.
         """
@@ -260,7 +276,8 @@ class Passes:
             if entry.per_group is not None:
                 capture.per_group[id(self.tensors[name])] = entry.per_group
         memory = Memory(self.memoized)
-        self.run(capture, arguments, training, memory)
+        with reads((self.mode.modules[i], name) for i, name in left) as heard:
+            self.run(capture, arguments, training, memory)
         decided = capture.decided
         return Trace(
             arguments,
@@ -277,6 +294,8 @@ class Passes:
             capture.found,
             capture.magnitudes,
             memory,
+            heard.found,
+            self.forwards,
         )
 
     def run(self, capture: Capture, arguments: Arguments, training: bool, memory: Memory) -> None:
@@ -341,7 +360,9 @@ class Passes:
         except Exception as e:
             if self.means is Means.REAL and not memory.hashed:
                 raise
-            return Hashed() if memory.hashed else Failed(line_of(e))
+            failed = Failed(line_of(e))
+            failed.values = capture.tells
+            return Hashed() if memory.hashed else failed
         except Hashed:
             return Hashed()
         return Hashed() if memory.hashed else None

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -19,8 +19,9 @@ from amct_pytorch.analyse.equations import Equation, couple
 from amct_pytorch.analyse.groups import Grouping, group
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.memoized import Hashed, Remembering, memoized
-from amct_pytorch.analyse.passes import Arguments, Entry, Means, Options, Passes, Trace, enter, line_of, tensors
-from amct_pytorch.analyse.unread import first_alone, settings, twice, unread
+from amct_pytorch.analyse.passes import Arguments, Entry, Failed, Means, Options, Passes, Trace, enter, line_of, tensors
+from amct_pytorch.analyse.settle import stay
+from amct_pytorch.analyse.unread import first_alone, other_forwards, settings, twice, unread
 from amct_pytorch.errors import ModelError
 from amct_pytorch.record import Norm, Setting
 
@@ -61,13 +62,14 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options, both: bool
     notes = []
     both = both or _differs(passes, first)
     try:
-        for fresh in _train_from(passes) if both else ():
-            done.append(_train_pass(model, own, arguments, options, labels, passes, first, fresh))
+        if both:
+            done += _train_passes(model, own, arguments, options, labels, passes, first)
     except Exception as e:  # noqa: BLE001 - the cause goes into the report, and what train mode may need stays
         notes.append(
             f"train mode could not be analysed on this input ({line_of(e)}); what only train mode uses stays as it is"
         )
         _hold_for(first, labels)
+    done += _other_forwards(model, arguments, labels, passes, done)
     others, left = _other_batches(model, arguments, labels, passes, done, both)
     done += others
     magnitudes = _magnitudes(own, done, labels)
@@ -104,6 +106,29 @@ def _touched(done: Sequence[Trace]) -> set[str]:
     return set().union(*(p.touched for p in done))
 
 
+def _other_forwards(
+    model: nn.Module, arguments: Arguments, labels: Labels, passes: Passes, done: Sequence[Trace]
+) -> list[Trace]:
+    """What a pass leaves in which methods of modules run in the place of their forward, where these name sizes that no
+    pass read and that they read. It may hold nothing: most models never run so."""
+    forwards, sizes = other_forwards(model, done[0].entries, labels, [e for p in done for e in p.equations])
+    if not forwards:
+        return []
+    marks, before = labels.marks(), stay(labels, len(labels.frozen))
+    first = done[0] if done[0].means is not Means.REAL else None
+    try:
+        copy = passes.anew(forwards=forwards)
+        trace = copy.trace(labels, done[0].entries, arguments, training=False, first=first, fresh=True)
+    except (Exception, Hashed):  # noqa: BLE001 - it may be for another use, or for models that were changed
+        labels.forget(marks)
+        return []
+    more = stay(labels, len(labels.frozen))[: len(before)] & ~before
+    if more.any() or not sizes & settings(trace.equations):
+        labels.forget(marks)
+        return []
+    return [trace]
+
+
 def _other_batches(
     model: nn.Module, arguments: Arguments, labels: Labels, passes: Passes, done: Sequence[Trace], both: bool
 ) -> tuple[list[Trace], dict[Setting, int]]:
@@ -114,13 +139,13 @@ def _other_batches(
         return unread(model, done[0].entries, labels, [e for p in (*done, *found) for e in p.equations])
 
     found: list[Trace] = []
-    sizes = not_read()
+    sizes, modes = not_read(), [False, True]
     for change in (twice, first_alone):
         if not sizes:
             break
         if (other := change(arguments)) is None:
             continue
-        for training in (False, True):
+        for training in tuple(modes):
             marks, copy = labels.marks(), passes.anew()
             try:
                 trace = copy.trace(labels, done[0].entries, other, training, fresh=True)
@@ -131,7 +156,8 @@ def _other_batches(
                 found.append(trace)
             else:
                 labels.forget(marks)
-            if not (both or copy.mode.asked):
+            if training or not (both or copy.mode.asked):
+                modes = [False]  # once in train mode is enough: few branches are for one sample and for training
                 break
         sizes = not_read() if found else sizes
     return found, sizes
@@ -213,16 +239,20 @@ def _eval_pass(
     model: nn.Module, own: Mapping[str, torch.Tensor], arguments: Arguments, options: Options
 ) -> tuple[Labels, Passes, Trace]:
     """By shapes alone where that goes; on fake tensors; on the real input where the forward looks at values."""
+    remembered = _Remembered(model)
     for means in (Means.SHAPES, Means.FAKE):
-        with contextlib.suppress(Exception):  # the real input shows the cause, if there is one
-            return _pass(model, own, arguments, options, means)
+        try:
+            return _pass(model, own, arguments, options, means, remembered)
+        except Exception as e:  # noqa: BLE001 - the real input shows the cause, if there is one
+            if _asks_values(e):
+                break
     try:
-        return _pass(model, own, arguments, options, Means.REAL)
+        return _pass(model, own, arguments, options, Means.REAL, remembered)
     except ModelError:
         raise
     except Exception as e:
         with contextlib.suppress(Exception):  # code that takes numbers alone, such as `type(size) is int`
-            return _pass(model, own, arguments, options, Means.REAL, sized=False)
+            return _pass(model, own, arguments, options, Means.REAL, remembered, sized=False)
         raise ModelError(
             f"the forward pass of {type(model).__name__} in eval mode fails on input_data: {line_of(e)}; input_data "
             "must be what the model takes: a tensor, a tuple of arguments, or a dict of keyword arguments"
@@ -235,6 +265,7 @@ def _pass(
     arguments: Arguments,
     options: Options,
     means: Means,
+    remembered: _Remembered,
     sized: bool = True,
 ) -> tuple[Labels, Passes, Trace]:
     def run(known: Remembering | None) -> tuple[Labels, Passes, Trace]:
@@ -243,26 +274,48 @@ def _pass(
         passes = Passes(model, own, own, options, means, memoized=known, sized=sized)
         return labels, passes, passes.trace(labels, entries, arguments, training=False)
 
-    return _with_memoized(model, run)
+    return remembered.run(run)
 
 
-def _with_memoized(model: nn.Module, run: Callable[[Remembering | None], Found]) -> Found:
-    """A pass without a look at what functions remember; with one where it would matter."""
-    try:
-        return run(None)
-    except Hashed:
-        return run(memoized(model))
+class _Remembered:
+    """What functions of a model remember, from the first pass on in which it mattered (`known`)."""
+
+    def __init__(self, model: nn.Module, known: Remembering | None = None) -> None:
+        self.model = model
+        self.known = known
+
+    def run(self, run: Callable[[Remembering | None], Found]) -> Found:
+        """A pass without a look at what is remembered; with one where it matters."""
+        try:
+            return run(self.known)
+        except Hashed:
+            self.known = memoized(self.model)
+            return run(self.known)
 
 
 def _differs(passes: Passes, first: Trace) -> bool:
     """Whether train mode, or a second call, may do something else than the eval pass did: code asked for the mode, or
     values decide; the pass changed a module, or left layers out."""
-    return passes.mode.asked or first.left_out() or passes.mode.changed()
+    return passes.mode.asked or first.left_out() or bool(passes.mode.changed())
 
 
-def _train_from(passes: Passes) -> tuple[bool, ...]:
-    """Whether to begin with a model that never ran: with what the eval pass left, and with both where these differ."""
-    return (True, False) if passes.mode.asked and passes.mode.changed() else (False,)
+def _train_passes(
+    model: nn.Module,
+    own: Mapping[str, torch.Tensor],
+    arguments: Arguments,
+    options: Options,
+    labels: Labels,
+    passes: Passes,
+    first: Trace,
+) -> Iterator[Trace]:
+    """A pass on what the eval pass left; where a model that never ran may do something else, one on such a model, and
+    the other only where this one reads what the eval pass left."""
+    left = passes.mode.changed() if passes.mode.asked else []
+    if left:
+        trace = _train_pass(model, own, arguments, options, labels, passes, first, left)
+        yield trace
+    if not left or trace.read:
+        yield _train_pass(model, own, arguments, options, labels, passes, first, ())
 
 
 def _train_pass(
@@ -273,25 +326,35 @@ def _train_pass(
     labels: Labels,
     passes: Passes,
     first: Trace,
-    fresh: bool,
+    left: Sequence[tuple[int, str]],
 ) -> Trace:
-    """On what the eval pass ran on; on fake tensors; on a copy of the real ones where the forward looks at values."""
-    marks = labels.marks()
+    """On what the eval pass ran on; on fake tensors; on a copy of the real ones where the forward looks at values.
+    `left`: what the eval pass left, where this one is to begin without it."""
+    marks, fresh = labels.marks(), bool(left)
 
     def run(known: Remembering | None) -> Trace:
-        kept = again and known is None and not fresh
+        kept = again and known is passes.known and not fresh
         ran = passes if kept else Passes(model, own, own, options, means, memoized=known)
-        if known is not None:
+        if known is not passes.known:
             labels.forget(marks)
-        return ran.trace(labels, first.entries, arguments, training=True, first=found, fresh=fresh)
+        return ran.trace(labels, first.entries, arguments, training=True, first=found, fresh=fresh, left=left)
 
+    values, remembered = False, _Remembered(model, passes.known)
     for means in itertools.dropwhile(lambda means: means is not first.means, Means):
+        if values and means is Means.FAKE:
+            continue
         again = means is first.means  # the check, too, runs both modes on one copy where both are of one kind
         found = first if again and means is not Means.REAL else None
         try:
-            return _with_memoized(model, run)
-        except Exception:
+            return remembered.run(run)
+        except Exception as e:
             labels.forget(marks)
             if means is Means.REAL:
                 raise
+            values = values or _asks_values(e)
     raise AssertionError("the real tensors are the last to try")
+
+
+def _asks_values(e: Exception) -> bool:
+    """Whether a pass without data ended where values were asked for, which no other pass without data has."""
+    return isinstance(e, Failed) and e.values

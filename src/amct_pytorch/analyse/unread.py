@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dis
+import inspect
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -25,13 +27,54 @@ def unread(
 ) -> dict[Setting, int]:
     """Integers of modules that their forward names, in a branch or a method of its own, that no equation speaks of, and
     that are as long as a dim that may shrink of a tensor of that module."""
+    return _unread(model, entries, labels, equations, lambda kind: _names(kind, "forward"))
+
+
+def other_forwards(
+    model: nn.Module, entries: Mapping[str, Entry], labels: Labels, equations: Iterable[Equation]
+) -> tuple[dict[str, str], set[Setting]]:
+    """Methods that may run in the place of the forward of a module (`forward_split`, with the same parameters), by its
+    path, where they name such integers; and these."""
+    named: dict[type[nn.Module], dict[str, str]] = {}  # by what it names, the method
+
+    def names(kind: type[nn.Module]) -> set[str]:
+        named[kind] = {name: method for method in _others(kind) for name in _names(kind, method)}
+        return set(named[kind])
+
+    found = _unread(model, entries, labels, equations, names)
+    kinds = {path: type(module) for path, module in named_modules(model)} if found else {}
+    return {s.module: named[kinds[s.module]][s.path] for s in found}, set(found)
+
+
+def _others(kind: type[nn.Module]) -> list[str]:
+    """The methods of a class that take what its forward takes, and are named so."""
+    own = [name for base in kind.__mro__ if looked_at(base.__module__) for name in vars(base)]
+    taken = list(inspect.signature(kind.forward).parameters) if any(n.startswith(_OTHER) for n in own) else []
+    methods = ((name, getattr(kind, name)) for name in own if name.startswith(_OTHER))
+    return [
+        name
+        for name, method in methods
+        if isinstance(method, types.FunctionType) and list(inspect.signature(method).parameters) == taken
+    ]
+
+
+_OTHER = "forward_"
+
+
+def _unread(
+    model: nn.Module,
+    entries: Mapping[str, Entry],
+    labels: Labels,
+    equations: Iterable[Equation],
+    names: Callable[[type[nn.Module]], set[str]],
+) -> dict[Setting, int]:
     read = settings(equations)
     found = {}
     named: dict[type[nn.Module], set[str]] = {}
     for path, module in named_modules(model):
         kind = type(module)
         if kind not in named:
-            named[kind] = _names(kind) if looked_at(kind.__module__) else set()
+            named[kind] = names(kind) if looked_at(kind.__module__) else set()
         if not named[kind]:  # most are layers of torch
             continue
         sizes = ((n, v) for n, v in vars(module).items() if type(v) is int and v > 1 and n in named[kind])
@@ -53,26 +96,44 @@ def inside(name: str, setting: Setting) -> bool:
     return not setting.module or name.startswith(f"{setting.module}.")
 
 
-def _names(kind: type[nn.Module]) -> set[str]:
-    """What the forward of a class names, and the methods that it names."""
+def _names(kind: type[nn.Module], method: str) -> set[str]:
+    """The attributes of its object that a method of a class asks for, and the methods that it calls."""
+    own = [vars(base) for base in kind.__mro__ if looked_at(base.__module__)]
     found: set[str] = set()
-    new = {"forward"}
+    new = {method}
     while new:
-        methods = [base.__dict__[name] for base in kind.__mro__ for name in new if name in base.__dict__]
+        methods = [members[name] for members in own for name in new if name in members]
         found |= new
-        new = {name for method in methods for name in _named(method)} - found
+        new = {name for m in methods for name in _asked(m)} - found
     return found
 
 
-def _named(value: Any) -> Iterator[str]:
-    if isinstance(value, property):
-        value = value.fget
-    if isinstance(value, types.FunctionType):
-        value = value.__code__
-    if isinstance(value, types.CodeType):
-        yield from value.co_names
-        for part in value.co_consts:
-            yield from _named(part)
+def _asked(method: Any) -> Iterator[str]:
+    """What a method asks of its object, but for what only an error says."""
+    function = method.fget if isinstance(method, property) else method
+    if isinstance(function, types.FunctionType) and function.__code__.co_argcount:
+        yield from _asked_of(function.__code__.co_varnames[0], function.__code__)
+
+
+def _asked_of(owner: str, code: types.CodeType) -> Iterator[str]:
+    names: list[str] = []  # since the last jump, or to one
+    before: Any = None
+    for i in dis.get_instructions(code):
+        if i.is_jump_target:
+            yield from names
+            names = []
+        if i.opname == "RAISE_VARARGS":
+            names = []
+        elif i.opcode in dis.hasjrel or i.opcode in dis.hasjabs:
+            yield from names
+            names = []
+        elif i.opcode in dis.hasname and before == owner:
+            names.append(str(i.argval))
+        before = i.argval[-1] if isinstance(i.argval, tuple) and i.argval else i.argval
+    yield from names
+    for part in code.co_consts:
+        if isinstance(part, types.CodeType):
+            yield from _asked_of(owner, part)
 
 
 def twice(arguments: Arguments) -> Arguments | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -104,7 +105,7 @@ class Selector:
             # Equations that share an attribute, and those that share one with them.
             while not involved and len(mine) > known:
                 known = len(mine)
-                sharing = [o for o in self.facts.equations if _settings(o) & mine]
+                sharing = [o for o, theirs in self._speaking if theirs & mine]
                 involved = _shrinking(sharing, keep)
                 mine = mine.union(*map(_settings, sharing))
             where = f" ({e.reason.line})" if e.reason.line else ""
@@ -114,6 +115,11 @@ class Selector:
                         self.held.setdefault(group_of[u], e.reason.text + where)
         if len(self.held) == before:
             self.held.update(dict.fromkeys(set(group_of.values()), "sizes in user code do not follow"))
+
+    @functools.cached_property
+    def _speaking(self) -> list[tuple[Equation, set[Setting]]]:
+        """The equations with the settings that each speaks of."""
+        return [(e, _settings(e)) for e in self.facts.equations]
 
     def _removed(self, index: int, group: Group) -> list[int]:
         ratio, aligned, groups = self._asked(group)
