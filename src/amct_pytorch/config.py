@@ -129,7 +129,8 @@ class SparsityConfig:
         if not (self.skip_layers or self.override_layers or self.skip_types or self.override_types):
             return
         layers = dict(model.named_modules(remove_duplicate=False))
-        idle = [p for p in self.skip_layers if _is_pattern(p) and not any(fnmatchcase(name, p) for name in layers)]
+        patterns = [p for p in self.skip_layers if _is_pattern(p) and p not in layers]
+        idle = [p for p in patterns if not any(fnmatchcase(name, p) for name in layers)]
         if idle:
             warn(f"{self._prefix()}no layer of the model matches {', '.join(map(repr, idle))} in skip_layers")
         for where, names in (("skip_layers", self.skip_layers), ("override_layers", self.override_layers)):
@@ -143,9 +144,10 @@ class SparsityConfig:
             if name in layers and not [*layers[name].parameters(recurse=False)] and [*layers[name].parameters()]
         ]
         if empty:
+            inside = f"{empty[0]}.*".lstrip(".")
             warn(
                 f"{self._prefix()}{', '.join(map(repr, empty))} holds layers and has no weights of its own: what the "
-                f"config says of it has no effect; name its layers (to skip all: {empty[0] + '.*'!r})"
+                f"config says of it has no effect; name its layers ({inside!r} in skip_layers skips all)"
             )
         types = {
             base.__name__

@@ -218,6 +218,9 @@ def _built_again(
     found = {}
     for source, traced in family.traced:
         part = pruned.get_submodule(source.name)
+        for parameter in source.parameters:
+            if why := _refusal(held[source.name][parameter], vars(source.module)[parameter]):
+                raise _Impossible(why)
         try:
             again = build(source.module, {p: held[source.name][p] for p in source.parameters})
         except NotBuilt as why:
@@ -228,6 +231,22 @@ def _built_again(
             raise _Impossible(f"the constructor would compute other values for {_list(other)}")
         found.update(_followed(source, part, traced, again, known))
     return found
+
+
+def _refusal(new: Any, old: Any) -> str:
+    """What a configuration object that can tell whether its values fit each other has against the new ones."""
+    validate = getattr(new, "validate", None)
+    if not callable(validate) or not marking.is_configuration(new):
+        return ""
+    try:
+        old.validate()
+    except Exception:  # noqa: BLE001 - it is for something else, or nothing suits it
+        return ""
+    try:
+        validate()
+    except Exception as why:  # noqa: BLE001 - which is how such methods say no
+        return f"{type(new).__name__} refuses the new values: {' '.join(str(why).split())}"
+    return ""
 
 
 def _sources(module: nn.Module, name: str) -> Iterator[_Source]:

@@ -550,6 +550,38 @@ def test_attributes_that_cannot_be_set_are_told(tmp_path: Path) -> None:
     assert "Reluctant refuses access to 'hidden' (RuntimeError: hidden cannot be set)" in notes(small)
 
 
+class Checked(Head):
+    """It says itself whether its values fit each other."""
+
+    multiple = 4
+    asked = 0
+
+    def validate(self) -> None:
+        type(self).asked += 1
+        if self.size % self.multiple:
+            raise ValueError(f"size {self.size} is no multiple of {self.multiple}\nof which there are many")
+
+
+class OfChecked(nn.Module):
+    def __init__(self, options: Any) -> None:
+        super().__init__()
+        self.options = options
+        self.a, self.b = nn.Linear(6, options.size), nn.Linear(options.size, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(torch.relu(self.a(x)))
+
+
+@pytest.mark.parametrize(("before", "after", "follows"), [(24, 12, True), (20, 10, False), (22, 11, True)])
+def test_what_a_configuration_says_of_its_values_counts(before: int, after: int, follows: bool, tmp_path: Path) -> None:
+    """Where it had nothing against the old ones."""
+    small = create(OfChecked(Checked(before)), tmp_path)
+    assert small.a.out_features == after
+    assert small.options.size == (after if follows else before)
+    refusal = "Checked refuses the new values: size 10 is no multiple of 4 of which there are many"
+    assert (refusal in str(notes(small))) is not follows
+
+
 class Coder:
     """What no copy can be made of, but by the module that has one."""
 

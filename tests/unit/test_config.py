@@ -189,6 +189,15 @@ def test_a_name_that_only_holds_layers_is_a_warning() -> None:
     model = nn.Sequential(nn.Sequential(nn.Linear(2, 2)))
     with pytest.warns(AmctWarning, match=r"'0' holds layers and has no weights of its own.*'0\.\*'"):
         config.check_layers(model)
+    with pytest.warns(AmctWarning, match=r"'' holds layers and has no weights of its own.*'\*' in skip_layers"):
+        SparsityConfig(ChannelSparsity(0.5), skip_layers=("",)).check_layers(model)
+
+
+def test_a_name_with_brackets_is_a_name() -> None:
+    model = nn.ModuleDict({"in[0]": nn.Linear(2, 2)})
+    config = SparsityConfig(ChannelSparsity(0.5), skip_layers=("in[0]",))
+    config.check_layers(model)  # warnings are errors here
+    assert config.for_layer("in[0]", model["in[0]"]) is None
 
 
 @pytest.mark.parametrize("more", ["}", " }\n", "\n}"])

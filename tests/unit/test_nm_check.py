@@ -79,6 +79,12 @@ def test_models() -> None:
         assert [weight.name for weight in amct.check_2to4(amct.to_dense(made))] == ["2.weight"]
 
 
+def test_weights_that_2to4_is_not_for_do_not_count() -> None:
+    model = nn.Sequential(nn.Embedding(7, 8), nn.LSTM(8, 8), nn.LayerNorm((4, 8)))
+    model.register_parameter("positions", nn.Parameter(torch.rand(4, 8)))
+    assert amct.check_2to4(model) == []
+
+
 def test_saved_right_after_create(tmp_path: Path) -> None:
     model = nn.Sequential(
         nn.Conv2d(6, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 4, 2), nn.Flatten(), nn.Linear(4 * 25, 10)

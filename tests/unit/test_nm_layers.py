@@ -252,6 +252,23 @@ def test_two_models_side_by_side() -> None:
 
 
 @pytest.mark.parametrize("update_freq", [0, 2])
+def test_graphs_of_fx_hold_the_layers(update_freq: int) -> None:
+    """As those that give the features of a model to a loss: with the weights that it has now, and trained as it is."""
+    made, x = sparse(nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Conv1d(3, 4, 1)), update_freq), torch.rand(2, 3, 8)
+    made(x)
+    graph = torch.fx.symbolic_trace(made)
+    assert [node.op for node in graph.graph.nodes].count("call_module") == 3
+    with torch.no_grad():
+        for p in made.parameters():
+            p.mul_(2)
+    made.eval()
+    assert torch.equal(graph(x), made(x))
+    graph(x).sum().backward()
+    assert all(p.grad is not None for p in made.parameters())
+    assert copy.deepcopy(made)(x).shape == (2, 4, 8)
+
+
+@pytest.mark.parametrize("update_freq", [0, 2])
 def test_functional_call_and_transforms(update_freq: int) -> None:
     made, x = sparse(Net(), update_freq).eval(), torch.randn(2, 8, 6, 6)
     parameters = dict(made.named_parameters())

@@ -99,7 +99,7 @@ class _Replacing:
 def _take_from_class(owner: Any) -> None:
     """Give an object integers of its own where it has those of its class, which other objects have, too."""
     own = vars(owner)
-    own.update((name, value) for name, value in _of_class(type(owner)) if name not in own)
+    own.update((name, value) for name, value in _of_class(type(owner)) if name not in own)  # type: ignore[arg-type]
 
 
 @functools.lru_cache(maxsize=1024)

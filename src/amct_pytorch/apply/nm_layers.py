@@ -171,7 +171,7 @@ def _rebuild(parameters: tuple[str, ...], make: Callable[..., nn.Module], argume
 def sparse_class(dense: type[nn.Module], parameters: tuple[str, ...]) -> type[nn.Module]:
     """The subclass of a layer's class in which these parameters are 2:4 sparse; the same one each time."""
     if (dense, parameters) not in _classes:
-        body = {"__module__": __name__, **{name: _property(name) for name in parameters}}
+        body = {"__module__": dense.__module__, **{name: _property(name) for name in parameters}}
         _classes[dense, parameters] = types.new_class(
             f"Sparse{dense.__name__}", (SparseLayer, dense), exec_body=lambda namespace: namespace.update(body)
         )

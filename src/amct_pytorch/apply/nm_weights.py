@@ -88,9 +88,8 @@ def _weights_of(name: str, layer: nn.Module) -> Iterator[Weight]:
         if parameter in eligible:
             yield Weight(name, parameter, *eligible[parameter], tensor)
         elif tensor.dim() > 1:
-            yield Weight(
-                name, parameter, 1, 1, tensor, f"2:4 sparsity is not for the weights of {type(layer).__name__}"
-            )
+            reason = f"2:4 sparsity is not for the weights of {type(layer).__name__}"
+            yield Weight(name, parameter, 1, 1, tensor, reason, for_2to4=False)
     if "weight" in eligible and "weight" not in layer._parameters:
         reason = "a weight that is computed from others (a parametrization, weight norm) stays dense"
         yield Weight(name, "weight", *eligible["weight"], torch.as_tensor(layer.weight).detach(), reason)
