@@ -128,6 +128,23 @@ def test_each_record_restores_from_the_dense_model(
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+@pytest.mark.parametrize(
+    ("ins", "outs", "groups"), [(16, 8, 8), (16, 16, 4), (8, 16, 8), (16, 16, 16), (16, 8, 4), (16, 32, 8), (32, 8, 8)]
+)
+def test_groups_that_go(tmp_path: Path, kind: Any, ins: int, outs: int, groups: int) -> None:
+    """Convolutions that become depthwise by the first cut, and whose groups go by the second."""
+    layers = nn.Conv2d(3, ins, 3, padding=1), kind(ins, outs, 2, stride=2, groups=groups), nn.Conv2d(outs, 4, 1)
+    model = ready(nn.Sequential(*layers))
+    small, config = model, amct.SparsityConfig(amct.ChannelSparsity(0.5, False))
+    for step in range(3):
+        larger, record = small, tmp_path / f"{step}.txt"
+        small = amct.create_prune_retrain_model(larger, X, config, record)
+        assert distance(run(small, (X,)), run(kept_twin(larger, small), (X,))) < 1e-10
+        same(model, tmp_path, record, small, config)
+    assert small[1].weight.numel() <= model[1].weight.numel() // 4
+
+
 def test_pruned_again_at_once_is_what_both_say(tmp_path: Path) -> None:
     """The last model's weights are the dense one's, without what the last record says is gone."""
     model = ready(Convolutions())
@@ -164,3 +181,20 @@ def test_a_layer_that_is_gone_since_the_first_time_is_told(tmp_path: Path) -> No
     with pytest.raises(amct.RecordError, match=r"1\.bias is gone since then.*_sparsity_plan"):
         amct.create_prune_retrain_model(small, X.float(), config, tmp_path / "second.txt")
     assert not (tmp_path / "second.txt").exists()
+
+
+def test_a_part_that_was_pruned_by_itself(tmp_path: Path) -> None:
+    """The record speaks of the whole with the part as it is now, and create says so."""
+    config = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
+    part, x = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 16)), torch.rand(2, 8)
+    small = amct.create_prune_retrain_model(part, x, config, tmp_path / "part.record")
+    torch.save(small.state_dict(), tmp_path / "part.pth")
+    whole = nn.Sequential(small, nn.ReLU(), nn.Linear(16, 4))
+    with pytest.warns(amct.AmctWarning, match="'0' was pruned by itself before"):
+        again = amct.create_prune_retrain_model(whole, x, config, tmp_path / "whole.record")
+    assert again[0][0].out_features == 8
+    torch.save(again.state_dict(), tmp_path / "whole.pth")
+    first = amct.restore_prune_retrain_model(part, None, tmp_path / "part.record", config, tmp_path / "part.pth")
+    files = tmp_path / "whole.record", config, tmp_path / "whole.pth"
+    restored = amct.restore_prune_retrain_model(nn.Sequential(first, nn.ReLU(), nn.Linear(16, 4)), None, *files)
+    assert torch.equal(restored(x), again(x))

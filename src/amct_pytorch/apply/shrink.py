@@ -15,7 +15,7 @@ from amct_pytorch.apply.cut import Known, cut_shape, cut_tensor, empty_cut
 from amct_pytorch.apply.names import named_tensors
 from amct_pytorch.apply.rescale import rescale
 from amct_pytorch.apply.sizes import LayerSizes, apply_sizes, check_sizes, layer_sizes
-from amct_pytorch.errors import ModelError, RecordError
+from amct_pytorch.errors import ModelError, RecordError, warn
 from amct_pytorch.record import ChannelPlan, Removal
 from amct_pytorch.structure import copy_structure, named_modules
 
@@ -51,8 +51,12 @@ def shrink(model: nn.Module, plan: ChannelPlan, without_values: Collection[str] 
     apply_sizes(small, plan, own, model)
     if not without_values:
         refresh(small)
-    for _, module in named_modules(small):  # a part's own plan ends here: the part was cut again
-        vars(module).pop(_PLAN, None)
+    parts = [name for name, module in named_modules(small) if vars(module).pop(_PLAN, None) is not None and name]
+    if parts and carried is None and plan.removals and not without_values:
+        warn(
+            f"{', '.join(map(repr, parts[:2]))} was pruned by itself before: plan and record speak of the model with "
+            "that part as it is now; to restore, give the model with that part restored from its own record"
+        )
     vars(small)[_PLAN] = composed
     return small
 
