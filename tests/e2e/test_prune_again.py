@@ -145,6 +145,48 @@ def test_groups_that_go(tmp_path: Path, kind: Any, ins: int, outs: int, groups: 
     assert small[1].weight.numel() <= model[1].weight.numel() // 4
 
 
+class Added(nn.Module):
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.part(x)
+
+
+def gated() -> nn.Module:
+    """Groups that become depthwise in a residual stream."""
+    wide, inner = nn.Conv2d(8, 16, 1, groups=8), nn.Conv2d(8, 8, 3, padding=1, groups=4)
+    last = nn.ConvTranspose2d(8, 6, 1, groups=2), nn.Conv2d(6, 3, 1)
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), wide, nn.GLU(1), Added(inner), *last)
+
+
+def narrowing() -> nn.Module:
+    """One grouped convolution after the other, with ever fewer groups."""
+    grouped = (nn.Conv2d(16, 32, 1, groups=16), nn.Conv2d(32, 16, 1, groups=4), nn.Conv2d(16, 8, 1, groups=2))
+    return nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), *grouped, nn.Conv2d(8, 3, 1))
+
+
+def transposed() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 12, 1), Added(nn.ConvTranspose2d(12, 12, 1, groups=4)), nn.Conv2d(12, 4, 1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("build", "ratios"), [(gated, (0.5, 0.5)), (narrowing, (0.7, 0.5, 0.5)), (transposed, (0.5, 0.5))]
+)
+def test_groups_that_are_others_the_second_time(
+    build: Callable[[], nn.Module], ratios: tuple[float, ...], seed: int, tmp_path: Path
+) -> None:
+    torch.manual_seed(seed)
+    model = small = ready(build())
+    for step, ratio in enumerate(ratios):
+        larger, config = small, amct.SparsityConfig(amct.ChannelSparsity(ratio, False))
+        small = amct.create_prune_retrain_model(larger, X, config, tmp_path / f"{step}.txt")
+        assert distance(run(small, (X,)), run(kept_twin(larger, small), (X,))) < 1e-10
+        same(model, tmp_path, tmp_path / f"{step}.txt", small, config)
+
+
 def test_pruned_again_at_once_is_what_both_say(tmp_path: Path) -> None:
     """The last model's weights are the dense one's, without what the last record says is gone."""
     model = ready(Convolutions())

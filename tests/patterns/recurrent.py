@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -45,6 +46,19 @@ class Cells(nn.Module):
             state = self.c(self.a(x[:, t]), state)
             out.append(self.b(state[0] if isinstance(state, tuple) else state))
         return torch.stack(out, 1)
+
+
+class Stepped(nn.Module):
+    def __init__(self, cell: nn.RNNCellBase) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+        state, out = None, []
+        for y in x.unbind(1):
+            state = self.cell(y, state)
+            out.append(state[0] if isinstance(state, tuple) else state)
+        return (torch.stack(out, 1),)
 
 
 def cells(kind: type[nn.RNNCellBase], zeros: bool) -> Build:
@@ -109,7 +123,27 @@ def channels_as_steps(s: Any, x: torch.Tensor) -> torch.Tensor:
     return s.b(s.m(torch.relu(s.a(x)).flatten(2))[0]).mean(1)  # type: ignore[no-any-return]
 
 
+def narrow(make: Callable[[], nn.Module], width: int, must: str = "a") -> Build:
+    return net(
+        lambda s, x: s.b(s.m(torch.relu(s.a(x)))[0]),
+        must,
+        tokens,
+        a=lambda: nn.Linear(8, 16),
+        m=make,
+        b=lambda: nn.Linear(width, 4),
+    )
+
+
 PATTERNS: dict[str, Build] = {
+    "GRU, one unit": narrow(lambda: nn.GRU(16, 1, batch_first=True), 1),
+    "GRU, one unit, two layers both ways": narrow(lambda: nn.GRU(16, 1, 2, batch_first=True, bidirectional=True), 2),
+    "GRU, three units": narrow(lambda: nn.GRU(16, 3, batch_first=True), 3, "a b"),
+    "LSTM, one unit": narrow(lambda: nn.LSTM(16, 1, batch_first=True), 1),
+    "LSTM, three units": narrow(lambda: nn.LSTM(16, 3, batch_first=True), 3, "a b"),
+    "LSTM, projected to one": narrow(lambda: nn.LSTM(16, 4, batch_first=True, proj_size=1), 1),
+    "RNN, one unit": narrow(lambda: nn.RNN(16, 1, batch_first=True), 1),
+    "GRU cell, one unit": narrow(lambda: Stepped(nn.GRUCell(16, 1)), 1),
+    "LSTM cell, one unit": narrow(lambda: Stepped(nn.LSTMCell(16, 1)), 1),
     "LSTM": layer(nn.LSTM),
     "GRU": layer(nn.GRU),
     "RNN": layer(nn.RNN),

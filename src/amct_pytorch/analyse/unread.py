@@ -47,14 +47,18 @@ def other_forwards(
 
 
 def _others(kind: type[nn.Module]) -> list[str]:
-    """The methods of a class that take what its forward takes, and are named so."""
+    """The methods of a class that are named so and take what its forward takes, which does not call them."""
     own = [name for base in kind.__mro__ if looked_at(base.__module__) for name in vars(base)]
-    taken = list(inspect.signature(kind.forward).parameters) if any(n.startswith(_OTHER) for n in own) else []
-    methods = ((name, getattr(kind, name)) for name in own if name.startswith(_OTHER))
+    found = {name: getattr(kind, name) for name in own if name.startswith(_OTHER)}
+    if not found:
+        return []
+    called, taken = _names(kind, "forward"), list(inspect.signature(kind.forward).parameters)
     return [
         name
-        for name, method in methods
-        if isinstance(method, types.FunctionType) and list(inspect.signature(method).parameters) == taken
+        for name, method in found.items()
+        if name not in called
+        and isinstance(method, types.FunctionType)
+        and list(inspect.signature(method).parameters) == taken
     ]
 
 

@@ -98,24 +98,43 @@ def _original(before: Removal | None, indices: Iterable[int]) -> list[int]:
 
 
 def _groups(first: ChannelPlan, second: ChannelPlan) -> tuple[PruneGroup, ...]:
-    groups = list(first.groups)
+    regrouped = _regrouped(first, second)
+    groups = [_without(group, regrouped) for group in first.groups]
     for group in second.groups:
         if not any(node.removed for node in (*group.producers, *group.consumers)):
             continue
+        group = _without(group, regrouped)
         mapped = PruneGroup(
             tuple(_mapped(first, node, _producer_axis(node)) for node in group.producers),
-            tuple(
-                _mapped(first, node, _consumer_axis(node, second))
-                for node in group.consumers
-                if not _was_grouped(node, first, second)  # its channels were others in the original: left to the facts
-            ),
+            tuple(_mapped(first, node, _consumer_axis(node, second)) for node in group.consumers),
         )
         place = next((place for place, old in enumerate(groups) if _is_part(mapped, old)), None)
         if place is None:
             groups.append(mapped)
         else:
             groups[place] = _merged(groups[place], mapped)
-    return tuple(groups)
+    return tuple(group for group in groups if group.producers or group.consumers)
+
+
+def _regrouped(first: ChannelPlan, second: ChannelPlan) -> set[str]:
+    """Convolutions that both plans cut, and that had other groups before the one than before the other: what a node
+    says of them depends on their groups, so that the facts alone tell of these."""
+    before, after = _grouped(first), _grouped(second)
+    cut = {axis.tensor for axis in first.removals}
+    return {name for name, groups in after.items() if before.get(name) != groups and f"{name}.weight" in cut}
+
+
+def _grouped(plan: ChannelPlan) -> dict[str, int]:
+    """Of each convolution in the groups of a plan how many groups it has; 0: one, or as many as channels."""
+    nodes = (node for group in plan.groups for node in (*group.producers, *group.consumers))
+    return {node.name: node.groups or 0 for node in nodes if node.type in ("Conv", "ConvTranspose")}
+
+
+def _without(group: PruneGroup, names: set[str]) -> PruneGroup:
+    return PruneGroup(
+        tuple(node for node in group.producers if node.name not in names),
+        tuple(node for node in group.consumers if node.name not in names),
+    )
 
 
 def _mapped(first: ChannelPlan, node: Node, axis: int) -> Node:
@@ -133,12 +152,6 @@ def _consumer_axis(node: Node, plan: ChannelPlan) -> int:
         return 0
     shape = plan.shapes.get(f"{node.name}.weight", ())
     return 0 if node.type == "Conv" and len(shape) > 1 and shape[1] == 1 and node.groups is None else 1  # 0: depthwise
-
-
-def _was_grouped(node: Node, first: ChannelPlan, second: ChannelPlan) -> bool:
-    """Whether a depthwise convolution had more than one channel in each group before the first cut."""
-    depthwise = node.type == "Conv" and _consumer_axis(node, second) == 0
-    return depthwise and Axis(f"{node.name}.weight", 1) in first.removals
 
 
 def _is_part(new: PruneGroup, old: PruneGroup) -> bool:

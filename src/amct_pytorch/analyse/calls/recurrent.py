@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensor
 
 from amct_pytorch.analyse.size_mode import Handler, SizeMode
+from amct_pytorch.analyse.values import flatten
 
 
 def recurrent(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -52,10 +53,23 @@ def _resized(x: torch.Tensor, dim: int, size: int) -> torch.Tensor:
 
 def stepped(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The same, or one step: lstm_cell, gru_cell, ..."""
+    _keep_one(mode, func, args)
     with _step_by_step():
         out = func(*args, **kwargs)
     mode.capture.taken()  # the gates, which meet one by one: no size has to say that all lose the same
     return out
+
+
+def _keep_one(mode: SizeMode, func: Any, args: tuple[Any, ...]) -> None:
+    """A single hidden unit stays: of its gates, one row each, nothing says that they go together."""
+    kind = func.__name__.partition("_")[0]
+    tensors = [t for t in flatten(args) if isinstance(t, torch.Tensor) and t.is_floating_point()]
+    states = _STATES.get(kind, 0)
+    if not states or tensors[states].shape[-1] > 1:
+        return
+    for t in tensors[states + 1 :]:
+        if mode.capture.factors(t) and t.shape[0] == _GATES[kind]:
+            mode.capture.fix_dim(t, 0, "a recurrent layer has one hidden unit")
 
 
 def _without_data(x: torch.Tensor) -> bool:
@@ -85,6 +99,8 @@ def unpacked(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str,
 
 
 _STEPS = 2  # the second one begins with what the first one made, and every further one does the same
+_GATES = {"lstm": 4, "gru": 3}
+_STATES = {"lstm": 2, "gru": 1}  # the last of them has as many elements as there are hidden units
 _LAYERS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 HANDLERS: dict[Any, Handler] = {
     **{getattr(torch, name): recurrent for name in _LAYERS},
