@@ -359,3 +359,14 @@ def test_counters(by: Callable[[Counting, torch.Tensor], int], left: int) -> Non
     twin = kept_twin(model, small)
     assert distance(run(small, (x,)), run(twin, (x,))) < 1e-10
     assert twin.get_buffer("count") == small.get_buffer("count") != 0 or left == 32
+
+
+@pytest.mark.parametrize(("groups", "left"), [(16, 8), (8, 16), (4, 8)])
+def test_norms_of_groups_keep_more_than_one_element(groups: int, left: int) -> None:
+    """Of vectors: a single element less its mean is nothing. Where the original has such groups, they go."""
+    model = nn.Sequential(nn.Linear(7, 16), nn.GroupNorm(groups, 16), nn.Linear(16, 3)).eval()
+    plan = amct.plan(model, torch.rand(2, 7), CONFIG)
+    assert amct.apply(model, plan)[0].out_features == left
+    assert ("single elements would be normalized" in plan.report()) is (left == 16)
+    spatial = nn.Sequential(nn.Conv2d(3, 16, 1), nn.GroupNorm(8, 16), nn.Conv2d(16, 3, 1)).eval()
+    assert amct.apply(spatial, amct.plan(spatial, torch.rand(2, 3, 4, 4), CONFIG))[0].out_channels == 8

@@ -350,4 +350,9 @@ PATTERNS: dict[str, Build] = {
     ),
     "zeros compared, counted": between(lambda t: t / (torch.zeros_like(t) == 0).to(t.dtype).sum(1, keepdim=True), ""),
     "exp of new zeros, counted": between(lambda t: t / t.new_zeros(t.shape).exp().sum(1, keepdim=True), ""),
+    "unsafely chunked along places": between(lambda t: torch.cat(torch.unsafe_chunk(t, 2, 2)[::-1], 2)),
+    "unsafely split along places": between(lambda t: torch.cat(torch.unsafe_split(t, 3, 2)[::-1], 2)),
+    "unsafely split in sizes": between(lambda t: torch.cat(torch.unsafe_split_with_sizes(t, [2, 6], 2)[::-1], 2)),
+    "copies of parts in sizes": between(lambda t: torch.cat(torch.split_with_sizes_copy(t, [2, 6], 2)[::-1], 2)),
+    "places shuffled": between(lambda t: F.channel_shuffle(t.transpose(1, 2), 2).transpose(1, 2)),
 }

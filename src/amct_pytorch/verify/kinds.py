@@ -144,6 +144,12 @@ def variance(moves: Moves, call: Call, a: Logged) -> bool:
     return bool(math.prod(call.shapes[0]) > math.prod(out.shape) * (1 if correction is None else correction))
 
 
+def norm(moves: Moves, call: Call, a: Logged) -> bool:
+    """group_norm and layer_norm give a mean for each set of elements: of a single one nothing would be left."""
+    was = math.prod(a.shapes_in[0]) > math.prod(a.shapes[1])
+    return not was or math.prod(call.shapes[0]) > math.prod(call.out[1].shape)
+
+
 def spread(moves: Moves, call: Call, a: Logged) -> bool:
     """What is repeated along dims of one element holds what it held; new labels say what the size counts."""
     return moves.keys(a.ins[0]) <= moves.keys(a.outs[0])
@@ -184,6 +190,11 @@ def move(moves: Moves, call: Call, a: Logged) -> bool:
     return moves.right(call, a, narrow, padded if call.name == "constant_pad_nd" else itself)
 
 
+def divide(moves: Moves, call: Call, a: Logged) -> bool:
+    """The same where the length of a dim, with channels or without, tells how it is divided."""
+    return moves.right(call, a, call.shapes, itself)
+
+
 def pad(moves: Moves, call: Call, a: Logged) -> bool:
     """Along dims whose units are all the same, what is put around has them, too."""
     factors = []
@@ -201,13 +212,18 @@ def repeat(moves: Moves, call: Call, a: Logged) -> bool:
     return move(moves, call, a._replace(outs=(out,)))
 
 
-_WRONG = dict.fromkeys(("var", "var_mean"), "too few elements stay for an unbiased variance")
+_VARIANCES, _NORMS = ("var", "var_mean"), ("native_group_norm", "native_layer_norm")
+_WRONG = {
+    **dict.fromkeys(_VARIANCES, "too few elements stay for an unbiased variance"),
+    **dict.fromkeys(_NORMS, "single elements would be normalized, of which nothing is left"),
+}
 _BY_NAME: dict[str, Kind] = {
     **dict.fromkeys(("mm", "bmm", "matmul", "addmm", "baddbmm"), matmul),
     "linear": linear,
     **dict.fromkeys(("_cdist_forward", "_euclidean_dist"), distances),
     "scaled_dot_product_attention": attention,
-    **dict.fromkeys(_WRONG, variance),
+    **dict.fromkeys(_VARIANCES, variance),
+    **dict.fromkeys(_NORMS, norm),
     **dict.fromkeys("mse_loss smooth_l1_loss huber_loss soft_margin_loss".split(), loss),
     **dict.fromkeys("binary_cross_entropy binary_cross_entropy_with_logits".split(), loss),
     "_weight_norm_interface": weight_norm,
@@ -224,10 +240,11 @@ _BY_NAME: dict[str, Kind] = {
         "view _unsafe_view _reshape_alias reshape squeeze unsqueeze squeeze_ unsqueeze_ view_copy".split(),
         reshape,
     ),
+    **dict.fromkeys(("cat", "stack", "flip", "roll", "rot90"), move),
     **dict.fromkeys(
-        "cat stack flip roll rot90 pixel_shuffle channel_shuffle "
-        "native_channel_shuffle unsafe_split unsafe_split_with_sizes unsafe_chunk split_with_sizes_copy".split(),
-        move,
+        "pixel_shuffle channel_shuffle native_channel_shuffle unsafe_split unsafe_split_with_sizes unsafe_chunk "
+        "split_copy split_with_sizes_copy".split(),
+        divide,
     ),
     "constant_pad_nd": pad,
     "pixel_unshuffle": view,
