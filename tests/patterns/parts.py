@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from judge import Build, net, of, tokens
+from judge import Build, Net, conv, image, net, of, tokens
 from torch import nn
 
 
@@ -134,6 +135,32 @@ SHAPES = {
     "of attributes": lambda s, z: (-1, s.width, s.side, s.side),
     "of the rest": lambda s, z: (z.shape[0], -1, s.side, s.side),
 }
+
+
+def _first_in_place(t: torch.Tensor) -> torch.Tensor:
+    t[:, : t.shape[1] // 2].relu_()
+    return t
+
+
+def _first_written(t: torch.Tensor) -> torch.Tensor:
+    u = t.clone()
+    u[:, : t.shape[1] // 2] = t[:, : t.shape[1] // 2].sigmoid()
+    return u
+
+
+def skewed(fn: Callable[[torch.Tensor], torch.Tensor]) -> Build:
+    """a -> fn -> b, where the channels of the first half are the larger ones."""
+
+    def build() -> tuple[nn.Module, Any, str]:
+        width = fn(torch.zeros(1, 16, 2, 2)).shape[1]
+        model = Net(lambda s, x: s.b(fn(s.a(x))), a=conv(3, 16), b=conv(width, 8))
+        with torch.no_grad():
+            model.a.weight[:8] *= 10
+        return model, (image(),), "a b"
+
+    return build
+
+
 PATTERNS: dict[str, Build] = {
     "last part": halves(lambda x, n: (x[..., :n], x[..., -n:])),
     "all but the last part, last part": halves(lambda x, n: (x[..., :-n], x[..., -n:])),
@@ -192,5 +219,15 @@ PATTERNS: dict[str, Build] = {
         f"image {sizes} of a vector, {kind}": grown(norm, shape)
         for kind, norm in NORMS.items()
         for sizes, shape in SHAPES.items()
+    },
+    **{
+        f"halves by a quotient, {name}": skewed(fn)
+        for name, fn in {
+            "the first in place": lambda t: _first_in_place(t),
+            "the first written": lambda t: _first_written(t),
+            "the last": lambda t: torch.cat([t[:, : t.shape[1] // 2], t[:, t.shape[1] // 2 :].sigmoid()], 1),
+            "the first narrowed": lambda t: t.narrow(1, 0, t.shape[1] // 2),
+            "the first of four": lambda t: t[:, : t.shape[1] // 4],
+        }.items()
     },
 }

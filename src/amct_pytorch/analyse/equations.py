@@ -80,10 +80,25 @@ def couple(equations: list[Equation], labels: Labels) -> None:
         counts = [s for s in (e.left, e.right) if isinstance(s, (Attribute, Operation))]
         if len(sides) == 2:
             _balance(labels, sides)
+        elif sides and (parts := _parts(counts, sides[0])):
+            _balance(labels, parts)
         elif sides and counts:
             counted.setdefault(counts[0], []).append(sides[0])
     for factors in counted.values():
         _balance(labels, factors)
+
+
+def _parts(counts: list[Attribute | Operation], part: Factor) -> list[Factor]:
+    """The equal parts of channels, where one of them is as long as their number divided says (`x[:, : n // 2]`)."""
+    for e in counts:
+        if not (isinstance(e, Operation) and e.name == "floordiv" and isinstance(e.left, Dim)):
+            continue
+        whole, by = e.left.factor, e.right
+        if isinstance(by, int) and whole.size == whole.shape[e.left.dim] == by * part.size:
+            parts = list(whole.reshape(by, -1))
+            if any(np.array_equal(p, part) for p in parts):
+                return parts
+    return []
 
 
 def _kept(e: Equation) -> list[Attribute | Dim | int]:
