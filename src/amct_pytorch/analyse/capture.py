@@ -664,7 +664,7 @@ _grad_enabled = torch.is_grad_enabled  # under a name of our own: while a pass r
 _OF_NO_GRADIENT = torch._C._functions.DelayedError("an operation on shapes alone has no gradient", 1)
 
 
-_SHAPES = 16
+_SHAPES = 16  # so many of the last ones are looked through for a product
 
 
 def _plain(value: Any) -> int | float:

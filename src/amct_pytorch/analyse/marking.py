@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import types
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,9 +25,9 @@ def mark(model: nn.Module, told: Told, original: nn.Module | None = None) -> Non
 
     Tuples, lists and dictionaries of integers too, and configuration objects that are no module.
     """
-    modules = named_modules(model)
+    modules, known = named_modules(model), _OfClasses()
     for _, module in modules:
-        _take_from_class(module)
+        known.give(module)
     held = ((name, vars(module)) for name, module in modules)
     theirs = NOTHING if original is None else objects(original)
     replace(held, lambda setting, value: Size(value, Attribute(setting, value), told), theirs)
@@ -58,6 +57,7 @@ class _Replacing:
 
     def __init__(self, make: Make, theirs: Mapping[int, Any]) -> None:
         self.make, self.theirs = make, theirs
+        self.of_classes = _OfClasses()
         self.done: dict[int, Any] = {}  # what takes the place of each object
         self.kept: list[Any] = []  # so that no identity is taken twice
 
@@ -89,24 +89,27 @@ class _Replacing:
                 if type(own) is dict:
                     self.members(own, module, escaped + "['{}']", depth + 1)
                 else:
-                    _take_from_class(own)
+                    self.of_classes.give(own)
                     self.members(vars(own), module, escaped + ".{}", depth + 1)
                 if own is not value and _same(own, value):  # it may have to be the very one that others hold
                     self.done[id(value)] = self.done[id(own)] = value
         return self.done[id(value)]
 
 
-def _take_from_class(owner: Any) -> None:
-    """Give an object integers of its own where it has those of its class, which other objects have, too."""
-    own = vars(owner)
-    own.update((name, value) for name, value in _of_class(type(owner)) if name not in own)  # type: ignore[arg-type]
+class _OfClasses:
+    """The integers that may be sizes among the public attributes of classes and their bases, as they are met."""
 
+    def __init__(self) -> None:
+        self.known: dict[type, list[tuple[str, int]]] = {}
 
-@functools.lru_cache(maxsize=1024)
-def _of_class(kind: type) -> tuple[tuple[str, int], ...]:
-    """The integers that may be sizes among the public attributes of a class and its bases."""
-    members = {name: value for base in reversed(kind.__mro__) for name, value in vars(base).items()}
-    return tuple((n, v) for n, v in members.items() if type(v) is int and v > 1 and n[0] != "_")
+    def give(self, owner: Any) -> None:
+        """Give an object integers of its own where it has those of its class, which other objects have, too."""
+        kind = type(owner)
+        if kind not in self.known:
+            members = {name: value for base in reversed(kind.__mro__) for name, value in vars(base).items()}
+            self.known[kind] = [(n, v) for n, v in members.items() if type(v) is int and v > 1 and n[0] != "_"]
+        own = vars(owner)
+        own.update((name, value) for name, value in self.known[kind] if name not in own)
 
 
 def _same(one: Any, two: Any) -> bool:
