@@ -566,6 +566,23 @@ class AskedOfClass(SizesOfClass):
         return self.b(self.attend(self.a(x), type(self).heads, SizesOfClass.width))
 
 
+class AsManyAsOthers(nn.Module):
+    """As many queries as samples times heads: a number from elsewhere that is no product of these."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = 4
+        self.a, self.q, self.k, self.b = L(8, 16), L(16, 16), L(16, 16), L(16, 8)
+        self.queries = nn.Parameter(torch.randn(8, 16))
+
+    def forward(self, x: torch.Tensor, length: int = 8) -> torch.Tensor:
+        x = self.a(x)
+        k = self.k(x).view(len(x), -1, self.heads, 4).transpose(1, 2)
+        assert k.shape[0] == len(x)
+        q = self.q(self.queries).expand(len(x), -1, -1).reshape(len(x), length, self.heads, 4).transpose(1, 2)
+        return self.b((q @ k.mT @ k).transpose(1, 2).flatten(2))
+
+
 class ByClass:
     heads = 4
     width = 16
@@ -643,6 +660,7 @@ PATTERNS: dict[str, Build] = {
     "size in parent and child": of(HeadsInTwo, "a b", tokens),
     "width by heads": of(WidthByHeads, "a b", tokens),
     "hook": of(Hooked, "a b"),
+    "a number as large as a product": of(AsManyAsOthers, "a q k b", lambda: torch.randn(2, 8, 8)),
     "sizes of a class": of(SizesOfClass, "a q b", tokens),
     "sizes of a class, one its own": of(OwnAndOfClass, "a q b", tokens),
     "sizes of a class, twice": of(TwiceOfClass, "0.a 0.q 0.b 1.a 1.q 1.b", tokens),

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch._ops import HigherOrderOperator
@@ -44,7 +45,7 @@ from amct_pytorch.analyse.mode import Shared
 from amct_pytorch.analyse.operations import OF_ONE_ELEMENT, OF_SHAPES, OPERATIONS, STRIDED, Operation, operation
 from amct_pytorch.analyse.residual import Held, follow, united
 from amct_pytorch.analyse.running import Running
-from amct_pytorch.analyse.sizes import NUMBER, PLAIN, VALUE, Dim, Expression, Ratio, Size, origin
+from amct_pytorch.analyse.sizes import NUMBER, PLAIN, VALUE, Dim, Expression, Ratio, Size, leaves, origin
 from amct_pytorch.analyse.values import flatten, tensors_of
 from amct_pytorch.record import Norm
 
@@ -293,18 +294,18 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Where an integer came from; of a plain one that a size was made before, that size: the trace check finds it
         where it was another."""
         found = origin(value)
-        if not isinstance(found, int):
-            return found
-        return self.plain.get(found) or self._product(found)
+        return self.plain.get(found, found) if isinstance(found, int) else found
 
-    def _product(self, value: int) -> Expression:
-        """The product of sizes one after the other, where a plain integer that no code states is that: numpy and
-        torch.Size.numel make such ones. Else itself."""
+    def product(self, value: int, factor: Factor) -> Expression:
+        """The product of sizes one after the other, where a plain integer that no code states is that, and they count
+        the labels along a dim that it is to be the size of: numpy and torch.Size.numel make such ones. Else itself."""
         for shape in () if self.running.states(value) else reversed(self.shapes):
             for i, j in itertools.combinations(range(len(shape) + 1), 2):
                 product = math.prod(shape[i:j])
                 if j - i > 1 and isinstance(product, Size) and int.__eq__(product, value):
-                    return product.origin
+                    dims = [leaf for leaf in leaves(product.origin) if isinstance(leaf, Dim)]
+                    if all(np.isin(d.factor, factor).all() for d in dims):
+                        return product.origin
         return value
 
     # rules of many operations

@@ -77,6 +77,8 @@ class SizeMode(TorchFunctionMode):
         if not isinstance(size, int) or size == -1:
             return
         expression = self.capture.origin(size) if factor is not None else origin(size)
+        if factor is not None and isinstance(expression, int):
+            expression = self.capture.product(expression, factor)
         if factor is None:
             if isinstance(size, Size) and attributes(expression):
                 self.capture.equate(expression, int(size))
