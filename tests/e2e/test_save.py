@@ -188,7 +188,6 @@ def test_dynamic_axes(tmp_path: Path, axes: dict[str, object], dims: list[object
     np.testing.assert_allclose(run(deploy(tmp_path / "net"), {"image": other})[0], expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:ONNX Preprocess - Removing mutation:UserWarning")
 def test_functions_that_hold_parts_of_the_model(tmp_path: Path) -> None:
     """The copy that is saved has its own, in eval mode; the user's model trains on, and sees nothing of it."""
 
@@ -211,6 +210,7 @@ def test_functions_that_hold_parts_of_the_model(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, model.eval()(x).numpy(), atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:ONNX Preprocess - Removing mutation:UserWarning")
 def test_the_model_stays_as_it_was(tmp_path: Path) -> None:
     class Leaving(Residual):
         """Draws random numbers, counts its passes, writes to its input and keeps what it computed."""
