@@ -148,9 +148,8 @@ def fill(model: nn.Module, state: StateDict, path: Path) -> None:
     Where it does not say of which versions of their classes it is, it is of those that the model has: it has its keys.
     """
     if not hasattr(state, "_metadata"):
-        versions = model.state_dict(keep_vars=True)._metadata  # type: ignore[attr-defined]
         state = OrderedDict(state)
-        state._metadata = versions  # type: ignore[attr-defined]
+        state._metadata = getattr(model.state_dict(keep_vars=True), "_metadata", None)  # type: ignore[attr-defined]
     try:
         model.load_state_dict(state)
     except Exception as cause:  # what the model itself has to say of it, in a hook
@@ -191,8 +190,9 @@ def _leave_part(state: StateDict, shapes: Mapping[str, Shape | None], name: str)
         _log.info("%s: the state of its part %r is taken; %d other entries are not", name, parts[0], others)
         state.clear()
         state.update(own)
-        if hasattr(state, "_metadata"):  # which is by the names of the larger model's parts
-            del state._metadata
+        if (versions := getattr(state, "_metadata", None)) is not None:  # by the names of the larger model's parts
+            mine = {k: v for k, v in versions.items() if f"{k}.".startswith(parts[0])}
+            state._metadata = OrderedDict((f"{k}.".removeprefix(parts[0])[:-1], v) for k, v in mine.items())  # type: ignore[attr-defined]
 
 
 def _parts(state: StateDict, shapes: Mapping[str, Shape | None]) -> list[str]:

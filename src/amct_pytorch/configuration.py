@@ -9,6 +9,7 @@ configuration stays, and the report says why.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
@@ -235,15 +236,14 @@ def _built_again(
 
 def _refusal(new: Any, old: Any) -> str:
     """What a configuration object that can tell whether its values fit each other has against the new ones."""
-    validate = getattr(new, "validate", None)
-    if not callable(validate) or not marking.is_configuration(new):
+    if not callable(getattr(new, "validate", None)) or not marking.is_configuration(new):
         return ""
     try:
-        old.validate()
+        copy.copy(old).validate()  # of copies: it may set something
     except Exception:  # noqa: BLE001 - it is for something else, or nothing suits it
         return ""
     try:
-        validate()
+        copy.copy(new).validate()
     except Exception as why:  # noqa: BLE001 - which is how such methods say no
         return f"{type(new).__name__} refuses the new values: {' '.join(str(why).split())}"
     return ""

@@ -558,6 +558,7 @@ class Checked(Head):
 
     def validate(self) -> None:
         type(self).asked += 1
+        self.seen = True
         if self.size % self.multiple:
             raise ValueError(f"size {self.size} is no multiple of {self.multiple}\nof which there are many")
 
@@ -575,11 +576,13 @@ class OfChecked(nn.Module):
 @pytest.mark.parametrize(("before", "after", "follows"), [(24, 12, True), (20, 10, False), (22, 11, True)])
 def test_what_a_configuration_says_of_its_values_counts(before: int, after: int, follows: bool, tmp_path: Path) -> None:
     """Where it had nothing against the old ones."""
-    small = create(OfChecked(Checked(before)), tmp_path)
+    model = OfChecked(Checked(before))
+    small = create(model, tmp_path)
     assert small.a.out_features == after
     assert small.options.size == (after if follows else before)
     refusal = "Checked refuses the new values: size 10 is no multiple of 4 of which there are many"
     assert (refusal in str(notes(small))) is not follows
+    assert "seen" not in vars(model.options)  # the user's own is as it was
 
 
 class Coder:

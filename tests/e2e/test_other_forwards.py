@@ -67,6 +67,15 @@ class FailsAfterTheCut(Halves):
         return self.b(torch.cat([*y.split((self.width, self.width), 1), self.m(y[:, self.width :])], 1))  # type: ignore[no-any-return]
 
 
+class OfNoCode(nn.Module):
+    """A forward that is no function of Python's says nothing of what it takes."""
+
+    forward = torch.relu  # type: ignore[assignment]
+
+    def forward_split(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
 def pruned(model: nn.Module) -> Any:
     torch.manual_seed(0)
     plan = amct.plan(model.eval(), torch.rand(2, 3, 4, 4), CONFIG)
@@ -92,3 +101,8 @@ def test_others_hold_nothing(kind: type[Halves]) -> None:
     assert small.a.out_channels == 8
     x = torch.rand(2, 3, 5, 5)
     assert small(x).shape == (2, 4, 5, 5)
+
+
+def test_a_forward_without_a_signature() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 16, 1), OfNoCode(), nn.Conv2d(16, 4, 1))
+    assert pruned(model)[0].out_channels == 8

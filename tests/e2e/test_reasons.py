@@ -23,6 +23,7 @@ from amct_pytorch.analyse.known import Call
 from amct_pytorch.config import ChannelSparsity
 
 CONFIG = amct.SparsityConfig(ChannelSparsity(0.5, False))
+WHOLE = 1024
 
 
 def planned(model: nn.Module, inputs: Any, **kw: Any) -> Any:
@@ -441,3 +442,9 @@ def test_what_torch_refuses_is_refused(label: str) -> None:
         model(inputs)
     with pytest.raises(amct.ModelError, match="fails on input_data"):
         amct.plan(model, inputs, CONFIG)
+
+
+@pytest.mark.parametrize("view", [lambda t: t.view(t.shape[0], 1024), lambda t: t.view(t.shape[0], WHOLE)])
+def test_a_number_that_the_code_states_is_no_product_of_sizes(view: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    plan = planned(between(lambda t: view(t).view(t.shape))()[0], torch.rand(2, 3, 8, 8))
+    assert "a size in user code without an origin" in reasons(plan)

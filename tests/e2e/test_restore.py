@@ -250,6 +250,25 @@ def test_layers_that_ask_for_the_version_of_what_they_load(sparsity: Any, where:
     again = restore_prune_retrain_model(model, None, tmp_path / "record", config, tmp_path / "file")
     for key, value in small.state_dict().items():
         assert torch.equal(again.state_dict()[key], value)
+    if where == "without versions":
+        return
+    state = torch.load(tmp_path / "file")
+    state._metadata["0" if where == "alone" else "net.0"]["version"] = 2
+    torch.save(state, tmp_path / "file")
+    with pytest.raises(CheckpointError, match="of version 2"):
+        restore_prune_retrain_model(model, None, tmp_path / "record", config, tmp_path / "file")
+
+
+def test_a_state_dict_of_ones_own_without_versions(tmp_path: Path) -> None:
+    class Plain(nn.Linear):
+        def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+            return dict(super().state_dict(*args, **kwargs))
+
+    model, config = Plain(8, 4), amct.SparsityConfig(amct.NmSparsity())
+    small = create_prune_retrain_model(model, torch.rand(2, 8), config, tmp_path / "record")
+    save_file(small.state_dict(), tmp_path / "file")
+    again = restore_prune_retrain_model(model, None, tmp_path / "record", config, tmp_path / "file")
+    assert torch.equal(again.weight, small.weight)
 
 
 @pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: torch.compile(model, backend="eager")])

@@ -48,6 +48,16 @@ class Cells(nn.Module):
         return torch.stack(out, 1)
 
 
+class ByKeywords(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(16, 1)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+        c, y = self.cell, x[:, 0]
+        return (torch.gru_cell(input=y, hx=y.new_zeros(len(y), 1), w_ih=c.weight_ih, w_hh=c.weight_hh),)
+
+
 class Stepped(nn.Module):
     def __init__(self, cell: nn.RNNCellBase) -> None:
         super().__init__()
@@ -143,6 +153,7 @@ PATTERNS: dict[str, Build] = {
     "LSTM, projected to one": narrow(lambda: nn.LSTM(16, 4, batch_first=True, proj_size=1), 1),
     "RNN, one unit": narrow(lambda: nn.RNN(16, 1, batch_first=True), 1),
     "GRU cell, one unit": narrow(lambda: Stepped(nn.GRUCell(16, 1)), 1),
+    "GRU cell, one unit, by keywords": narrow(lambda: ByKeywords(), 1),
     "LSTM cell, one unit": narrow(lambda: Stepped(nn.LSTMCell(16, 1)), 1),
     "LSTM": layer(nn.LSTM),
     "GRU": layer(nn.GRU),

@@ -660,12 +660,10 @@ _NUMBERS = frozenset((Size, Ratio))
 _ONE_FOR_ALL = frozenset(("fill_", "zero_"))
 _COPYING = "aten.copy_.default"
 _COMPARISONS = frozenset(("eq", "ne"))
+_SHAPES = 16  # so many of the last ones are looked through for a product
 _NOT_THE_VALUE = OF_SHAPES | OF_ONE_ELEMENT
 _grad_enabled = torch.is_grad_enabled  # under a name of our own: while a pass runs, whoever asks torch is noted
 _OF_NO_GRADIENT = torch._C._functions.DelayedError("an operation on shapes alone has no gradient", 1)
-
-
-_SHAPES = 16  # so many of the last ones are looked through for a product
 
 
 def _plain(value: Any) -> int | float:

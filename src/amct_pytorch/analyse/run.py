@@ -4,6 +4,7 @@ forward looks at values; and what they found together."""
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -63,7 +64,8 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options, both: bool
     both = both or _differs(passes, first)
     try:
         if both:
-            done += _train_passes(model, own, arguments, options, labels, passes, first)
+            train = functools.partial(_train_pass, model, own, arguments, options, labels, passes, first)
+            done += _train_passes(passes, train)
     except Exception as e:  # noqa: BLE001 - the cause goes into the report, and what train mode may need stays
         notes.append(
             f"train mode could not be analysed on this input ({line_of(e)}); what only train mode uses stays as it is"
@@ -145,7 +147,7 @@ def _other_batches(
             break
         if (other := change(arguments)) is None:
             continue
-        for training in tuple(modes):
+        for training in modes:
             marks, copy = labels.marks(), passes.anew()
             try:
                 trace = copy.trace(labels, done[0].entries, other, training, fresh=True)
@@ -299,23 +301,15 @@ def _differs(passes: Passes, first: Trace) -> bool:
     return passes.mode.asked or first.left_out() or bool(passes.mode.changed())
 
 
-def _train_passes(
-    model: nn.Module,
-    own: Mapping[str, torch.Tensor],
-    arguments: Arguments,
-    options: Options,
-    labels: Labels,
-    passes: Passes,
-    first: Trace,
-) -> Iterator[Trace]:
+def _train_passes(passes: Passes, train: Callable[[Sequence[tuple[int, str]]], Trace]) -> Iterator[Trace]:
     """A pass on what the eval pass left; where a model that never ran may do something else, one on such a model, and
     the other only where this one reads what the eval pass left."""
     left = passes.mode.changed() if passes.mode.asked else []
     if left:
-        trace = _train_pass(model, own, arguments, options, labels, passes, first, left)
+        trace = train(left)
         yield trace
     if not left or trace.read:
-        yield _train_pass(model, own, arguments, options, labels, passes, first, ())
+        yield train(())
 
 
 def _train_pass(

@@ -76,13 +76,14 @@ class SizeMode(TorchFunctionMode):
         factor = self.capture.varying(tensor, dim)
         if not isinstance(size, int) or size == -1:
             return
-        expression = self.capture.origin(size) if factor is not None else origin(size)
-        if factor is not None and isinstance(expression, int):
-            expression = self.capture.product(expression, factor)
         if factor is None:
-            if isinstance(size, Size) and attributes(expression):
-                self.capture.equate(expression, int(size))
-        elif isinstance(expression, int):
+            if isinstance(size, Size) and attributes(size.origin):
+                self.capture.equate(size.origin, int(size))
+            return
+        expression = self.capture.origin(size)
+        if isinstance(expression, int):
+            expression = self.capture.product(expression, factor)
+        if isinstance(expression, int):
             self.capture.fix_dim(tensor, dim, LITERAL)
         else:
             self.capture.equate(expression, Dim(factor, dim))

@@ -50,7 +50,7 @@ def _others(kind: type[nn.Module]) -> list[str]:
     """The methods of a class that are named so and take what its forward takes, which does not call them."""
     own = [name for base in kind.__mro__ if looked_at(base.__module__) for name in vars(base)]
     found = {name: getattr(kind, name) for name in own if name.startswith(_OTHER)}
-    if not found:
+    if not found or not isinstance(kind.forward, types.FunctionType):
         return []
     called, taken = _names(kind, "forward"), list(inspect.signature(kind.forward).parameters)
     return [

@@ -70,9 +70,11 @@ def resolve_nm(record: Record, config: SparsityConfig, model: nn.Module) -> NmPl
     return NmPlan(layers, gradients)
 
 
-def own_names(state: Mapping[str, Any], source: str) -> dict[str, Any]:
+def own_names(state: dict[str, Any], source: str) -> dict[str, Any]:
     """A state dict with the names of our sparse models, whichever it has. AMCT's counters and quantization state go."""
     layers = {key[: key.index(INNER + ".")] for key in state if INNER + "." in key}
+    if not layers:
+        return state
     renamed: dict[str, Any] = {}
     for key, value in state.items():
         layer, _, last = key.rpartition(".")

@@ -210,7 +210,7 @@ def _cuts(node: Node, layer: nn.Module, produces: bool, before: Shapes, removals
         depthwise = isinstance(layer, Convolution) and not produces and _goes_with_input(node, layer, before[weight])
         transposed = isinstance(layer, Convolution) and layer.transposed
         axis = 0 if depthwise or produces is not transposed else 1
-        cuts = [_Cut(weight, axis, _length(node, layer, weight, axis, before, removals))]
+        cuts = [_Cut(weight, axis, _length(layer, weight, axis, before, removals))]
         if (produces or depthwise) and before.get(bias) == (cuts[0].size,):
             cuts.append(_Cut(bias, 0, cuts[0].size))
     if cuts and node.end > cuts[0].size:
@@ -232,16 +232,11 @@ def _goes_with_input(node: Node, layer: Convolution, before: tuple[int, ...]) ->
     return layer.groups > 1 or (node.end > 1 and before[1] == 1)
 
 
-def _length(
-    node: Node, layer: nn.Module, weight: str, axis: int, before: Shapes, removals: Mapping[Axis, Removal]
-) -> int:
-    """The channels on an axis of a weight, over all groups of a convolution: those that it had before the cut, where
-    the node says how many."""
+def _length(layer: nn.Module, weight: str, axis: int, before: Shapes, removals: Mapping[Axis, Removal]) -> int:
+    """The channels on an axis of a weight, over all groups of a convolution."""
     if axis == 1 and Axis(weight, 1) in removals:
         return removals[Axis(weight, 1)].size
-    if axis == 0 or not isinstance(layer, Convolution):
-        return before[weight][axis]
-    return before[weight][1] * (node.groups or layer.groups)
+    return before[weight][axis] * (layer.groups if axis == 1 and isinstance(layer, Convolution) else 1)
 
 
 def _without_state(facts: Facts, model: nn.Module, prefix: str) -> Facts:

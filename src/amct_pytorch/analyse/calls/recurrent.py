@@ -53,19 +53,19 @@ def _resized(x: torch.Tensor, dim: int, size: int) -> torch.Tensor:
 
 def stepped(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The same, or one step: lstm_cell, gru_cell, ..."""
-    _keep_one(mode, func, args)
+    _keep_one(mode, func, (args, kwargs))
     with _step_by_step():
         out = func(*args, **kwargs)
     mode.capture.taken()  # the gates, which meet one by one: no size has to say that all lose the same
     return out
 
 
-def _keep_one(mode: SizeMode, func: Any, args: tuple[Any, ...]) -> None:
+def _keep_one(mode: SizeMode, func: Any, given: Any) -> None:
     """A single hidden unit stays: of its gates, one row each, nothing says that they go together."""
     kind = func.__name__.partition("_")[0]
-    tensors = [t for t in flatten(args) if isinstance(t, torch.Tensor) and t.is_floating_point()]
+    tensors = [t for t in flatten(given) if isinstance(t, torch.Tensor) and t.is_floating_point()]
     states = _STATES.get(kind, 0)
-    if not states or tensors[states].shape[-1] > 1:
+    if not 0 < states < len(tensors) or tensors[states].shape[-1] > 1:
         return
     for t in tensors[states + 1 :]:
         if mode.capture.factors(t) and t.shape[0] == _GATES[kind]:
