@@ -7,7 +7,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from numbers import Real
+from numbers import Integral, Real
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -48,11 +48,12 @@ class NmSparsity:
 
     def __post_init__(self) -> None:
         freq = self.update_freq
-        if not isinstance(freq, int) or isinstance(freq, bool) or not 0 <= freq < 2**32:
+        if not isinstance(freq, Integral) or isinstance(freq, bool) or not 0 <= freq < 2**32:
             raise ConfigError(
                 f"update_freq: expected a whole number of batches from 0 to {2**32 - 1}, got {_short(freq)}; "
                 "0 chooses the weights once, 1 anew in every batch"
             )
+        object.__setattr__(self, "update_freq", int(freq))
 
 
 Sparsity = ChannelSparsity | NmSparsity

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import amct_pytorch as amct
+from amct_pytorch.analyse import run
 from amct_pytorch.analyse.sizes import Size
 
 CONFIG = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
@@ -216,6 +217,30 @@ def test_sizes_do_not_stay_in_memories(own: bool) -> None:
     assert amct.plan(model, X, CONFIG).report() == before
     assert "qkv" in before
     assert type(model.head_size(16)) is int
+
+
+class Chosen(nn.Module):
+    """Keeps the results of the layers whose numbers are in a set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2)])
+        for i, layer in enumerate(self.layers):
+            layer.number = i + 1
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        kept = []
+        for layer in self.layers:
+            x = layer(x)
+            if layer.number in frozenset((1, 2)) and layer.number not in {7: 0}:
+                kept.append(x)
+        return x + sum(kept).mean(-1, keepdim=True)  # type: ignore[attr-defined]
+
+
+def test_in_is_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "memoized", lambda model: pytest.fail("what remembers is looked for"))
+    plan = amct.plan(Chosen().eval(), X, CONFIG)
+    assert [g.after for g in plan.summary.groups] == [4]
 
 
 def remembering(function: Callable[..., Any]) -> Callable[..., Any]:

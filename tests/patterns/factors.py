@@ -106,7 +106,7 @@ def gated_and_normalized(s: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 def by_equation(s: Any, x: torch.Tensor) -> torch.Tensor:
-    """Two heads: where one is left, einsum does other operations."""
+    """Where one head is left, torch's own einsum would do other operations."""
     q, k, v = (f(x).view(*x.shape[:2], s.heads, -1) for f in (s.q, s.k, s.v))
     a = torch.einsum("bihd,bjhd->bhij", q, k).softmax(-1)
     return s.o(torch.einsum("bhij,bjhd->bihd", a, v).flatten(2))  # type: ignore[no-any-return]

@@ -6,6 +6,7 @@ import struct
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,6 +64,13 @@ def test_update_freq_is_an_unsigned_32_bit_number(freq: object) -> None:
     with pytest.raises(ConfigError, match=r"update_freq"):
         NmSparsity(freq)  # type: ignore[arg-type]
     assert NmSparsity(2**32 - 1).update_freq == 2**32 - 1
+
+
+def test_update_freq_may_be_a_number_of_numpy() -> None:
+    """Settings that are read from a table are such; it is written into files as any other."""
+    freq = NmSparsity(np.int64(2)).update_freq  # type: ignore[arg-type]
+    assert type(freq) is int
+    assert NmSparsity(2).update_freq == freq
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ numbers of a call before the pass, and what came of sizes would stay with it.
 from __future__ import annotations
 
 import contextlib
+import dis
 import functools
 import operator
+import sys
 import types
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +25,7 @@ from amct_pytorch.structure import classes, contents
 
 _METHODS = (staticmethod, classmethod)
 _TABLES = (dict, OrderedDict, defaultdict)  # others may do what they like when they are looked through
+_IN = dis.opmap["CONTAINS_OP"]
 
 
 class Remembering(NamedTuple):
@@ -76,9 +79,9 @@ class Hashed(BaseException):
 class Memory:
     """What the functions that remember do in one pass: they compute what they are asked with sizes.
 
-    `known`: None, where it is not known what remembers: then Hashed is raised where a size is hashed, for few forwards
-    do that, and to find such functions takes a while. `asked`: of each call, one after the other, whether it was with
-    sizes.
+    `known`: None, where it is not known what remembers: then Hashed is raised where a size is hashed that something may
+    keep, for few forwards do that, and to find such functions takes a while. `asked`: of each call, one after the
+    other, whether it was with sizes.
     """
 
     def __init__(self, known: Remembering | None, asked: Sequence[bool] | None = None) -> None:
@@ -96,7 +99,7 @@ class Memory:
     def kept(self) -> Iterator[None]:
         known = self.known or Remembering(())
         if self.known is None:
-            setattr(Size, "__hash__", self._refuse)  # noqa: B010
+            setattr(Size, "__hash__", self._refusing())  # noqa: B010
         for owner, name, function, value in known.functions:
             computing = self._computing(function)
             setattr(owner, name, computing if value is function else type(value)(computing))
@@ -112,9 +115,17 @@ class Memory:
                 if list in map(type, now) or not _same(now, items):  # most are as they were
                     _forget(table)
 
-    def _refuse(self) -> int:
-        self.hashed = True
-        raise Hashed
+    def _refusing(self) -> Callable[[Size], int]:
+        def refuse(size: Size) -> int:
+            caller = sys._getframe(1)
+            if (
+                caller.f_code.co_code[caller.f_lasti] == _IN
+            ):  # which keeps nothing: what is there was before, or is no size
+                return int.__hash__(size)
+            self.hashed = True
+            raise Hashed
+
+        return refuse
 
     def _computing(self, remembers: Any) -> Callable[..., Any]:
         @functools.wraps(remembers)

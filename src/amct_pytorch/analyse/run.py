@@ -22,7 +22,7 @@ from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.memoized import Hashed, Remembering, memoized
 from amct_pytorch.analyse.passes import Arguments, Entry, Failed, Means, Options, Passes, Trace, enter, line_of, tensors
 from amct_pytorch.analyse.settle import stay
-from amct_pytorch.analyse.unread import first_alone, other_forwards, settings, twice, unread
+from amct_pytorch.analyse.unread import first_alone, of_other_batches, other_forwards, settings, twice, unread
 from amct_pytorch.errors import ModelError
 from amct_pytorch.record import Norm, Setting
 
@@ -143,7 +143,7 @@ def _other_batches(
     found: list[Trace] = []
     sizes, modes = not_read(), [False, True]
     for change in (twice, first_alone):
-        if not sizes:
+        if not sizes or not of_other_batches(model, sizes):
             break
         if (other := change(arguments)) is None:
             continue

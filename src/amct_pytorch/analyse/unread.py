@@ -30,6 +30,14 @@ def unread(
     return _unread(model, entries, labels, equations, lambda kind: _names(kind, "forward"))
 
 
+def of_other_batches(model: nn.Module, sizes: Iterable[Setting]) -> bool:
+    """Whether one of these, which are unread, may be read at another size of the batch: not where attributes that stay
+    as they are decide alone what runs."""
+    kinds = {path: type(module) for path, module in named_modules(model)}
+    kept = {kinds[s.module]: _of_branches(kinds[s.module]) for s in sizes}
+    return any(s.path in kept[kinds[s.module]] for s in sizes)
+
+
 def other_forwards(
     model: nn.Module, entries: Mapping[str, Entry], labels: Labels, equations: Iterable[Equation]
 ) -> tuple[dict[str, str], set[Setting]]:
@@ -114,9 +122,14 @@ def _names(kind: type[nn.Module], method: str) -> set[str]:
 
 def _asked(method: Any) -> Iterator[str]:
     """What a method asks of its object, but for what only an error says."""
-    function = method.fget if isinstance(method, property) else method
-    if isinstance(function, types.FunctionType) and function.__code__.co_argcount:
+    function = _function(method)
+    if function is not None and function.__code__.co_argcount:
         yield from _asked_of(function.__code__.co_varnames[0], function.__code__)
+
+
+def _function(method: Any) -> types.FunctionType | None:
+    function = method.fget if isinstance(method, property) else method
+    return function if isinstance(function, types.FunctionType) else None
 
 
 def _asked_of(owner: str, code: types.CodeType) -> Iterator[str]:
@@ -138,6 +151,52 @@ def _asked_of(owner: str, code: types.CodeType) -> Iterator[str]:
     for part in code.co_consts:
         if isinstance(part, types.CodeType):
             yield from _asked_of(owner, part)
+
+
+def _of_branches(kind: type[nn.Module]) -> set[str]:
+    """Of what the forward of a class names, what methods do where more than settings decides, and what these call."""
+    own = [vars(base) for base in kind.__mro__ if looked_at(base.__module__)]
+    functions = [_function(m) for members in own for name, m in members.items() if name != "__init__"]
+    changed = {n for f in functions if f is not None for n in _stored(f.__code__)}
+    found: set[str] = set()
+    for name in _names(kind, "forward"):
+        methods = (_function(members[name]) for members in own if name in members)
+        if any(f is not None and _branches(f.__code__, changed) for f in methods):
+            found |= _names(kind, name)
+    return found
+
+
+def _stored(code: types.CodeType) -> Iterator[str]:
+    """The attributes, of whatever, that code sets."""
+    yield from (str(i.argval) for i in dis.get_instructions(code) if i.opname == "STORE_ATTR")
+    for part in code.co_consts:
+        if isinstance(part, types.CodeType):
+            yield from _stored(part)
+
+
+def _branches(code: types.CodeType, changed: set[str]) -> bool:
+    """Whether something but constants, and attributes of its object other than those that are `changed`, decides what
+    code of a method does next."""
+    owner, settings = code.co_varnames[:1], True
+    for i in dis.get_instructions(code):
+        jump = "JUMP" in i.opname and "IF" in i.opname
+        if not settings and (jump or i.opname == "GET_ITER"):
+            return True
+        if jump or i.opname in _ENDING or i.opname.startswith("STORE_"):
+            settings = True
+        elif i.opname == "LOAD_FAST" or i.opname == "LOAD_FAST_BORROW":
+            settings &= (i.argval,) == owner
+        else:
+            settings &= i.opname in _OF_SETTINGS and i.argval not in changed
+    return any(_branches(part, changed) for part in code.co_consts if isinstance(part, types.CodeType))
+
+
+# What ends a statement, and what code does with attributes and constants before it decides by them.
+_ENDING = frozenset(("POP_TOP", "RETURN_VALUE", "RAISE_VARARGS", "FOR_ITER", "JUMP_BACKWARD"))
+_OF_SETTINGS = frozenset(
+    "RESUME LOAD_ATTR LOAD_CONST LOAD_SMALL_INT LOAD_GLOBAL COMPARE_OP IS_OP UNARY_NOT TO_BOOL NOP NOT_TAKEN CACHE "
+    "EXTENDED_ARG GET_ITER JUMP_FORWARD".split()
+)
 
 
 def twice(arguments: Arguments) -> Arguments | None:

@@ -14,6 +14,7 @@ from amct_pytorch.analyse.known import Call
 from amct_pytorch.analyse.labels import KERNEL, Factor, Labels
 
 STATISTIC = "a statistic of weights is taken over it, which would be another after the cut"
+UNSCALED = "the default scale of attention is made of the head size"
 BARE = "its channels are summed with a tensor that does not depend on them"
 
 
@@ -336,7 +337,7 @@ def attention(capture: Capture, call: Call) -> None:
 
 def _unscaled(capture: Capture, factors: Sequence[Factor], width: int) -> list[Factor]:
     """The default scale is made of the head size: it stays, rows may go."""
-    return capture.fixed(factors, [width], "the default scale of attention is made of the head size")
+    return capture.fixed(factors, [width], UNSCALED)
 
 
 def grouped_mm(capture: Capture, call: Call) -> None:

@@ -1,0 +1,113 @@
+"""Products of tensors by an equation, and what their operations do where few channels are left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import amct_pytorch as amct
+from amct_pytorch.analyse.calls.products import UNSCALED, einsum
+
+SIZES = {"a": 2, "b": 1, "c": 3, "d": 4, "e": 2}
+
+
+def by_us(equation: Any, *operands: Any) -> torch.Tensor:
+    """No mode is asked of: everything is done here, or torch's own is called."""
+    out: torch.Tensor = einsum(None, torch.einsum, (equation, *operands), {})  # type: ignore[arg-type]
+    return out
+
+
+@st.composite
+def equations(draw: st.DrawFn) -> str:
+    terms = draw(st.lists(st.permutations("abcde").map(lambda p: p[: draw(st.integers(0, 4))]), min_size=1, max_size=4))
+    known = sorted(set().union(*map(set, terms)))
+    spelled = ["".join(t) for t in terms]
+    if draw(st.booleans()):
+        spelled = [draw(st.sampled_from((f"...{t}", f"{t[:1]}...{t[1:]}", t))) for t in spelled]
+    if not draw(st.booleans()):
+        return ",".join(spelled)
+    output = "".join(draw(st.permutations(known))[: draw(st.integers(0, len(known)))])
+    return f"{', '.join(spelled)} -> {'...' if '...' in ''.join(spelled) else ''}{output}"
+
+
+@given(equations(), st.sampled_from([(), (3,), (2, 3)]))
+def test_equations_are_computed_as_torch_does(equation: str, wide: tuple[int, ...]) -> None:
+    operands = []
+    for term in equation.partition("->")[0].replace(" ", "").split(","):
+        before, dots, after = term.partition("...")
+        shape = [*(SIZES[c] for c in before), *(wide if dots else ()), *(SIZES[c] for c in after)]
+        operands.append(torch.randn(shape, dtype=torch.float64))
+    torch.testing.assert_close(by_us(equation, *operands), torch.einsum(equation, *operands))
+    torch.testing.assert_close(by_us(equation, operands), torch.einsum(equation, *operands))
+
+
+@pytest.mark.parametrize(
+    ("equation", "shapes"),
+    [("ii,ij->ij", [(3, 3), (3, 2)]), ("ij,jk", [(2, 3), (1, 4)]), ("...i,...i->...", [(2, 3), (3,)])],
+    ids=["a diagonal", "one for all", "dots for other dims"],
+)
+def test_what_is_not_a_plain_product_is_left_to_torch(equation: str, shapes: list[tuple[int, ...]]) -> None:
+    operands = [torch.randn(s) for s in shapes]
+    torch.testing.assert_close(by_us(equation, *operands), torch.einsum(equation, *operands))
+
+
+def test_lists_of_dims_are_left_to_torch() -> None:
+    a, b = torch.randn(2, 3), torch.randn(3, 4)
+    out: torch.Tensor = einsum(None, torch.einsum, (a, [0, 1], b, [1, 2], [0, 2]), {})  # type: ignore[arg-type]
+    torch.testing.assert_close(out, a @ b)
+
+
+@pytest.mark.parametrize(("equation", "shapes"), [("ij,jk->ik", [(2, 3), (4, 5)]), ("ij,jk->iz", [(2, 3), (3, 5)])])
+def test_errors_are_those_of_torch(equation: str, shapes: list[tuple[int, ...]]) -> None:
+    with pytest.raises(RuntimeError, match=r"einsum\(\)"):
+        by_us(equation, *[torch.randn(s) for s in shapes])
+
+
+class ByEquation(nn.Module):
+    """Attention whose heads are a letter of two equations."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads, self.size = heads, 8
+        self.q, self.k, self.v = (nn.Linear(24, heads * 8) for _ in range(3))
+        self.o = nn.Linear(heads * 8, 24)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (f(x).reshape(*x.shape[:2], self.heads, self.size) for f in (self.q, self.k, self.v))
+        a = torch.einsum("bihd,bjhd->bhij", q, k).softmax(-1)
+        out: torch.Tensor = self.o(torch.einsum("bhij,bjhd->bihd", a, v).flatten(2))
+        return out
+
+
+@pytest.mark.parametrize("heads", [2, 3])
+def test_one_head_may_be_left(heads: int) -> None:
+    config = amct.SparsityConfig(amct.ChannelSparsity(1 - 1 / heads, ascend_optimized=False))
+    plan = amct.plan(ByEquation(heads).eval(), torch.randn(2, 5, 24), config)
+    assert [(g.before, g.after) for g in plan.summary.groups] == [(heads, 1)]
+
+
+class OneKey(nn.Module):
+    """Attention of several heads to keys and values of one, by torch's own scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.o = nn.Linear(8, 32), nn.Linear(8, 8), nn.Linear(8, 6), nn.Linear(24, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q = self.q(x).unflatten(-1, (4, 8)).transpose(1, 2)
+        y = F.scaled_dot_product_attention(q, self.k(x)[:, None], self.v(x)[:, None])
+        out: torch.Tensor = self.o(y.transpose(1, 2).flatten(2))
+        return out
+
+
+def test_torchs_own_scale_keeps_the_size_of_heads() -> None:
+    config = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
+    plan = amct.plan(OneKey().eval(), torch.randn(2, 5, 8), config)
+    (reason,) = {left.reason for left in plan.summary.left if "k.weight" in left.tensors}
+    assert reason.startswith(UNSCALED)
