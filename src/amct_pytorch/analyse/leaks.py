@@ -54,12 +54,12 @@ def empty(made: Made, copy: nn.Module, before: Namespaces) -> None:
 
     `before`: the namespaces as they were before the pass. A warning where something holds a tensor all the same.
     """
-    if not _alive(made):
+    if not _alive(made) or _keeps_all(copy, made):
         return
     own = _owned(copy)
-    for t in own.values():  # what the copy keeps would keep all that it was computed from
-        if isinstance(t, torch.Tensor) and t.grad_fn is not None and not t._is_view():
-            t.detach_()
+    for t in own.values():
+        if isinstance(t, torch.Tensor):
+            _forget_origin(t)
     alive = _alive(made)
     kept = {id(t) for t in alive} - own.keys()
     if not kept:
@@ -80,6 +80,20 @@ def empty(made: Made, copy: nn.Module, before: Namespaces) -> None:
             "the forward pass keeps tensors outside of the model, and those of the analysis, which have no data, could "
             "not be taken out again; clear these caches before the model runs"
         )
+
+
+def _keeps_all(copy: nn.Module, made: Made) -> bool:
+    """Whether attributes of the copy's modules are all that holds what a pass made."""
+    ids = {id(v) for _, module in named_modules(copy) for v in vars(module).values()}
+    for t in [t for t in _alive(made) if id(t) in ids]:
+        _forget_origin(t)
+    return all(id(t) in ids for t in _alive(made))
+
+
+def _forget_origin(tensor: torch.Tensor) -> None:
+    """What the copy keeps would keep all that it was computed from."""
+    if tensor.grad_fn is not None and not tensor._is_view():
+        tensor.detach_()
 
 
 def _near(copy: nn.Module, before: Namespaces) -> Iterator[Any]:
