@@ -21,7 +21,7 @@ from amct_pytorch.analyse.known import Info, Logged
 from amct_pytorch.analyse.passes import Arguments, Means, Options, Passes, Trace, line_of
 from amct_pytorch.analyse.run import Facts, analyse
 from amct_pytorch.analyse.shapes import exact
-from amct_pytorch.analyse.unread import inside
+from amct_pytorch.analyse.unread import inside, misfit
 from amct_pytorch.apply.compose import removals_by_tensor
 from amct_pytorch.apply.cut import cut_shape, cut_tensor
 from amct_pytorch.apply.sizes import apply_sizes, layer_sizes
@@ -62,11 +62,12 @@ def _checked(selector: Selector, arguments: Arguments, options: Options) -> tupl
     refused = ""
     rounds = 0
     traces = list(facts.traces)
+    notes: list[str] = []
     while True:
         choice = selector.choose()
         plan = choice.plan()
         if not choice.removed:
-            return _counted(plan, facts, (before, before)), choice
+            return _counted(plan, facts, (before, before), notes), choice
         described = configurations.refused(plan, refused) if refused else configurations.described(plan)
         skeleton = _Skeleton(model, described, choice, options)
         failures: dict[int, str] = {}
@@ -77,6 +78,7 @@ def _checked(selector: Selector, arguments: Arguments, options: Options) -> tupl
             failures = _failures(choice, trace.log, replay, error, patient=rounds < _PATIENCE)
             if failures and trace.forwards:  # most models never run so: that holds nothing
                 traces.remove(trace)
+                notes.append(misfit(trace.forwards, next(iter(failures.values()))))
                 failures = {}
             if failures:
                 break
@@ -85,7 +87,7 @@ def _checked(selector: Selector, arguments: Arguments, options: Options) -> tupl
             return _checked(Selector(facts, selector.config, model), arguments, options)
         if not failures:
             settings = {k: v for k, v in described.settings.items() if k not in skeleton.followed}
-            return _counted(replace(described, settings=settings), facts, (before, after)), choice
+            return _counted(replace(described, settings=settings), facts, (before, after), notes), choice
         if described.settings != plan.settings:  # the same choice without: they may be at fault
             refused = next(iter(failures.values()))
             continue
@@ -145,10 +147,10 @@ class _Skeleton:
         return replay, error
 
 
-def _counted(plan: ChannelPlan, facts: Facts, macs_: tuple[int, int]) -> ChannelPlan:
-    """The plan with parameters and MACs before and after in its summary."""
+def _counted(plan: ChannelPlan, facts: Facts, macs_: tuple[int, int], more: Sequence[str]) -> ChannelPlan:
+    """The plan with parameters and MACs before and after in its summary, and `more` notes."""
     before = sum(t.numel() for t in facts.tensors.values() if isinstance(t, nn.Parameter))
-    notes = (*plan.summary.notes, *_unread(plan, facts))
+    notes = (*plan.summary.notes, *more, *_unread(plan, facts))
     return replace(
         plan, summary=replace(plan.summary, notes=notes, parameters=(before, _left(plan, facts)), macs=macs_)
     )

@@ -95,8 +95,19 @@ def test_it_runs_after_the_cut(within: bool) -> None:
     assert "forward" not in vars(part)
 
 
-@pytest.mark.parametrize("kind", [OfAnother, Refuses, KeepsMore, FailsAfterTheCut])
-def test_others_hold_nothing(kind: type[Halves]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        (OfAnother, ""),
+        (Refuses, ""),
+        (KeepsMore, "needs channels that the forward does not"),
+        (FailsAfterTheCut, "ValueError: fewer than 16"),
+    ],
+)
+def test_others_hold_nothing_and_a_note_tells_of_them(kind: type[Halves], why: str) -> None:
+    plan = amct.plan(nn.Sequential(kind()).eval(), torch.rand(2, 3, 4, 4), CONFIG)
+    notes = [note for note in plan.summary.notes if note.startswith("0.forward_split, in the place of the forward")]
+    assert [why in note for note in notes] == ([True] if why else [])
     small = pruned(kind())
     assert small.a.out_channels == 8
     x = torch.rand(2, 3, 5, 5)

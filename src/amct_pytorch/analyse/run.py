@@ -22,7 +22,7 @@ from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.memoized import Hashed, Remembering, memoized
 from amct_pytorch.analyse.passes import Arguments, Entry, Failed, Means, Options, Passes, Trace, enter, line_of, tensors
 from amct_pytorch.analyse.settle import stay
-from amct_pytorch.analyse.unread import first_alone, of_other_batches, other_forwards, settings, twice, unread
+from amct_pytorch.analyse.unread import first_alone, misfit, of_other_batches, other_forwards, settings, twice, unread
 from amct_pytorch.errors import ModelError
 from amct_pytorch.record import Norm, Setting
 
@@ -71,7 +71,7 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options, both: bool
             f"train mode could not be analysed on this input ({line_of(e)}); what only train mode uses stays as it is"
         )
         _hold_for(first, labels)
-    done += _other_forwards(model, arguments, labels, passes, done)
+    done += _other_forwards(model, arguments, labels, passes, done, notes)
     others, left = _other_batches(model, arguments, labels, passes, done, both)
     done += others
     magnitudes = _magnitudes(own, done, labels)
@@ -109,10 +109,10 @@ def _touched(done: Sequence[Trace]) -> set[str]:
 
 
 def _other_forwards(
-    model: nn.Module, arguments: Arguments, labels: Labels, passes: Passes, done: Sequence[Trace]
+    model: nn.Module, arguments: Arguments, labels: Labels, passes: Passes, done: Sequence[Trace], notes: list[str]
 ) -> list[Trace]:
     """What a pass leaves in which methods of modules run in the place of their forward, where these name sizes that no
-    pass read and that they read. It may hold nothing: most models never run so."""
+    pass read and that they read. It may hold nothing: most models never run so. A note tells where it would."""
     forwards, sizes = other_forwards(model, done[0].entries, labels, [e for p in done for e in p.equations])
     if not forwards:
         return []
@@ -125,10 +125,12 @@ def _other_forwards(
         labels.forget(marks)
         return []
     more = stay(labels, len(labels.frozen))[: len(before)] & ~before
-    if more.any() or not sizes & settings(trace.equations):
-        labels.forget(marks)
-        return []
-    return [trace]
+    if not more.any() and sizes & settings(trace.equations):
+        return [trace]
+    if more.any():
+        notes.append(misfit(forwards, "it needs channels that the forward does not"))
+    labels.forget(marks)
+    return []
 
 
 def _other_batches(

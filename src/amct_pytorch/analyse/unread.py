@@ -54,6 +54,14 @@ def other_forwards(
     return {s.module: named[kinds[s.module]][s.path] for s in found}, set(found)
 
 
+def misfit(forwards: Mapping[str, str], why: str) -> str:
+    """A note on methods that may not run on the pruned model, and hold nothing for it."""
+    path, method = next(iter(forwards.items()))
+    more = f" (and {len(forwards) - 1} more)" if len(forwards) > 1 else ""
+    name = f"{path}.{method}" if path else method
+    return f"{name}{more}, in the place of the forward, may not run on the pruned model: {why}"
+
+
 def _others(kind: type[nn.Module]) -> list[str]:
     """The methods of a class that are named so and take what its forward takes, which does not call them."""
     own = [name for base in kind.__mro__ if looked_at(base.__module__) for name in vars(base)]
