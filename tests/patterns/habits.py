@@ -299,6 +299,10 @@ PATTERNS: dict[str, Build] = {
     "of numbers alone": of(OfNumbersAlone, "a o", tokens),
     "numpy's product": between(lambda t: t.view(len(t), int(np.prod(t.shape[1:]))).view(t.shape)),
     "numpy's product of an array": between(lambda t: t.view(len(t), np.array(t.shape[1:]).prod().item()).view(t.shape)),
+    "values of each channel counted": between(lambda t: t * (t.numel() / t.shape[1]) ** -0.5 + t.numel() // t.size(1)),
+    "values of each channel, unbiased": between(
+        lambda t: t.var((0, 2, 3), keepdim=True) * (n := t.numel() / t.shape[1]) / (n - 1) + t
+    ),
     "numel of a shape": between(lambda t: t.view(len(t), t.shape[1:].numel()).view(t.shape)),
     "numel of a shape, in heads": between(lambda t: t.view(*t.shape[:2], t.shape[2:].numel()).view(t.shape)),
     "numel of a part of a shape": between(lambda t: t.reshape(t.shape[:2].numel(), -1).view(t.shape)),

@@ -187,6 +187,25 @@ def test_a_rounded_quotient_is_a_size_where_it_is_even() -> None:
     assert told == [(attribute("a", 6), 6, NUMBER)] * 2
 
 
+def test_a_factor_of_a_product_cancels() -> None:
+    told: list[tuple[object, ...]] = []
+    a, b, c = (size(n, v, lambda *what: told.append(what)) for n, v in (("a", 6), ("b", 4), ("c", 2)))
+    assert (2 * a * 5 // a, a // a, 3 * a / a) == (10, 1, 3.0)
+    assert [type(n) for n in (2 * a * 5 // a, a // a, 3 * a / a)] == [int, int, float]
+    found = a * b * c // b
+    assert found + 0 == 12
+    assert set(leaves(origin(found))) == {attribute("a", 6), attribute("c", 2), 1}
+    assert math.floor(a * b / a) + 0 == 4
+    assert told == [(Operation("add", origin(found), 0), 12)] + [(origin(math.floor(a * b / a) + 0), 4)]
+
+
+def test_other_quotients_do_not_cancel() -> None:
+    a, b = size("a", 6), size("b", 6)
+    for found in ((a + b) // a, a * 2 // b, a // b, 6 // a, a // 6):
+        assert type(found) is Size
+        assert isinstance(origin(found), Operation)
+
+
 def test_equality_tells_both_sides() -> None:
     told: list[tuple[Expression, Expression]] = []
     a = size("a", 6, lambda x, y: told.append((x, y)))

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, SupportsIndex
 
+import numpy as np
+
 from amct_pytorch.analyse.labels import Factor
 from amct_pytorch.record import Setting
 
@@ -117,6 +119,8 @@ class Size(int):
         return self.as_number(int.__rpow__, *others)
 
     def __truediv__(self, other: Any) -> Any:
+        if (rest := _cancelled(self, other)) is not None:
+            return rest / 1
         found = int.__truediv__(self, other)
         if isinstance(found, float):
             return Ratio(found, self, other)
@@ -231,6 +235,33 @@ def _times(size: Size, n: int) -> Size:
     return size if n == 1 else Size(int.__int__(size) * n, Operation("mul", size.origin, n), size.told)
 
 
+def _cancelled(product: object, factor: object) -> int | None:
+    """What is left of a product of sizes without one of them (`x.numel() // x.shape[1]`), None where it is none."""
+    if type(product) is not Size or type(factor) is not Size or int.__eq__(factor, 0):
+        return None
+    rest = _without(product.origin, factor.origin)
+    if rest is None:
+        return None
+    value = int.__floordiv__(product, factor)
+    return value if all(isinstance(leaf, int) for leaf in leaves(rest)) else Size(value, rest, product.told)
+
+
+def _without(product: Expression, factor: Expression) -> Expression | None:
+    if _same(product, factor):
+        return 1
+    if isinstance(product, Operation) and product.name == "mul":
+        for one, two in ((product.left, product.right), (product.right, product.left)):
+            if (rest := _without(one, factor)) is not None:
+                return Operation("mul", rest, two)
+    return None
+
+
+def _same(one: Expression, two: Expression) -> bool:
+    if isinstance(one, Dim) and isinstance(two, Dim):
+        return one.dim == two.dim and np.array_equal(one.factor, two.factor)
+    return one is two or (isinstance(one, Attribute) and one == two)
+
+
 def _operator(name: str, swapped: bool) -> Callable[[Size, object], Any]:
     compute = ARITHMETIC[name]
     special = getattr(int, f"__{'r' if swapped else ''}{name}__")
@@ -243,6 +274,8 @@ def _operator(name: str, swapped: bool) -> Callable[[Size, object], Any]:
         a, b = (other, self) if swapped else (self, other)
         if name == "mul" and any(type(v) is not Size and v == 0 for v in (a, b)):
             return 0  # whatever the size becomes
+        if name == "floordiv" and (rest := _cancelled(a, b)) is not None:
+            return rest
         return Size(compute(a, b), Operation(name, origin(a), origin(b)), self.told)
 
     return operate
