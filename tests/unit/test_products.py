@@ -111,3 +111,31 @@ def test_torchs_own_scale_keeps_the_size_of_heads() -> None:
     plan = amct.plan(OneKey().eval(), torch.randn(2, 5, 8), config)
     (reason,) = {left.reason for left in plan.summary.left if "k.weight" in left.tensors}
     assert reason.startswith(UNSCALED)
+
+
+class SharedKey(nn.Module):
+    """Attention of several heads to keys and values of one, repeated for them, as language models have it: the views
+    say how long heads are, and not how many there are."""
+
+    def __init__(self, heads: int, size: int) -> None:
+        super().__init__()
+        self.times, self.size = heads, size
+        self.q, self.k, self.v = nn.Linear(8, heads * size), nn.Linear(8, size), nn.Linear(8, size)
+        self.o = nn.Linear(heads * size, 8)
+
+    def repeated(self, x: torch.Tensor) -> torch.Tensor:
+        b, h, n, size = x.shape
+        return x[:, :, None].expand(b, h, self.times, n, size).reshape(b, h * self.times, n, size)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (f(x).view(*x.shape[:2], -1, self.size).transpose(1, 2) for f in (self.q, self.k, self.v))
+        a = (q @ self.repeated(k).transpose(2, 3)).softmax(-1)
+        out: torch.Tensor = self.o((a @ self.repeated(v)).transpose(1, 2).reshape(*x.shape[:2], -1))
+        return out
+
+
+@pytest.mark.parametrize("size", [2, 8, 16, 64])
+def test_heads_go_whole_where_they_share_one_key(size: int) -> None:
+    config = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
+    plan = amct.plan(SharedKey(4, size).eval(), torch.randn(2, 5, 8), config)
+    assert [(g.before, g.after) for g in plan.summary.groups] == [(4, 2)]

@@ -38,7 +38,8 @@ def settle(labels: Labels) -> Ids:
         ties, partial = _first_ties(labels, goes)
         found = components(labels, ties)
         if not _lost(labels, found, goes):
-            found = _decide(labels, ties, partial, joints, found)
+            whole = [rows for (_, rows), what in zip(labels.sums, goes, strict=True) if what is Goes.ROWS]
+            found = _decide(labels, ties, partial, joints, whole, found)
             if not _lost(labels, found, goes):
                 return _followed(labels, found)
         del labels.frozen[known:]
@@ -78,13 +79,13 @@ def _lost(labels: Labels, found: Ids, goes: list[Goes]) -> bool:
     return lost
 
 
-def _decide(labels: Labels, ties: Ties, partial: Ties, joints: list[Factor], found: Ids) -> Ids:
-    """The components when every joint factor is decided; `ties` gains those that do it."""
+def _decide(labels: Labels, ties: Ties, partial: Ties, joints: list[Factor], whole: list[Factor], found: Ids) -> Ids:
+    """The components when every joint factor is decided; `ties` gains those that do it. `whole`: rows that go whole."""
     while True:
         done = len(ties)
         partial = [p for p in partial if not _follow(labels, ties, found, *p)]
         if len(ties) == done:
-            _default(labels, ties, found, partial, joints)
+            _default(labels, ties, found, partial, joints, whole)
         if len(ties) == done:
             return found
         found = components(labels, ties)
@@ -117,12 +118,17 @@ def _follow(labels: Labels, ties: Ties, found: Ids, wide: Factor, part: Factor) 
     return False
 
 
-def _default(labels: Labels, ties: Ties, found: Ids, partial: Ties, joints: list[Factor]) -> None:
-    """Decide where nothing else does: for all undecided factors that have no component in common with another."""
+def _default(labels: Labels, ties: Ties, found: Ids, partial: Ties, joints: list[Factor], whole: list[Factor]) -> None:
+    """Decide where nothing else does: for all undecided factors that have no component in common with another. Rows
+    that go whole elsewhere do so here, too: heads rather than the places of a value that all heads share."""
     used = np.zeros(int(found.max()) + 1 if len(found) else 0, np.bool_)
     stays = _frozen(labels, found) if partial else used
     held = [bool(stays[found[part]].all()) for _, part in partial]
-    for i in sorted(range(len(partial)), key=lambda i: not held[i]):  # these leave no choice
+    rows = np.zeros(len(used), np.bool_)
+    for f in whole if partial else ():
+        rows[found[f]] = True
+    ahead = [2 * held[i] + bool(rows[found[part]].all()) for i, (_, part) in enumerate(partial)]
+    for i in sorted(range(len(partial)), key=lambda i: -ahead[i]):  # those that are held leave no choice
         wide, part = partial[i]
         free = not (used[found[wide]].any() or used[found[part]].any())
         used[found[wide]] = used[found[part]] = True  # what is decided here may decide for these, too
