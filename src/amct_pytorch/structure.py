@@ -183,12 +183,19 @@ class _Copying:
         return self.value(value) if self.holds(value, set()) else value
 
     def holds(self, value: Any, seen: set[int]) -> bool:
-        """Whether something is a part or a tensor of the model, or a table or an object that one has, or holds one."""
+        """Whether something is a part or a tensor of the model, or a table or an object that one has, itself or inside
+        of another, or holds one."""
         if type(value) in _ATOMS or id(value) in seen:
             return False
         if self.own is None:
             modules = list(self.model.modules())
-            self.own = {*self.memo, *map(id, modules), *map(id, _held_by(modules))}
+            held = _held_by(modules)
+            inside = [v for o in held for v in getattr(o, "__dict__", {}).values() if _has_contents(v)]
+            self.own = {*self.memo, *map(id, modules), *map(id, held), *map(id, inside)}
+            plain = [module for module in modules if self.is_plain(type(module))]
+            for k, v in ((k, v) for module in plain for k, v in vars(module).items()):
+                if k in _TABLES and type(v) in _MAPPINGS:  # handles of hooks refer to theirs
+                    self.memo.setdefault(id(v), type(v)())
         if id(value) in self.own:
             return True
         seen.add(id(value))
@@ -216,8 +223,11 @@ class _Copying:
         own.update(value.__dict__)
         own.pop("_compiled_call_impl", None)
         for k, v in own.items():
-            if k in _TABLES and not v:  # most of what a module holds
-                memo[id(v)] = own[k] = v.__class__()  # handles of hooks refer to theirs
+            if k in _TABLES and (not v or type(v) in _MAPPINGS):  # most of what a module holds, and empty
+                table = memo.get(id(v))
+                own[k] = memo[id(v)] = v.__class__() if table is None else table
+                if v:
+                    self.table(v, own[k])
             elif type(v) not in _ATOMS:
                 own[k] = self.value(v)
         return module
@@ -272,6 +282,7 @@ def contents(cell: types.CellType) -> tuple[Any, ...]:
 
 
 _TABLES = frozenset(vars(nn.Module())) - {"training"}  # of parameters, modules, hooks
+_MAPPINGS = frozenset((dict, OrderedDict))
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _NO_OBJECTS = (nn.Module, torch.Tensor, type, types.FunctionType, types.MethodType, types.ModuleType)
 _GETSTATE = (getattr(object, "__getstate__", None), getattr(nn.Module, "__getstate__", None))

@@ -116,6 +116,57 @@ def test_a_pruned_model_reads_its_own_features(way: str, ran: bool) -> None:
     assert model(x).shape == want[0].shape
 
 
+class Collecting:
+    """Keeps what modules gave, and the handles of the hooks by which it knows."""
+
+    def __init__(self, modules: dict[str, nn.Module]) -> None:
+        self.out: dict[str, torch.Tensor] = {}
+        self.handles = [m.register_forward_hook(to_table(name, self.out)) for name, m in modules.items()]
+        self.handles += [m.register_forward_pre_hook(self.heard) for m in modules.values()]
+
+    def heard(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        self.out[""] = inputs[0]
+
+
+class CollectingByItself(Collecting):
+    """Its hooks know it, and not what it keeps the results in."""
+
+    def __init__(self, modules: dict[str, nn.Module]) -> None:
+        self.out = {}
+        self.handles = [m.register_forward_hook(self.hook(name)) for name, m in modules.items()]
+        self.handles += [m.register_forward_pre_hook(self.heard) for m in modules.values()]
+
+    def hook(self, name: str) -> Hook:
+        return lambda module, inputs, out: self.out.update({name: out})
+
+
+class Collected(nn.Module):
+    def __init__(self, kind: type[Collecting]) -> None:
+        super().__init__()
+        self.a, self.b = conv(3, 32), conv(32, 4)
+        self.kept = kind({"a": self.a, "b": self.b})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.kept.out.clear()
+        self.b(self.a(x))
+        return self.kept.out["b"]
+
+
+@pytest.mark.parametrize("kind", [Collecting, CollectingByItself])
+def test_handles_that_an_object_keeps_come_along(kind: type[Collecting]) -> None:
+    model, x = Collected(kind).eval(), torch.randn(2, 3, 8, 8)
+    small = amct.apply(model, amct.plan(model, x, CONFIG))
+    with torch.no_grad():
+        assert torch.equal(small(x), small.b(small.a(x)))
+    copy.deepcopy(small)
+    for handle in small.kept.handles:
+        tables = [handle.hooks_dict_ref(), *(ref() for ref in handle.extra_dict_ref)]
+        assert {id(t) for t in tables} <= {id(v) for m in (small.a, small.b) for v in vars(m).values()}
+        handle.remove()
+    hooks = [len(m.a._forward_hooks) + len(m.a._forward_pre_hooks) for m in (model, small)]
+    assert hooks == [2, 0]
+
+
 def test_handles_of_hooks_come_along() -> None:
     model, x = Features("table").eval(), torch.randn(2, 3, 8, 8)
     small = amct.apply(model, amct.plan(model, x, CONFIG))

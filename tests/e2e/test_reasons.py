@@ -224,6 +224,31 @@ def test_nested_tensors_are_no_error(layout: torch.layout) -> None:
     assert distance([small(sentences).detach()], [twin(sentences).detach()]) < 1e-10
 
 
+class NestedAttention(nn.Module):
+    """Attention in sentences of different lengths, where torch makes nested tensors without a shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.out = nn.Linear(8, 16), nn.Linear(16, 4)
+        self.q, self.k, self.v = (nn.Linear(16, 16) for _ in range(3))
+
+    def forward(self, sentences: list[torch.Tensor]) -> torch.Tensor:
+        x = torch.nested.nested_tensor([self.a(s) for s in sentences], layout=torch.jagged)
+        q, k, v = (f(x).unflatten(-1, (2, 8)).transpose(1, 2) for f in (self.q, self.k, self.v))
+        y = self.out(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2))
+        return torch.stack([s.mean(0) for s in y.unbind()])
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_attention_in_nested_tensors_is_no_error() -> None:
+    model, sentences = ready(NestedAttention()), [torch.randn(3, 8).double(), torch.randn(5, 8).double()]
+    with torch.no_grad():
+        model(sentences)
+        plan = planned(model, (sentences,))
+        assert "no rule for the operation" in reasons(plan)
+        assert amct.apply(model, plan)(sentences).shape == (2, 4)
+
+
 @pytest.mark.parametrize(
     "fn",
     [

@@ -560,7 +560,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             makers = itself
             if not kind.hands_on:
                 tensors = [Held(i.factors, i.makers, s) for i, s in zip(infos, call.shapes, strict=True)]
-                out = Held(given[0].factors, itself if made else None, tuple(outs[0].shape))
+                out = Held(given[0].factors, itself if made else None, self.sizes(outs[:1])[0])
                 makers, tied = follow(call.name, tensors, out, itself)
                 self.labels.residual += tied
         for info in given:
