@@ -235,8 +235,36 @@ def _built_again(
 
 
 def _refusal(new: Any, old: Any) -> str:
-    """What a configuration object that can tell whether its values fit each other has against the new ones."""
-    if not callable(getattr(new, "validate", None)) or not marking.is_configuration(new):
+    """What a configuration object has against its new values."""
+    return (_invalid(new, old) or _misread(new, old)) if marking.is_configuration(new) else ""
+
+
+def _misread(new: Any, old: Any) -> str:
+    """How one that is written as a dictionary comes back with other values, where the old one does not."""
+    if not all(callable(getattr(new, method, None)) for method in ("to_dict", "from_dict")):
+        return ""
+    try:
+        read = [type(c).from_dict(c.to_dict()) for c in (old, new)]
+    except Exception:  # noqa: BLE001 - they are for something else
+        return ""
+    before, first, after, again = (dict(_integers(c, "")) for c in (old, read[0], new, read[1]))
+    other = [k for k, v in after.items() if again.get(k, v) != v and first.get(k) == before.get(k)]
+    texts = [f"{path[1:]} = {again[path]}, not {after[path]}" for path in other]
+    return f"{type(new).__name__} that is written and read again has {_list(texts)}" if texts else ""
+
+
+def _integers(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, int]]:
+    """The integers of a configuration, with where they are."""
+    if type(value) is int:
+        yield path, value
+    elif depth < marking.DEPTH and (type(value) is dict or marking.is_configuration(value)):
+        for key, held in (value if type(value) is dict else vars(value)).items():
+            yield from _integers(held, f"{path}.{key}", depth + 1)
+
+
+def _invalid(new: Any, old: Any) -> str:
+    """What an object that can tell whether its values fit each other says of the new ones."""
+    if not callable(getattr(new, "validate", None)):
         return ""
     try:
         copy.copy(old).validate()  # of copies: it may set something

@@ -585,6 +585,43 @@ def test_what_a_configuration_says_of_its_values_counts(before: int, after: int,
     assert "seen" not in vars(model.options)  # the user's own is as it was
 
 
+class Written:
+    """It goes through a dictionary to a file; reading it, one value is made of another (`tied`)."""
+
+    def __init__(self, width: int, tied: bool, other: int = 24) -> None:
+        self.width, self.tied, self.text = width, tied, {"width": other}
+        self.inner = Head(width if tied else other)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"width": self.width, "tied": self.tied, "other": self.text["width"]}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Written:
+        return cls(**values)
+
+
+class OfWritten(nn.Module):
+    def __init__(self, options: Any) -> None:
+        super().__init__()
+        self.options = options
+        self.a, self.b = nn.Linear(6, options.width), nn.Linear(options.width, 4)
+        self.idle = nn.Linear(options.inner.size, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(torch.relu(self.a(x)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_what_becomes_of_a_configuration_in_a_file_counts(tied: bool, tmp_path: Path) -> None:
+    small = create(OfWritten(Written(24, tied)), tmp_path)
+    assert small.a.out_features == 12
+    assert small.options.width == (24 if tied else 12)
+    assert small.options.inner.size == 24
+    said = "Written that is written and read again has inner.size = 12, not 24"
+    assert (said in str(notes(small))) is tied
+    assert tied or OfWritten(Written.from_dict(small.options.to_dict())).load_state_dict(small.state_dict())
+
+
 class Coder:
     """What no copy can be made of, but by the module that has one."""
 
