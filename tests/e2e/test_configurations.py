@@ -622,6 +622,50 @@ def test_what_becomes_of_a_configuration_in_a_file_counts(tied: bool, tmp_path: 
     assert tied or OfWritten(Written.from_dict(small.options.to_dict())).load_state_dict(small.state_dict())
 
 
+class Tokens(nn.Module):
+    """A token at the head, and one that masked training alone puts in; `other`: a gain of the same length that goes
+    with other channels."""
+
+    def __init__(self, options: Options, other: bool = False) -> None:
+        super().__init__()
+        self.options, self.other = options, other
+        self.head, self.masked = (
+            nn.Parameter(torch.rand(1, 1, options.width)),
+            nn.Parameter(torch.rand(1, options.width)),
+        )
+        self.gain = nn.Parameter(torch.rand(options.width)) if other else None
+        self.a, self.b = nn.Linear(6, options.width), nn.Linear(options.width, options.width)
+        self.c, self.bare = (
+            nn.Linear(options.width, 4),
+            nn.ParameterDict({"x": nn.Parameter(torch.rand(options.width))}),
+        )
+
+    def forward(self, x: torch.Tensor, where: Any = None) -> torch.Tensor:
+        y = self.a(x)
+        if where is not None:
+            y = torch.where(where[..., None], self.masked, y)
+        y = self.b(torch.cat([self.head.expand(len(x), -1, -1), y], 1).relu())
+        return self.c(y if self.gain is None else y * self.gain)  # type: ignore[no-any-return]
+
+
+def test_tokens_that_nothing_used_go_with_those_beside_them(tmp_path: Path) -> None:
+    model = Tokens(Options())
+    small = create(model, tmp_path)
+    assert small.masked.shape == (1, 16)
+    kept = (model.head[0, 0][:, None] == small.head[0, 0]).any(1)
+    assert torch.equal(small.masked, model.masked[:, kept])
+    assert small(X, torch.rand(3, 7) > 0.5).shape == (3, 8, 4)
+    assert small.bare["x"].shape == (32,)  # nothing is beside it
+    torch.save(small.state_dict(), tmp_path / "net.pth")
+    again = amct.restore_prune_retrain_model(model, X, tmp_path / "net.record", HALF, tmp_path / "net.pth")
+    assert torch.equal(again.get_parameter("masked"), small.masked)
+
+
+def test_tokens_beside_which_several_widths_go_stay(tmp_path: Path) -> None:
+    small = create(Tokens(Options(), other=True), tmp_path)
+    assert (small.head.shape[2], small.gain.shape[0], small.masked.shape[1]) == (16, 16, 32)
+
+
 class Coder:
     """What no copy can be made of, but by the module that has one."""
 

@@ -7,10 +7,11 @@ import contextlib
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -21,7 +22,7 @@ from amct_pytorch.analyse.groups import Grouping, group
 from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.memoized import Hashed, Remembering, memoized
 from amct_pytorch.analyse.passes import Arguments, Entry, Failed, Means, Options, Passes, Trace, enter, line_of, tensors
-from amct_pytorch.analyse.settle import stay
+from amct_pytorch.analyse.settle import components, stay
 from amct_pytorch.analyse.unread import first_alone, misfit, of_other_batches, other_forwards, settings, twice, unread
 from amct_pytorch.errors import ModelError
 from amct_pytorch.record import Norm, Setting
@@ -98,9 +99,30 @@ def regrouped(facts: Facts, kept: Iterable[tuple[Factor, int]]) -> Facts:
 
 
 def _grouping(labels: Labels, own: Mapping[str, torch.Tensor], done: Sequence[Trace]) -> Grouping:
-    touched = _touched(done)
+    entries = done[0].entries
+    idle = entries.keys() - _touched(done)
     buffers = [name for name, t in own.items() if not isinstance(t, nn.Parameter)]
-    return group(labels, [name for name in done[0].entries if name not in touched], buffers)
+    return group(labels, sorted(idle - _follow(idle, entries, labels)), buffers)
+
+
+def _follow(idle: Set[str], entries: Mapping[str, Entry], labels: Labels) -> set[str]:
+    """Those of the tensors that no operation used which go with others: tokens of one dim (for masked training, say),
+    with all that their module has beside them of that length, where that goes together."""
+    beside: dict[str, list[tuple[str, Factor]]] = {}
+    for name, entry in entries.items():
+        beside.setdefault(_parts(name)[0], []).extend((name, f) for f in entry.factors)
+    found = None
+    followed = set()
+    for name in sorted(name for name in idle if entries[name].factors):
+        mine = [f.ravel() for f in entries[name].all()]
+        others = [f.ravel() for n, f in beside[_parts(name)[0]] if n not in idle and f.size == mine[0].size]
+        if len(mine) > 1 or not others:
+            continue
+        found = components(labels, labels.ties) if found is None else found
+        if all(np.array_equal(found[f], found[others[0]]) for f in others):
+            labels.tie(mine[0], others[0])
+            followed.add(name)
+    return followed
 
 
 def _touched(done: Sequence[Trace]) -> set[str]:
