@@ -465,6 +465,19 @@ PATTERNS: dict[str, Build] = {
     "nearest": between(lambda t: F.interpolate(t, scale_factor=2.0)),
     "nearest exact": between(lambda t: F.interpolate(t, scale_factor=2.0, mode="nearest-exact")),
     "bilinear, antialias": between(lambda t: F.interpolate(t, (5, 5), mode="bilinear", antialias=True)),
+    **{
+        f"positions, {mode}": net(
+            lambda s, x, mode=mode: s.b(
+                s.a(x) + F.interpolate(s.pos, size=(x.shape[1], s.pos.shape[-1]), mode=mode).squeeze(1)
+            ),
+            "a b pos",
+            tokens,
+            a=lambda: nn.Linear(8, 16),
+            pos=lambda: nn.Parameter(torch.rand(1, 1, 9, 16)),
+            b=lambda: nn.Linear(16, 4),
+        )
+        for mode in ("nearest", "bilinear", "area")
+    },
     "area": between(lambda t: F.interpolate(t, (4, 4), mode="area")),
     "trilinear": net(
         lambda s, x: s.b(F.interpolate(s.a(x), scale_factor=2, mode="trilinear")),

@@ -163,6 +163,37 @@ def _constant(mode: SizeMode, like: torch.Tensor, dim: int, size: int, value: fl
     return out
 
 
+def interpolated(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """interpolate(x, size, ...): a dim of channels that keeps its length stays as it is, so that it may as well be one
+    of those over which nothing is interpolated (positions, resized along their number alone)."""
+    x, size, scales, *rest = stated(
+        args,
+        kwargs,
+        input=None,
+        size=None,
+        scale_factor=None,
+        mode="nearest",
+        align_corners=None,
+        recompute_scale_factor=None,
+        antialias=False,
+    )
+    plain = scales is None and not rest[-1] and rest[0] != "bicubic"  # which multiplies all that is near, with zero
+    lengths = dict(enumerate(size, 2)) if plain and _are_sizes(size) and len(size) == x.ndim - 2 else {}
+    same = [d for d, n in lengths.items() if int.__eq__(n, x.shape[d]) and mode.labelled(x, d)]
+    if not same:
+        return func(*args, **kwargs)
+    for d in same:
+        mode.sized(x, d, lengths[d])
+    order = [0, 1, *same, *(d for d in lengths if d not in same)]
+    moved = x.permute(order)
+    wide = moved.flatten(1, 1 + len(same))
+    for d in same:
+        wide = wide.unsqueeze(d)
+    out = func(wide, [1 if d in same else n for d, n in lengths.items()], None, *rest)
+    out = out.squeeze(same).unflatten(1, moved.shape[1 : 2 + len(same)])
+    return out.permute([order.index(d) for d in range(x.ndim)])
+
+
 def padded_sequences(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """pad_sequence(sequences, batch_first, padding_value, padding_side): each is padded by itself."""
     sequences, batch_first, value, side = stated(
@@ -240,6 +271,7 @@ HANDLERS: dict[Any, Handler] = {
         ),
         dropout,
     ),
+    F.interpolate: interpolated,
     F.pad: padded,
     torch._C._nn.pad_sequence: padded_sequences,
 }
