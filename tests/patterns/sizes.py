@@ -604,6 +604,38 @@ class ConfiguredByClass(SizesOfClass):
         return self.b(self.attend(self.a(x), self.config.heads, self.config.width))
 
 
+class Stage(nn.Module):
+    """A block that may widen: `if self.width != self.width_out` asks for a width that no view needs. Where it doubles
+    and half of it goes, both would be the same."""
+
+    def __init__(self, width: int, width_out: int, beside: bool = False) -> None:
+        super().__init__()
+        self.width, self.width_out, self.heads = width, width_out, 4
+        self.qkv, self.o = L(width, 3 * width_out), L(width_out, width_out)
+        self.proj = L(width, width_out) if width != width_out else None
+        self.other = L(width_out, width) if beside else None  # as long, and goes by itself
+        self.back = L(width, width_out) if beside else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, n, _ = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v, scale=0.5).transpose(1, 2).reshape(b, n, self.width_out)
+        if self.width != self.width_out:
+            x = self.proj(x)  # type: ignore[misc]
+        x = x + self.o(y)
+        return x if self.other is None else x + self.back(R(self.other(x)))  # type: ignore[misc]
+
+
+class Stages(nn.Module):
+    def __init__(self, beside: bool = False) -> None:
+        super().__init__()
+        self.a, self.b = L(8, 8), L(16, 4)
+        self.stages = nn.Sequential(Stage(8, 8), Stage(8, 16, beside), Stage(16, 16))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(self.stages(self.a(x)))  # type: ignore[no-any-return]
+
+
 PATTERNS: dict[str, Build] = {
     "asserted": of(Asserted, "a b"),
     "asserted, a literal": of(AssertedLiteral, ""),
@@ -666,4 +698,6 @@ PATTERNS: dict[str, Build] = {
     "sizes of a class, twice": of(TwiceOfClass, "0.a 0.q 0.b 1.a 1.q 1.b", tokens),
     "sizes of a class, asked of it": of(AskedOfClass, "", tokens),
     "sizes of the class of a configuration": of(ConfiguredByClass, "a q b", tokens),
+    "widths that are found to differ": of(Stages, "a stages.0.o stages.1.qkv stages.1.o stages.2.o b", tokens),
+    "widths that are found to differ, beside as long ones": of(lambda: Stages(True), "stages.1.other", tokens),
 }

@@ -45,7 +45,19 @@ from amct_pytorch.analyse.mode import Shared
 from amct_pytorch.analyse.operations import OF_ONE_ELEMENT, OF_SHAPES, OPERATIONS, STRIDED, Operation, operation
 from amct_pytorch.analyse.residual import Held, follow, united
 from amct_pytorch.analyse.running import Running
-from amct_pytorch.analyse.sizes import NUMBER, PLAIN, VALUE, Dim, Expression, Ratio, Size, leaves, origin
+from amct_pytorch.analyse.sizes import (
+    APART,
+    NUMBER,
+    PLAIN,
+    VALUE,
+    Attribute,
+    Dim,
+    Expression,
+    Ratio,
+    Size,
+    leaves,
+    origin,
+)
 from amct_pytorch.analyse.values import flatten, tensors_of
 from amct_pytorch.record import Norm
 
@@ -80,6 +92,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.running = Running(names)
         self.log: list[Logged] = []
         self.equations: list[Equation] = []
+        self.apart: list[tuple[Attribute, Attribute]] = []  # found to differ
         self.pieces: list[Piece] = []
         self.touched: set[str] = set()
         self.parameters: dict[int, str] = {}
@@ -273,13 +286,16 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.equations.append(Equation(left, right, self.reason(text or "sizes in user code differ after the cut")))
 
     def compared(self, left: Expression, right: Expression, text: str = "") -> None:
-        """Two sizes were found equal in user code (an assert, a branch): they have to stay so. Or one was made a plain
-        integer."""
+        """Two sizes were found equal in user code (an assert, a branch): they have to stay so. Or to differ, or one was
+        made a plain integer."""
         if self.inside:
             return
         if text is PLAIN:
             assert isinstance(right, int)
             self.plain[right] = left
+        elif text is APART:
+            if isinstance(left, Attribute) and isinstance(right, Attribute):
+                self.apart.append((left, right))
         else:
             self.equate(left, right, text)
 

@@ -36,7 +36,7 @@ from amct_pytorch.analyse.rules import TABLE
 from amct_pytorch.analyse.scripts import as_written
 from amct_pytorch.analyse.shapes import stand_in
 from amct_pytorch.analyse.size_mode import SizeMode
-from amct_pytorch.analyse.sizes import Expression
+from amct_pytorch.analyse.sizes import Attribute, Expression
 from amct_pytorch.analyse.values import flatten
 from amct_pytorch.inputs import map_tensors
 from amct_pytorch.record import Axis, Norm
@@ -67,11 +67,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Trace:
-    """What one pass left: its log, what is known of the tensors that it `entered` with, what it asks of sizes, which
-    tensors it used, what it decided, which modules `looked` at values, what it `found` of operations, for a pass that
-    takes it over, and what functions that remember were asked; on which `arguments`. `fresh`: on a copy that did not
-    run before; `read`: whether it would have been another one on what was left; `forwards`: the methods that ran in
-    the place of forwards, by the modules' paths.
+    """What one pass left: its log, what is known of the tensors that it `entered` with, what it asks of sizes, and
+    which attributes it found to differ (`apart`), which tensors it used, what it decided, which modules `looked` at
+    values, what it `found` of operations, for a pass that takes it over, and what functions that remember were asked;
+    on which `arguments`. `fresh`: on a copy that did not run before; `read`: whether it would have been another one on
+    what was left; `forwards`: the methods that ran in the place of forwards, by the modules' paths.
     """
 
     arguments: Arguments
@@ -82,6 +82,7 @@ class Trace:
     entered: Mapping[str, Info]
     log: Sequence[Logged]
     equations: Sequence[Equation]
+    apart: Sequence[tuple[Attribute, Attribute]]
     touched: frozenset[str]
     decisions: Decisions
     looked: frozenset[str]
@@ -288,6 +289,7 @@ class Passes:
             capture.entered,
             capture.log,
             capture.equations,
+            capture.apart,
             frozenset(capture.touched),
             () if decided is None else tuple(decided.taken),
             frozenset() if decided is None else frozenset(decided.looked),

@@ -57,6 +57,7 @@ NUMBER = "its size is used as a number"
 _DIVISOR = 64
 VALUE = "its size becomes the value of a tensor"
 PLAIN = "it is made a plain integer"
+APART = "it was found to be another"
 
 
 class Told(Protocol):
@@ -67,7 +68,8 @@ class Told(Protocol):
 
 
 class Size(int):
-    """An integer with an origin. `told` is called with both sides when it was found equal to another."""
+    """An integer with an origin. `told` is called with both sides when it was found equal to another, or another size
+    to differ from it."""
 
     origin: Expression
     told: Told
@@ -88,6 +90,8 @@ class Size(int):
         same = int.__eq__(self, other)
         if same is True and isinstance(other, int):
             self.told(self.origin, origin(other))
+        elif type(other) is Size:
+            self.told(self.origin, other.origin, APART)
         return same
 
     def __ne__(self, other: object) -> bool:

@@ -16,6 +16,7 @@ from amct_pytorch.analyse.labels import Factor, Mask
 from amct_pytorch.analyse.run import Facts
 from amct_pytorch.analyse.settle import Ids
 from amct_pytorch.analyse.sizes import Dim, attributes, leaves
+from amct_pytorch.analyse.unread import inside
 from amct_pytorch.config import ChannelSparsity, SparsityConfig
 from amct_pytorch.record import Axis, Change, ChannelPlan, Norm, Removal, Setting
 from amct_pytorch.report import GroupSummary, Left, Summary
@@ -80,8 +81,27 @@ class Selector:
                 continue
             vanished = self._vanished(keep)
             if not vanished:
+                values |= self._told_apart(values, keep)
                 return Choice(self, {i: us for i, us in removed.items() if us}, keep, values)
             self.held |= vanished
+
+    def _told_apart(self, values: Mapping[Setting, int], keep: Mask) -> dict[Setting, int]:
+        """The values of attributes that code only finds to differ from others (`if self.width != self.width_out`), and
+        which these would have now: they follow what their module has of that length, where that becomes one."""
+        found = {}
+        for one, two in {pair for trace in self.facts.traces for a, b in trace.apart for pair in ((a, b), (b, a))}:
+            other = values.get(two.setting, two.value)
+            if other != one.value or any(one.setting in mine for _, mine in self._speaking):
+                continue
+            of_it = (
+                labels
+                for axis, labels in self.axes.items()
+                if labels.stop - labels.start == one.value and inside(axis.tensor, one.setting)
+            )
+            lengths = {int(keep[labels].sum()) for labels in of_it}
+            if len(lengths) == 1 and not lengths & {one.value, other}:
+                found[one.setting] = lengths.pop()
+        return found
 
     def _vanished(self, keep: Mask) -> dict[int, str]:
         """The groups by which a normalized weight would keep nothing but zeros in a row."""
@@ -186,6 +206,7 @@ class Choice:
         removals = dict(self._removals())
         shapes = {a.tensor: tuple(s.tensors[a.tensor].shape) for a in removals}
         old = {a.setting: a.value for e in s.facts.equations for side in (e.left, e.right) for a in attributes(side)}
+        old |= {a.setting: a.value for trace in s.facts.traces for pair in trace.apart for a in pair}
         settings = {k: Change(old[k], v) for k, v in self.values.items()}
         groups = tuple(nodes(s.layers, self._axes_of(i, g, removals)) for i, g in enumerate(s.facts.grouping.groups))
         named = tuple(g for g in groups if g.producers)
