@@ -139,3 +139,60 @@ def test_heads_go_whole_where_they_share_one_key(size: int) -> None:
     config = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
     plan = amct.plan(SharedKey(4, size).eval(), torch.randn(2, 5, 8), config)
     assert [(g.before, g.after) for g in plan.summary.groups] == [(4, 2)]
+
+
+class Masked(nn.Module):
+    """Attention with a mask that is repeated for every head, in some way."""
+
+    def __init__(self, way: Any) -> None:
+        super().__init__()
+        self.way, self.heads, self.size = way, 4, 8
+        self.q, self.k, self.v, self.o = (nn.Linear(32, 32) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, n, _ = x.shape
+        q, k, v = (
+            f(x).view(b, n, self.heads, self.size).transpose(1, 2).flatten(0, 1) for f in (self.q, self.k, self.v)
+        )
+        mask = torch.ones(n, n).tril().log().expand(b, n, n)
+        a = (q @ k.transpose(1, 2) + self.way(mask, self.heads).view(b * self.heads, n, n)).softmax(-1)
+        out: torch.Tensor = self.o((a @ v).view(b, self.heads, n, self.size).transpose(1, 2).flatten(2))
+        return out
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda mask, heads: mask.repeat_interleave(heads, 0),
+        lambda mask, heads: mask.repeat(1, heads, 1),
+        lambda mask, heads: mask[:, None].repeat(1, heads, 1, 1),
+        lambda mask, heads: mask.tile(heads, 1),
+        lambda mask, heads: torch.tile(mask, (1, heads, 1)),
+    ],
+    ids=["each", "repeated", "repeated along a new dim", "tiled", "tiled, all dims"],
+)
+def test_heads_go_whole_where_a_mask_is_repeated_for_them(way: Any) -> None:
+    model, x = Masked(way).eval(), torch.randn(2, 5, 32)
+    config = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
+    plan = amct.plan(model, x, config)
+    assert [(g.before, g.after) for g in plan.summary.groups] == [(4, 2)]
+    assert amct.apply(model, plan)(x[:1]).shape == (1, 5, 32)
+
+
+@pytest.mark.parametrize("times", [(2, 1, 1), (1, 2, 3), (3, 2, 1, 2), (2,), (1, 0)])
+def test_tiles_are_those_of_torch(times: tuple[int, ...]) -> None:
+    class Tiled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.mask = nn.Linear(4, 4), torch.arange(12.0).view(2, 2, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found.append(torch.tile(self.mask, times).tolist())  # values are asked for: it runs on these
+            return self.a(x) * (len(found[-1]) + 1)
+
+    found: list[Any] = []
+    config = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
+    amct.plan(Tiled().eval(), torch.randn(2, 4), config)
+    want = torch.tile(torch.arange(12.0).view(2, 2, 3), times).tolist()
+    assert found
+    assert all(tiled == want for tiled in found)

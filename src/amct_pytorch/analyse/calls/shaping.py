@@ -119,9 +119,19 @@ def normalize(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str
 
 
 def repeat(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    out, x = func(*args, **kwargs), input_of(args, kwargs)
-    times = _sizes(args, kwargs, "repeats" if "repeats" in kwargs else "dims")
-    lag = out.ndim - x.ndim
+    """x.repeat(times, ...): of several elements without channels, these are an expanded dim that is flattened."""
+    x, times = input_of(args, kwargs), list(_sizes(args, kwargs, "repeats" if "repeats" in kwargs else "dims"))
+    if func is not _T.repeat:
+        times = [1] * (x.ndim - len(times)) + times
+    lag = len(times) - x.ndim
+    if lag < 0:
+        return func(*args, **kwargs)  # torch says what is wrong
+    for d in range(x.ndim):
+        n = times[d + lag]
+        if x.shape[d] > 1 and (type(n) is Size or n > 1) and not mode.labelled(x, d):
+            x = _repeated(mode, x, d, n).flatten(d, d + 1)
+            times[d + lag] = 1
+    out = func(x, times)
     for d, n in enumerate(times):
         if d < lag or x.shape[d - lag] == 1:
             mode.spread(out, d, n, new=True)
@@ -129,13 +139,22 @@ def repeat(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
 
 
 def repeat_each(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """repeat_interleave(x, repeats, dim): by the length of a dim it is an expanded dim that is flattened."""
+    """repeat_interleave(x, repeats, dim): by the length of a dim, or by a size where there are no channels, it is an
+    expanded dim that is flattened."""
     x, times, dim = stated(args, kwargs, input=None, repeats=None, dim=None)
-    if dim is None or not isinstance(times, Size) or not isinstance(times.origin, Dim):
+    if dim is None or not isinstance(times, Size):
         return func(*args, **kwargs)
     dim %= x.ndim
-    sizes = [*[-1] * (dim + 1), times, *[-1] * (x.ndim - dim - 1)]
-    return expand(mode, _T.expand, (x.unsqueeze(dim + 1), *sizes), {}).flatten(dim, dim + 1)
+    if mode.labelled(x, dim) and not isinstance(times.origin, Dim):
+        return func(*args, **kwargs)
+    return _repeated(mode, x, dim + 1, times).flatten(dim, dim + 1)
+
+
+def _repeated(mode: SizeMode, x: torch.Tensor, dim: int, times: int) -> torch.Tensor:
+    """x with a new dim of so many equal elements."""
+    sizes = [*[-1] * dim, times, *[-1] * (x.ndim - dim)]
+    repeated: torch.Tensor = expand(mode, _T.expand, (x.unsqueeze(dim), *sizes), {})
+    return repeated
 
 
 def factory(at: int) -> Handler:
