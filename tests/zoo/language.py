@@ -110,6 +110,7 @@ _DECODERS: dict[str, Build] = {
     "qwen3": _grouped("Qwen3", head_dim=8),
     "qwen3_moe": _grouped("Qwen3Moe", head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32),
     "gemma": _grouped("Gemma", head_dim=8),
+    "gemma_shared_key": _grouped("Gemma", num_key_value_heads=1, head_dim=16),
     "gemma2": _grouped("Gemma2", head_dim=8),
     "gemma3": _decoder(hf.Gemma3ForCausalLM, hf.Gemma3TextConfig, **{**_GROUPED, "head_dim": 8}),
     "phi": _decoder(hf.PhiForCausalLM, hf.PhiConfig, **_WIDTHS),
@@ -416,6 +417,19 @@ _VISION_NETS: dict[str, Build] = {
     "clip": _on(_clip, input_ids=_tokens, pixel_values=_image()),
     "vit_hf": _on(lambda: hf.ViTForImageClassification(hf.ViTConfig(**_VIT)), pixel_values=_image()),
     "dinov2_hf": _on(lambda: hf.Dinov2ForImageClassification(hf.Dinov2Config(**_VIT)), pixel_values=_image()),
+    "dinov2_registers": _on(
+        lambda: hf.Dinov2WithRegistersForImageClassification(hf.Dinov2WithRegistersConfig(**_VIT)),
+        pixel_values=_image(),
+    ),
+    "hiera_hf": _on(
+        lambda: hf.HieraForImageClassification(
+            hf.HieraConfig(
+                image_size=[64, 64], embed_dim=16, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 4], masked_unit_size=[8, 8],
+                query_stride=[2, 2], num_query_pool=3, num_labels=10,
+            )
+        ),
+        pixel_values=_image(),
+    ),
     "swin_hf": _on(
         lambda: hf.SwinForImageClassification(
             hf.SwinConfig(image_size=64, embed_dim=32, depths=[2, 2], num_heads=[2, 4], window_size=4)
