@@ -244,7 +244,7 @@ def _misread(new: Any, old: Any) -> str:
     if not all(callable(getattr(new, method, None)) for method in ("to_dict", "from_dict")):
         return ""
     try:
-        read = [type(c).from_dict(c.to_dict()) for c in (old, new)]
+        read = [type(c).from_dict(c.to_dict()) for c in copy.deepcopy((old, new))]  # of copies: it may take things out
     except Exception:  # noqa: BLE001 - they are for something else
         return ""
     before, first, after, again = (dict(_integers(c, "")) for c in (old, read[0], new, read[1]))

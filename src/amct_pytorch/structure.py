@@ -94,7 +94,7 @@ def copy_structure(model: nn.Module, new: dict[int, Any]) -> nn.Module:
     naming the attribute that cannot be copied.
     """
     try:
-        copied = _Copying(model, new).value(model)
+        copied = _Copying(model, new).whole()
     except Exception:  # noqa: BLE001 - of a gradient history, perhaps: it is tried without, which says what is wrong
         copied = _copied_or_refused(model, {**without_history(model), **new})
     assert isinstance(copied, nn.Module)
@@ -103,7 +103,7 @@ def copy_structure(model: nn.Module, new: dict[int, Any]) -> nn.Module:
 
 def _copied_or_refused(model: nn.Module, new: dict[int, Any]) -> Any:
     try:
-        return _Copying(model, new).value(model)
+        return _Copying(model, new).whole()
     except Exception as cause:
         _name_culprit(model, new)
         raise ModelError(
@@ -129,6 +129,7 @@ class _Copying:
         self.plain: dict[type, bool] = {}
         self.model = model
         self.own: set[int] | None = None  # what a function may hold of the model
+        self.made: list[tuple[Any, Any]] = []  # tables of hooks, made before what holds them is copied
         for value in _written_by_hooks(model):
             self.memo[id(value)] = value
 
@@ -160,6 +161,14 @@ class _Copying:
             return self.module(value, object.__new__(kind))
         return copy.deepcopy(value, memo)
 
+    def whole(self) -> Any:
+        """The copy of the model."""
+        copied = self.value(self.model)
+        for table, new in self.made:
+            if len(new) < len(table):  # of a module that is copied as copy.deepcopy does
+                self.table(table, new)
+        return copied
+
     def function(self, value: types.FunctionType) -> types.FunctionType:
         """A function that holds parts of the model, in its closure or as defaults, with the copies of these in their
         place; others as they are, which is what copy.deepcopy does with all."""
@@ -190,12 +199,12 @@ class _Copying:
         if self.own is None:
             modules = list(self.model.modules())
             held = _held_by(modules)
-            inside = [v for o in held for v in getattr(o, "__dict__", {}).values() if _has_contents(v)]
+            inside = [v for o in held for v in (getattr(o, "__dict__", None) or {}).values() if _has_contents(v)]
             self.own = {*self.memo, *map(id, modules), *map(id, held), *map(id, inside)}
-            plain = [module for module in modules if self.is_plain(type(module))]
-            for k, v in ((k, v) for module in plain for k, v in vars(module).items()):
-                if k in _TABLES and type(v) in _MAPPINGS:  # handles of hooks refer to theirs
-                    self.memo.setdefault(id(v), type(v)())
+            for k, v in ((k, v) for module in modules for k, v in vars(module).items()):
+                if k in _TABLES_OF_HOOKS and type(v) in _MAPPINGS and id(v) not in self.memo:
+                    self.memo[id(v)] = type(v)()  # handles refer to theirs
+                    self.made.append((v, self.memo[id(v)]))
         if id(value) in self.own:
             return True
         seen.add(id(value))
@@ -282,6 +291,7 @@ def contents(cell: types.CellType) -> tuple[Any, ...]:
 
 
 _TABLES = frozenset(vars(nn.Module())) - {"training"}  # of parameters, modules, hooks
+_TABLES_OF_HOOKS = frozenset(name for name in _TABLES if "hooks" in name)
 _MAPPINGS = frozenset((dict, OrderedDict))
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _NO_OBJECTS = (nn.Module, torch.Tensor, type, types.FunctionType, types.MethodType, types.ModuleType)

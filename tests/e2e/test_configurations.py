@@ -593,11 +593,12 @@ class Written:
         self.inner = Head(width if tied else other)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"width": self.width, "tied": self.tied, "other": self.text["width"]}
+        return vars(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Written:
-        return cls(**values)
+        values.pop("inner")
+        return cls(values["width"], values["tied"], values.pop("text")["width"])
 
 
 class OfWritten(nn.Module):
@@ -613,13 +614,15 @@ class OfWritten(nn.Module):
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_what_becomes_of_a_configuration_in_a_file_counts(tied: bool, tmp_path: Path) -> None:
-    small = create(OfWritten(Written(24, tied)), tmp_path)
+    model = OfWritten(Written(24, tied))
+    small = create(model, tmp_path)
+    assert model.options.inner.size == model.options.text["width"] == 24  # the user's own is as it was
     assert small.a.out_features == 12
     assert small.options.width == (24 if tied else 12)
     assert small.options.inner.size == 24
     said = "Written that is written and read again has inner.size = 12, not 24"
     assert (said in str(notes(small))) is tied
-    assert tied or OfWritten(Written.from_dict(small.options.to_dict())).load_state_dict(small.state_dict())
+    assert tied or OfWritten(Written.from_dict({**vars(small.options)})).load_state_dict(small.state_dict())
 
 
 class Tokens(nn.Module):
@@ -659,6 +662,29 @@ def test_tokens_that_nothing_used_go_with_those_beside_them(tmp_path: Path) -> N
     torch.save(small.state_dict(), tmp_path / "net.pth")
     again = amct.restore_prune_retrain_model(model, X, tmp_path / "net.record", HALF, tmp_path / "net.pth")
     assert torch.equal(again.get_parameter("masked"), small.masked)
+
+
+class TwoWays(nn.Module):
+    """Two layers with biases of their own, of which one runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = (nn.Parameter(torch.rand(8, 6)) for _ in range(2))
+        self.biases = nn.ParameterList(nn.Parameter(torch.rand(8)) for _ in range(2))
+        self.register_buffer("idle", torch.rand(8))
+        self.register_buffer("gain", torch.rand(8))
+        self.c, self.d = nn.Linear(8, 4), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor, other: bool = False) -> torch.Tensor:
+        if other:
+            return self.d(nn.functional.linear(x, self.b, self.biases[1]))  # type: ignore[no-any-return]
+        return self.c(nn.functional.linear(x, self.a, self.biases[0]) * self.gain)  # type: ignore[no-any-return]
+
+
+def test_what_idle_layers_need_stays_with_them(tmp_path: Path) -> None:
+    small = create(TwoWays(), tmp_path)
+    assert [len(t) for t in (*small.biases, small.gain, small.idle)] == [4, 8, 4, 8]
+    assert small(X, other=True).shape == (3, 7, 4)
 
 
 def test_tokens_beside_which_several_widths_go_stay(tmp_path: Path) -> None:

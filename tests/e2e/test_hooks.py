@@ -167,6 +167,19 @@ def test_handles_that_an_object_keeps_come_along(kind: type[Collecting]) -> None
     assert hooks == [2, 0]
 
 
+def test_parts_that_are_copied_another_way_keep_what_they_hold() -> None:
+    """A hook that holds something of the model, met before a part that copy.deepcopy copies."""
+    kept: dict[str, torch.Tensor] = {}
+    model = nn.Sequential(nn.Linear(3, 8), nn.utils.parametrizations.weight_norm(nn.Linear(8, 8)), nn.Linear(8, 2))
+    model.kept = kept
+    model[0].register_forward_hook(to_table("first", kept))
+    model[1].parametrizations.weight.register_forward_hook(to_table("second", kept))
+    small = amct.apply(model.eval(), amct.plan(model, torch.randn(2, 3), CONFIG))
+    assert [len(m._forward_hooks) for m in (small[0], small[1].parametrizations.weight)] == [1, 1]
+    assert small[1].weight.shape == (4, 4)
+    assert small.state_dict().keys() == model.state_dict().keys()
+
+
 def test_handles_of_hooks_come_along() -> None:
     model, x = Features("table").eval(), torch.randn(2, 3, 8, 8)
     small = amct.apply(model, amct.plan(model, x, CONFIG))

@@ -30,7 +30,9 @@ def test_it_is_what_torch_computes(kind: str, options: dict[str, Any], same: tup
     x = torch.randn(2, 3, 5, 7, dtype=torch.float64)
     size = [x.shape[d] if d in same else 4 * d for d in (2, 3)]
     want = F.interpolate(x, size, mode=kind, **options)
-    torch.testing.assert_close(interpolated(MODE, F.interpolate, (x, size), {"mode": kind, **options}), want)
+    found = interpolated(MODE, F.interpolate, (x, size), {"mode": kind, **options})
+    torch.testing.assert_close(found, want)
+    assert found.stride() == want.stride()  # which views ask for
 
 
 @pytest.mark.parametrize("kind", ["nearest", "trilinear"])

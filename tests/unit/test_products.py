@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,9 +18,11 @@ from amct_pytorch.analyse.calls.products import UNSCALED, einsum
 SIZES = {"a": 2, "b": 1, "c": 3, "d": 4, "e": 2}
 
 
+MODE: Any = SimpleNamespace(labelled=lambda t, d: False)
+
+
 def by_us(equation: Any, *operands: Any) -> torch.Tensor:
-    """No mode is asked of: everything is done here, or torch's own is called."""
-    out: torch.Tensor = einsum(None, torch.einsum, (equation, *operands), {})  # type: ignore[arg-type]
+    out: torch.Tensor = einsum(MODE, torch.einsum, (equation, *operands), {})
     return out
 
 
@@ -49,8 +52,8 @@ def test_equations_are_computed_as_torch_does(equation: str, wide: tuple[int, ..
 
 @pytest.mark.parametrize(
     ("equation", "shapes"),
-    [("ii,ij->ij", [(3, 3), (3, 2)]), ("ij,jk", [(2, 3), (1, 4)]), ("...i,...i->...", [(2, 3), (3,)])],
-    ids=["a diagonal", "one for all", "dots for other dims"],
+    [("ii,ij->ij", [(3, 3), (3, 2)]), ("...i,...i->...", [(2, 3), (3,)])],
+    ids=["a diagonal", "dots for other dims"],
 )
 def test_what_is_not_a_plain_product_is_left_to_torch(equation: str, shapes: list[tuple[int, ...]]) -> None:
     operands = [torch.randn(s) for s in shapes]
@@ -59,11 +62,34 @@ def test_what_is_not_a_plain_product_is_left_to_torch(equation: str, shapes: lis
 
 def test_lists_of_dims_are_left_to_torch() -> None:
     a, b = torch.randn(2, 3), torch.randn(3, 4)
-    out: torch.Tensor = einsum(None, torch.einsum, (a, [0, 1], b, [1, 2], [0, 2]), {})  # type: ignore[arg-type]
+    out: torch.Tensor = einsum(MODE, torch.einsum, (a, [0, 1], b, [1, 2], [0, 2]), {})
     torch.testing.assert_close(out, a @ b)
 
 
-@pytest.mark.parametrize(("equation", "shapes"), [("ij,jk->ik", [(2, 3), (4, 5)]), ("ij,jk->iz", [(2, 3), (3, 5)])])
+@pytest.mark.parametrize(
+    ("equation", "shapes"),
+    [
+        ("ij,jk", [(2, 3), (1, 4)]),
+        ("bij,bij->bij", [(2, 3, 1), (2, 1, 4)]),
+        ("bij,bjk->bik", [(1, 3, 4), (2, 1, 5)]),
+        ("ij,kj->ik", [(1, 1), (1, 3)]),
+    ],
+)
+def test_one_element_stands_for_all(equation: str, shapes: list[tuple[int, ...]]) -> None:
+    operands = [torch.randn(s, dtype=torch.float64) for s in shapes]
+    torch.testing.assert_close(by_us(equation, *operands), torch.einsum(equation, *operands))
+
+
+def test_types_that_only_a_pointwise_product_takes_are_left_to_torch() -> None:
+    a, b = torch.randn(3, 1), torch.randn(1, 4, dtype=torch.float64)
+    assert by_us("ij,jk->ik", a, b).dtype is torch.float64
+    assert by_us("i,i->i", a[:, 0] > 0, a[:, 0] > 0).dtype is torch.bool
+
+
+@pytest.mark.parametrize(
+    ("equation", "shapes"),
+    [("ij,jk->ik", [(2, 3), (4, 5)]), ("ij,jk->iz", [(2, 3), (3, 5)]), ("i1,1k->ik", [(2, 3), (3, 5)])],
+)
 def test_errors_are_those_of_torch(equation: str, shapes: list[tuple[int, ...]]) -> None:
     with pytest.raises(RuntimeError, match=r"einsum\(\)"):
         by_us(equation, *[torch.randn(s) for s in shapes])
@@ -90,6 +116,24 @@ def test_one_head_may_be_left(heads: int) -> None:
     config = amct.SparsityConfig(amct.ChannelSparsity(1 - 1 / heads, ascend_optimized=False))
     plan = amct.plan(ByEquation(heads).eval(), torch.randn(2, 5, 24), config)
     assert [(g.before, g.after) for g in plan.summary.groups] == [(heads, 1)]
+
+
+class Gated(nn.Module):
+    """Channels and one gate for all of them, by an equation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.gate, self.b = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 1, 1), nn.Conv2d(2, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.b(torch.einsum("bchw,bchw->bchw", self.a(x), self.gate(x)))
+        return out
+
+
+def test_one_channel_beside_one_for_all_may_be_left() -> None:
+    config = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
+    plan = amct.plan(Gated().eval(), torch.randn(2, 3, 5, 5), config)
+    assert [(g.before, g.after) for g in plan.summary.groups] == [(2, 1)]
 
 
 class OneKey(nn.Module):
@@ -166,16 +210,19 @@ class Masked(nn.Module):
         lambda mask, heads: mask.repeat_interleave(heads, 0),
         lambda mask, heads: mask.repeat(1, heads, 1),
         lambda mask, heads: mask[:, None].repeat(1, heads, 1, 1),
+        lambda mask, heads: mask[:, None].repeat_interleave(heads, 1),
+        lambda mask, heads: mask[:, None].repeat_interleave(heads, 1).masked_fill_(mask[:, None] < -1, -2.0),
         lambda mask, heads: mask.tile(heads, 1),
         lambda mask, heads: torch.tile(mask, (1, heads, 1)),
     ],
-    ids=["each", "repeated", "repeated along a new dim", "tiled", "tiled, all dims"],
+    ids=["each", "repeated", "repeated along a new dim", "each along a new dim", "written", "tiled", "tiled, all dims"],
 )
-def test_heads_go_whole_where_a_mask_is_repeated_for_them(way: Any) -> None:
+@pytest.mark.parametrize("left", [1, 2])
+def test_heads_go_whole_where_a_mask_is_repeated_for_them(way: Any, left: int) -> None:
     model, x = Masked(way).eval(), torch.randn(2, 5, 32)
-    config = amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False))
+    config = amct.SparsityConfig(amct.ChannelSparsity(1 - left / 4, ascend_optimized=False))
     plan = amct.plan(model, x, config)
-    assert [(g.before, g.after) for g in plan.summary.groups] == [(4, 2)]
+    assert [(g.before, g.after) for g in plan.summary.groups] == [(4, left)]
     assert amct.apply(model, plan)(x[:1]).shape == (1, 5, 32)
 
 

@@ -19,6 +19,19 @@ class Layer(nn.Module):
         self.parts = nn.ModuleList()
 
 
+class Counting(nn.Linear):
+    """Tells another part how many rows there are."""
+
+    def __init__(self) -> None:
+        super().__init__(8, 8)
+        self.told: list[Any] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for part in self.told:
+            part.rows = len(x)
+        return super().forward(x)
+
+
 def whole(self: Any, x: Any) -> Any:
     return x[:, : self.width]
 
@@ -50,6 +63,21 @@ def by_name(self: Any, x: Any) -> Any:
     if several:
         x = self.narrowed(x)
     return x
+
+
+def by_name_at_once(self: Any, x: Any) -> Any:
+    return x.view(n, self.width) if (n := len(x)) != 1 else x
+
+
+def by_inner_name(self: Any, x: Any) -> Any:
+    def widened(y: Any) -> Any:
+        return y.view(-1, self.width) if y else x
+
+    return widened(len(x) > 1)
+
+
+def by_another_part(self: Any, x: Any) -> Any:
+    return x.view(-1, self.width) if self.rows > 1 else x
 
 
 def by_loop(self: Any, x: Any) -> Any:
@@ -91,6 +119,9 @@ def narrowed(self: Any, x: Any) -> Any:
         (by_batch, True),
         (by_either, True),
         (by_name, True),
+        (by_name_at_once, True),
+        (by_inner_name, True),
+        (by_another_part, True),
         (by_loop, True),
         (by_each, True),
         (by_error, True),
@@ -99,8 +130,8 @@ def narrowed(self: Any, x: Any) -> Any:
     ],
 )
 def test_attributes_that_stay_do_not_make_it_another_at_other_batches(forward: Any, may: bool) -> None:
-    kind = type("Network", (Layer,), {"forward": forward, "narrowed": narrowed})
-    model = nn.Sequential(nn.Linear(8, 8), kind())
+    kind = type("Network", (Layer,), {"forward": forward, "narrowed": narrowed, "rows": 1})
+    model = nn.Sequential(Counting(), kind())
     assert of_other_batches(model, [Setting("1", "width")]) is may
     assert not of_other_batches(model, [])
     assert forward is by_what_it_sets or isinstance(model(torch.ones(1, 8)), (torch.Tensor, list))

@@ -92,7 +92,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.running = Running(names)
         self.log: list[Logged] = []
         self.equations: list[Equation] = []
-        self.apart: list[tuple[Attribute, Attribute]] = []  # found to differ
+        self.apart: set[tuple[Attribute, Attribute]] = set()  # found to differ
         self.pieces: list[Piece] = []
         self.touched: set[str] = set()
         self.parameters: dict[int, str] = {}
@@ -295,7 +295,7 @@ class Capture(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.plain[right] = left
         elif text is APART:
             if isinstance(left, Attribute) and isinstance(right, Attribute):
-                self.apart.append((left, right))
+                self.apart.add((left, right))
         else:
             self.equate(left, right, text)
 

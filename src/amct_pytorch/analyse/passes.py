@@ -8,7 +8,7 @@ import logging
 import random
 import types
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -82,7 +82,7 @@ class Trace:
     entered: Mapping[str, Info]
     log: Sequence[Logged]
     equations: Sequence[Equation]
-    apart: Sequence[tuple[Attribute, Attribute]]
+    apart: Set[tuple[Attribute, Attribute]]
     touched: frozenset[str]
     decisions: Decisions
     looked: frozenset[str]

@@ -102,21 +102,24 @@ def _grouping(labels: Labels, own: Mapping[str, torch.Tensor], done: Sequence[Tr
     entries = done[0].entries
     idle = entries.keys() - _touched(done)
     buffers = [name for name, t in own.items() if not isinstance(t, nn.Parameter)]
-    return group(labels, sorted(idle - _follow(idle, entries, labels)), buffers)
+    return group(labels, sorted(idle - _follow(idle, idle.difference(buffers), entries, labels)), buffers)
 
 
-def _follow(idle: Set[str], entries: Mapping[str, Entry], labels: Labels) -> set[str]:
-    """Those of the tensors that no operation used which go with others: tokens of one dim (for masked training, say),
-    with all that their module has beside them of that length, where that goes together."""
+def _follow(idle: Set[str], may: Set[str], entries: Mapping[str, Entry], labels: Labels) -> set[str]:
+    """Those of the parameters that no operation used which go with others: tokens of one dim (for masked training,
+    say), with all that their module has beside them of that length, where that goes together; not where a layer of
+    the module is idle, too, that may be what they are for."""
     beside: dict[str, list[tuple[str, Factor]]] = {}
     for name, entry in entries.items():
         beside.setdefault(_parts(name)[0], []).extend((name, f) for f in entry.factors)
     found = None
     followed = set()
-    for name in sorted(name for name in idle if entries[name].factors):
+    tokens = (name for name in may if entries[name].factors and not name.rpartition(".")[2].isdigit())  # not of a list
+    for name in sorted(tokens):
         mine = [f.ravel() for f in entries[name].all()]
         others = [f.ravel() for n, f in beside[_parts(name)[0]] if n not in idle and f.size == mine[0].size]
-        if len(mine) > 1 or not others:
+        layers = (entries[n].all() for n in idle if _parts(name)[0] in _parts(n))
+        if len(mine) > 1 or not others or any(len(fs) > 1 and mine[0].size in {f.size for f in fs} for fs in layers):
             continue
         found = components(labels, labels.ties) if found is None else found
         if all(np.array_equal(found[f], found[others[0]]) for f in others):

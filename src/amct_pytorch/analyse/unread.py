@@ -34,8 +34,11 @@ def of_other_batches(model: nn.Module, sizes: Iterable[Setting]) -> bool:
     """Whether one of these, which are unread, may be read at another size of the batch: not where attributes that stay
     as they are decide alone what runs."""
     kinds = {path: type(module) for path, module in named_modules(model)}
-    kept = {kinds[s.module]: _of_branches(kinds[s.module]) for s in sizes}
-    return any(s.path in kept[kinds[s.module]] for s in sizes)
+    named: dict[type[nn.Module], set[str]] = {}
+    for s in sizes:
+        named.setdefault(kinds[s.module], set()).add(s.path)
+    changed = {n for kind in {*kinds.values()} if named for n in _changed_by(kind)}
+    return any(paths & _of_branches(kind, changed) for kind, paths in named.items())
 
 
 def other_forwards(
@@ -161,15 +164,21 @@ def _asked_of(owner: str, code: types.CodeType) -> Iterator[str]:
             yield from _asked_of(owner, part)
 
 
-def _of_branches(kind: type[nn.Module]) -> set[str]:
+def _changed_by(kind: type[nn.Module]) -> Iterator[str]:
+    """The attributes, of whatever, that methods of a class set."""
+    for base in kind.__mro__:
+        for name, method in vars(base).items() if looked_at(base.__module__) else ():
+            if name != "__init__" and (function := _function(method)) is not None:
+                yield from _stored(function.__code__)
+
+
+def _of_branches(kind: type[nn.Module], changed: set[str]) -> set[str]:
     """Of what the forward of a class names, what methods do where more than settings decides, and what these call."""
     own = [vars(base) for base in kind.__mro__ if looked_at(base.__module__)]
-    functions = [_function(m) for members in own for name, m in members.items() if name != "__init__"]
-    changed = {n for f in functions if f is not None for n in _stored(f.__code__)}
     found: set[str] = set()
     for name in _names(kind, "forward"):
         methods = (_function(members[name]) for members in own if name in members)
-        if any(f is not None and _branches(f.__code__, changed) for f in methods):
+        if any(f is not None and _branches(f.__code__, changed, f.__code__.co_varnames[:1]) for f in methods):
             found |= _names(kind, name)
     return found
 
@@ -182,25 +191,26 @@ def _stored(code: types.CodeType) -> Iterator[str]:
             yield from _stored(part)
 
 
-def _branches(code: types.CodeType, changed: set[str]) -> bool:
-    """Whether something but constants, and attributes of its object other than those that are `changed`, decides what
-    code of a method does next."""
-    owner, settings = code.co_varnames[:1], True
+def _branches(code: types.CodeType, changed: set[str], owner: tuple[str, ...]) -> bool:
+    """Whether something but constants, and attributes of its object (`owner`) other than those that are `changed`,
+    decides what code of a method does next."""
+    settings, kept = True, False
     for i in dis.get_instructions(code):
         jump = "JUMP" in i.opname and "IF" in i.opname
         if not settings and (jump or i.opname == "GET_ITER"):
             return True
-        if jump or i.opname in _ENDING or i.opname.startswith("STORE_"):
-            settings = True
+        if jump or i.opname in _ENDING or (i.opname.startswith("STORE_") and not kept):
+            settings = i.opname != "STORE_FAST_LOAD_FAST"
         elif i.opname == "LOAD_FAST" or i.opname == "LOAD_FAST_BORROW":
             settings &= (i.argval,) == owner
         else:
             settings &= i.opname in _OF_SETTINGS and i.argval not in changed
-    return any(_branches(part, changed) for part in code.co_consts if isinstance(part, types.CodeType))
+        kept = i.opname in ("COPY", "DUP_TOP")  # what is stored then, as by `:=`, is used all the same
+    return any(_branches(part, changed, ()) for part in code.co_consts if isinstance(part, types.CodeType))
 
 
 # What ends a statement, and what code does with attributes and constants before it decides by them.
-_ENDING = frozenset(("POP_TOP", "RETURN_VALUE", "RAISE_VARARGS", "FOR_ITER", "JUMP_BACKWARD"))
+_ENDING = frozenset(("POP_TOP", "RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "FOR_ITER", "JUMP_BACKWARD"))
 _OF_SETTINGS = frozenset(
     "RESUME LOAD_ATTR LOAD_CONST LOAD_SMALL_INT LOAD_GLOBAL COMPARE_OP IS_OP UNARY_NOT TO_BOOL NOP NOT_TAKEN CACHE "
     "EXTENDED_ARG GET_ITER JUMP_FORWARD".split()

@@ -90,8 +90,9 @@ class Selector:
         which these would have now: they follow what their module has of that length, where that becomes one."""
         found = {}
         for one, two in {pair for trace in self.facts.traces for a, b in trace.apart for pair in ((a, b), (b, a))}:
-            other = values.get(two.setting, two.value)
-            if other != one.value or any(one.setting in mine for _, mine in self._speaking):
+            if values.get(two.setting, two.value) != one.value or any(
+                one.setting in mine for _, mine in self._speaking
+            ):
                 continue
             of_it = (
                 labels
@@ -99,7 +100,7 @@ class Selector:
                 if labels.stop - labels.start == one.value and inside(axis.tensor, one.setting)
             )
             lengths = {int(keep[labels].sum()) for labels in of_it}
-            if len(lengths) == 1 and not lengths & {one.value, other}:
+            if len(lengths) == 1 and one.value not in lengths:
                 found[one.setting] = lengths.pop()
         return found
 

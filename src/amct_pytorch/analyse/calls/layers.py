@@ -177,7 +177,8 @@ def interpolated(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[
         recompute_scale_factor=None,
         antialias=False,
     )
-    plain = scales is None and not rest[-1] and rest[0] != "bicubic"  # which multiplies all that is near, with zero
+    # Bicubic interpolation multiplies all that is near, if with zero.
+    plain = scales is None and not rest[-1] and rest[0] != "bicubic"
     lengths = dict(enumerate(size, 2)) if plain and _are_sizes(size) and len(size) == x.ndim - 2 else {}
     same = [d for d, n in lengths.items() if int.__eq__(n, x.shape[d]) and mode.labelled(x, d)]
     if not same:
@@ -191,7 +192,7 @@ def interpolated(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[
         wide = wide.unsqueeze(d)
     out = func(wide, [1 if d in same else n for d, n in lengths.items()], None, *rest)
     out = out.squeeze(same).unflatten(1, moved.shape[1 : 2 + len(same)])
-    return out.permute([order.index(d) for d in range(x.ndim)])
+    return out.permute([order.index(d) for d in range(x.ndim)]).contiguous()
 
 
 def padded_sequences(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

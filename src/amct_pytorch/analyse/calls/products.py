@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -70,6 +72,10 @@ def einsum(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     if found is None or kwargs:
         return func(*args, **kwargs)
     inputs, output = found
+    operands, inputs = _narrowed(mode, operands, inputs)
+    sizes: dict[str, int] = {}
+    if any(sizes.setdefault(c, n) != n for of, t in zip(inputs, operands, strict=True) for c, n in _named(of, t)):
+        return func(*args, **kwargs)
     out, letters = operands[0], inputs[0]
     for i in range(1, len(operands)):
         needed = {*output, *(letter for later in inputs[i + 1 :] for letter in later)}
@@ -79,10 +85,14 @@ def einsum(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
 
 def _letters(equation: str, operands: list[Any]) -> tuple[list[list[str]], list[str]] | None:
     """The letters of each operand and of the output, of dots one for each dim that they stand for; None where torch has
-    to see to it: a diagonal, a dim that is broadcast, what is wrong."""
+    to see to it: a diagonal, types that only a pointwise product takes, what is wrong."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(operands) or not all(_is_dense(t) for t in operands):
+        return None
+    if len({t.dtype for t in operands}) > 1 or operands[0].dtype is torch.bool:
+        return None
+    if not all(_TERM.fullmatch(term) for term in (*terms, right)):
         return None
     dots = {t.ndim - len(term) + 3 for term, t in zip(terms, operands, strict=True) if "..." in term}
     if len(dots) > 1 or min(dots, default=0) < 0:
@@ -91,13 +101,32 @@ def _letters(equation: str, operands: list[Any]) -> tuple[list[list[str]], list[
     inputs = [_spelled(term, wide) for term in terms]
     once = [letter for letter in sorted({*left} - {*",."}) if left.count(letter) == 1]
     output = _spelled(right, wide) if arrow else [*wide, *once]
-    sizes: dict[str, int] = {}
-    for term, t in zip(inputs, operands, strict=True):
-        if len(set(term)) < len(term) or len(term) != t.ndim:
-            return None
-        if any(sizes.setdefault(letter, n) != n for letter, n in zip(term, t.shape, strict=True)):
-            return None
-    return (inputs, output) if len(set(output)) == len(output) and sizes.keys() >= {*output} else None
+    if any(len(set(term)) < len(term) or len(term) != t.ndim for term, t in zip(inputs, operands, strict=True)):
+        return None
+    known = {letter for term in inputs for letter in term}
+    return (inputs, output) if len(set(output)) == len(output) and known >= {*output} else None
+
+
+def _narrowed(
+    mode: SizeMode, operands: list[torch.Tensor], inputs: list[list[str]]
+) -> tuple[list[torch.Tensor], list[list[str]]]:
+    """The operands without dims of one element, and no channels, that stand for all of another's."""
+    wide = {
+        c
+        for of, t in zip(inputs, operands, strict=True)
+        for d, (c, n) in enumerate(_named(of, t))
+        if n > 1 or mode.labelled(t, d)
+    }
+    found, letters = [], []
+    for of, t in zip(inputs, operands, strict=True):
+        lost = [d for d, (c, n) in enumerate(_named(of, t)) if n == 1 and c in wide and not mode.labelled(t, d)]
+        found.append(t.squeeze(lost) if lost else t)
+        letters.append([c for d, c in enumerate(of) if d not in lost])
+    return found, letters
+
+
+def _named(letters: list[str], t: torch.Tensor) -> Iterator[tuple[str, int]]:
+    return zip(letters, t.shape, strict=True)
 
 
 def _spelled(term: str, wide: list[str]) -> list[str]:
@@ -185,6 +214,7 @@ def _expanded(mode: SizeMode, x: torch.Tensor, other: torch.Tensor, batch: torch
     return out
 
 
+_TERM = re.compile(r"[a-zA-Z]*(\.\.\.[a-zA-Z]*)?")
 _T = torch.Tensor
 _AT_ONCE: dict[Any, Handler] = {F.linear: linear, F.scaled_dot_product_attention: attention}
 HANDLERS: dict[Any, Handler] = {

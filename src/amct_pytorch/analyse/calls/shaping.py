@@ -124,12 +124,11 @@ def repeat(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     if func is not _T.repeat:
         times = [1] * (x.ndim - len(times)) + times
     lag = len(times) - x.ndim
-    if lag < 0:
+    if lag < 0 or min(times) < 1:
         return func(*args, **kwargs)  # torch says what is wrong
     for d in range(x.ndim):
-        n = times[d + lag]
-        if x.shape[d] > 1 and (type(n) is Size or n > 1) and not mode.labelled(x, d):
-            x = _repeated(mode, x, d, n).flatten(d, d + 1)
+        if x.shape[d] > 1 and not mode.labelled(x, d):
+            x = _repeated(mode, x, d, times[d + lag]).flatten(d, d + 1)
             times[d + lag] = 1
     out = func(x, times)
     for d, n in enumerate(times):
@@ -151,10 +150,10 @@ def repeat_each(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[s
 
 
 def _repeated(mode: SizeMode, x: torch.Tensor, dim: int, times: int) -> torch.Tensor:
-    """x with a new dim of so many equal elements."""
+    """x with a new dim of so many equal elements, copied as torch does."""
     sizes = [*[-1] * dim, times, *[-1] * (x.ndim - dim)]
     repeated: torch.Tensor = expand(mode, _T.expand, (x.unsqueeze(dim), *sizes), {})
-    return repeated
+    return repeated.clone(memory_format=torch.contiguous_format)
 
 
 def factory(at: int) -> Handler:
