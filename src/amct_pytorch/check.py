@@ -150,7 +150,7 @@ class _Skeleton:
 def _counted(plan: ChannelPlan, facts: Facts, macs_: tuple[int, int], more: Sequence[str]) -> ChannelPlan:
     """The plan with parameters and MACs before and after in its summary, and `more` notes."""
     before = sum(t.numel() for t in facts.tensors.values() if isinstance(t, nn.Parameter))
-    notes = (*plan.summary.notes, *more, *_unread(plan, facts))
+    notes = (*plan.summary.notes, *more, *_unread(plan, facts), *_unused(plan, facts))
     return replace(
         plan, summary=replace(plan.summary, notes=notes, parameters=(before, _left(plan, facts)), macs=macs_)
     )
@@ -175,6 +175,16 @@ def _unread(plan: ChannelPlan, facts: Facts) -> list[str]:
         f"no layer was seen to be as long as {', '.join(stale[:_NAMED])}{more}: that stays as it is, and what takes it "
         "for a size in other cases (other inputs, other options) may not fit the layers beside it"
     ]
+
+
+def _unused(plan: ChannelPlan, facts: Facts) -> list[str]:
+    """A note on parameters that go with others, though no operation used them."""
+    touched: set[str] = set().union(*(trace.touched for trace in facts.traces))
+    names = sorted({axis.tensor for axis in plan.removals if axis.tensor not in touched})
+    if not names:
+        return []
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return [f"nothing used {', '.join(names[:_NAMED])}{more}: it goes with what is beside it in its module"]
 
 
 def _left(plan: ChannelPlan, facts: Facts) -> int:

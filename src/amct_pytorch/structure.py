@@ -197,14 +197,7 @@ class _Copying:
         if type(value) in _ATOMS or id(value) in seen:
             return False
         if self.own is None:
-            modules = list(self.model.modules())
-            held = _held_by(modules)
-            inside = [v for o in held for v in (getattr(o, "__dict__", None) or {}).values() if _has_contents(v)]
-            self.own = {*self.memo, *map(id, modules), *map(id, held), *map(id, inside)}
-            for k, v in ((k, v) for module in modules for k, v in vars(module).items()):
-                if k in _TABLES_OF_HOOKS and type(v) in _MAPPINGS and id(v) not in self.memo:
-                    self.memo[id(v)] = type(v)()  # handles refer to theirs
-                    self.made.append((v, self.memo[id(v)]))
+            self.own = self.prepared()
         if id(value) in self.own:
             return True
         seen.add(id(value))
@@ -240,6 +233,19 @@ class _Copying:
             elif type(v) not in _ATOMS:
                 own[k] = self.value(v)
         return module
+
+    def prepared(self) -> set[int]:
+        """What a function may hold of the model, by identity; with the tables of its hooks made, which handles that are
+        copied with a function refer to."""
+        modules = list(self.model.modules())
+        held = _held_by(modules)
+        inside = [v for o in held for v in (getattr(o, "__dict__", None) or {}).values() if _has_contents(v)]
+        own = {*self.memo, *map(id, modules), *map(id, held), *map(id, inside)}
+        for k, v in ((k, v) for module in modules for k, v in vars(module).items()):
+            if k in _TABLES_OF_HOOKS and type(v) in _MAPPINGS and id(v) not in self.memo:
+                self.memo[id(v)] = type(v)()
+                self.made.append((v, self.memo[id(v)]))
+        return own
 
     def is_plain(self, kind: type[nn.Module]) -> bool:
         known = self.plain.get(kind)

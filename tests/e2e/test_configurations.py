@@ -655,6 +655,7 @@ def test_tokens_that_nothing_used_go_with_those_beside_them(tmp_path: Path) -> N
     model = Tokens(Options())
     small = create(model, tmp_path)
     assert small.masked.shape == (1, 16)
+    assert "nothing used masked: it goes with what is beside it in its module" in notes(small)
     kept = (model.head[0, 0][:, None] == small.head[0, 0]).any(1)
     assert torch.equal(small.masked, model.masked[:, kept])
     assert small(X, torch.rand(3, 7) > 0.5).shape == (3, 8, 4)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import amct_pytorch as amct
-from amct_pytorch.analyse.calls.products import UNSCALED, einsum
+from amct_pytorch.analyse.calls.einsum import einsum
+from amct_pytorch.analyse.rules.contraction import UNSCALED
 
 SIZES = {"a": 2, "b": 1, "c": 3, "d": 4, "e": 2}
 

@@ -118,9 +118,8 @@ class Memory:
     def _refusing(self) -> Callable[[Size], int]:
         def refuse(size: Size) -> int:
             caller = sys._getframe(1)
-            if (
-                caller.f_code.co_code[caller.f_lasti] == _IN
-            ):  # which keeps nothing: what is there was before, or is no size
+            does = caller.f_code.co_code[caller.f_lasti]
+            if does == _IN:  # it keeps nothing, and finds what was there before
                 return int.__hash__(size)
             self.hashed = True
             raise Hashed

@@ -109,21 +109,21 @@ def _follow(idle: Set[str], may: Set[str], entries: Mapping[str, Entry], labels:
     """Those of the parameters that no operation used which go with others: tokens of one dim (for masked training,
     say), with all that their module has beside them of that length, where that goes together; not where a layer of
     the module is idle, too, that may be what they are for."""
-    beside: dict[str, list[tuple[str, Factor]]] = {}
-    for name, entry in entries.items():
-        beside.setdefault(_parts(name)[0], []).extend((name, f) for f in entry.factors)
+    tokens = [n for n in sorted(may) if len(entries[n].all()) == 1 and not n.rpartition(".")[2].isdigit()]  # of no list
     found = None
     followed = set()
-    tokens = (name for name in may if entries[name].factors and not name.rpartition(".")[2].isdigit())  # not of a list
-    for name in sorted(tokens):
-        mine = [f.ravel() for f in entries[name].all()]
-        others = [f.ravel() for n, f in beside[_parts(name)[0]] if n not in idle and f.size == mine[0].size]
-        layers = (entries[n].all() for n in idle if _parts(name)[0] in _parts(n))
-        if len(mine) > 1 or not others or any(len(fs) > 1 and mine[0].size in {f.size for f in fs} for fs in layers):
+    for name in tokens:
+        part, (mine,) = _parts(name)[0], entries[name].all()
+        layers = (entries[n].all() for n in idle if part in _parts(n))
+        if any(len(factors) > 1 and mine.size in {f.size for f in factors} for factors in layers):
+            continue
+        used = (entry for n, entry in entries.items() if n not in idle and _parts(n)[0] == part)
+        others = [f.ravel() for entry in used for f in entry.factors if f.size == mine.size]
+        if not others:
             continue
         found = components(labels, labels.ties) if found is None else found
         if all(np.array_equal(found[f], found[others[0]]) for f in others):
-            labels.tie(mine[0], others[0])
+            labels.tie(mine.ravel(), others[0])
             followed.add(name)
     return followed
 

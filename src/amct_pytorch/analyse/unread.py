@@ -37,7 +37,7 @@ def of_other_batches(model: nn.Module, sizes: Iterable[Setting]) -> bool:
     named: dict[type[nn.Module], set[str]] = {}
     for s in sizes:
         named.setdefault(kinds[s.module], set()).add(s.path)
-    changed = {n for kind in {*kinds.values()} if named for n in _changed_by(kind)}
+    changed = {n for kind in {*kinds.values()} for n in _changed_by(kind)}
     return any(paths & _of_branches(kind, changed) for kind, paths in named.items())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amct_pytorch.analyse.calls import contents, layers, parts, places, products, recurrent, shaping
+from amct_pytorch.analyse.calls import contents, einsum, layers, parts, places, products, recurrent, shaping
 from amct_pytorch.analyse.size_mode import Handler
 
 HANDLERS: dict[Any, Handler] = {
@@ -13,6 +13,7 @@ HANDLERS: dict[Any, Handler] = {
     **places.HANDLERS,
     **layers.HANDLERS,
     **products.HANDLERS,
+    **einsum.HANDLERS,
     **recurrent.HANDLERS,
     **contents.HANDLERS,
 }
