@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import distributed, multiprocessing, nn
+from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import amct_pytorch as amct
+from tests.processes import together
 
 STEPS, CUT = 5, 2
 
@@ -33,8 +34,6 @@ def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def work(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     for update_freq in (0, 1, 3):
         settings = amct.SparsityConfig(amct.NmSparsity(update_freq))
         record, cut = folder / f"{update_freq}_{rank}.record.txt", folder / f"{update_freq}.cut.pth"
@@ -56,13 +55,12 @@ def work(rank: int, folder: Path) -> None:
         train(model, optimizer, rank, CUT, STEPS)
         torch.save(restored.state_dict(), folder / f"{update_freq}_{rank}.resumed.pth")
         distributed.barrier()
-    distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("ddp")
-    multiprocessing.spawn(work, (path,), nprocs=2)
+    together(work, path)
     return path
 
 

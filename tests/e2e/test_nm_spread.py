@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import distributed, multiprocessing, nn
+from torch import distributed, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -14,8 +14,9 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 
 import amct_pytorch as amct
 from amct_pytorch.apply.nm_layers import SparseLayer
+from tests.processes import WORLD, together
 
-STEPS, WORLD = 5, 2
+STEPS = 5
 # Names of a config's gradients are those of SparsityConfig.
 SETTINGS = [(0, "kept"), (1, "kept"), (3, "kept"), (0, "straight_through"), (1, "sr_ste")]
 
@@ -62,8 +63,6 @@ def train(model: nn.Module, batches: Callable[[int], torch.Tensor]) -> None:
 
 
 def work(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD)
     for update_freq, gradients in SETTINGS:
         for way, spread in WAYS.items():
             record = folder / f"{update_freq}_{gradients}_{way}_{rank}.record.txt"
@@ -80,7 +79,6 @@ def work(rank: int, folder: Path) -> None:
             distributed.barrier()
     if rank == 0:
         torch.save(errors_of(model, folder), folder / "errors.pth")
-    distributed.destroy_process_group()
 
 
 def lasting(model: nn.Module) -> list[torch.Tensor]:
@@ -129,7 +127,7 @@ def every(step: int) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("spread")
-    multiprocessing.spawn(work, (path,), nprocs=WORLD)
+    together(work, path)
     return path
 
 
