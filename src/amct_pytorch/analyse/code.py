@@ -13,6 +13,7 @@ from typing import Any
 from amct_pytorch.structure import contents
 
 CODE = (types.FunctionType, types.MethodType, functools.partial)
+_STORE = dis.opmap["STORE_ATTR"]
 _DEPTH = 2  # from the files of a model's classes on, how often the files of what they use are looked at
 _NOT_LOOKED_AT = frozenset(
     (__name__.partition(".")[0], "torch", "numpy", *sys.builtin_module_names, *sys.stdlib_module_names)
@@ -43,7 +44,22 @@ def notes(kind: type) -> bool:
     """Whether a function of a class, other than its constructor, stores an attribute."""
     own = [base for base in kind.__mro__ if looked_at(base.__module__)]
     functions = _functions(v for base in own for name, v in vars(base).items() if name != "__init__")
-    return any(i.opname == "STORE_ATTR" for f in functions for i in dis.get_instructions(f))
+    return any(True for f in functions for _ in stored(f.__code__))
+
+
+def stored(code: types.CodeType) -> Iterator[str]:
+    """The attributes, of whatever, that code sets, and code inside of it."""
+    if _STORE in code.co_code[::2]:  # few do; the rest would take long to read
+        extended = 0
+        for operation, operand in zip(code.co_code[::2], code.co_code[1::2], strict=True):
+            extended = (extended << 8) | operand
+            if operation == _STORE:
+                yield code.co_names[extended]
+            if operation != dis.EXTENDED_ARG:
+                extended = 0
+    for part in code.co_consts:
+        if isinstance(part, types.CodeType):
+            yield from stored(part)
 
 
 def _functions(values: Iterable[Any]) -> list[types.FunctionType]:

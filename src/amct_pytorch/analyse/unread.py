@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from amct_pytorch.analyse.code import looked_at
+from amct_pytorch.analyse.code import looked_at, stored
 from amct_pytorch.analyse.equations import Equation
 from amct_pytorch.analyse.labels import Labels
 from amct_pytorch.analyse.passes import Arguments, Entry
@@ -169,7 +169,7 @@ def _changed_by(kind: type[nn.Module]) -> Iterator[str]:
     for base in kind.__mro__:
         for name, method in vars(base).items() if looked_at(base.__module__) else ():
             if name != "__init__" and (function := _function(method)) is not None:
-                yield from _stored(function.__code__)
+                yield from stored(function.__code__)
 
 
 def _of_branches(kind: type[nn.Module], changed: set[str]) -> set[str]:
@@ -181,14 +181,6 @@ def _of_branches(kind: type[nn.Module], changed: set[str]) -> set[str]:
         if any(f is not None and _branches(f.__code__, changed, f.__code__.co_varnames[:1]) for f in methods):
             found |= _names(kind, name)
     return found
-
-
-def _stored(code: types.CodeType) -> Iterator[str]:
-    """The attributes, of whatever, that code sets."""
-    yield from (str(i.argval) for i in dis.get_instructions(code) if i.opname == "STORE_ATTR")
-    for part in code.co_consts:
-        if isinstance(part, types.CodeType):
-            yield from _stored(part)
 
 
 def _branches(code: types.CodeType, changed: set[str], owner: tuple[str, ...]) -> bool:
