@@ -126,7 +126,8 @@ def restore_prune_retrain_model(
 
     Returns the sparse model with the checkpoint's values, in the mode, and on the device and with the dtypes, of
     `model`. Raises ConfigError, RecordError, CheckpointError (CheckpointKeyError, a KeyError too, for a wrong
-    `state_dict_name`) or ModelError, before anything is built, where a file cannot be read or does not fit.
+    `state_dict_name`) or ModelError, before anything is built, where a file cannot be read or does not fit. An
+    AmctWarning tells of a record that names nothing, as an empty file does.
     """
     refuse_wrapped(model, "restore_prune_retrain_model")
     config = read_config(config_defination)
@@ -142,6 +143,8 @@ def restore_prune_retrain_model(
     small = shrink(model, plan, without_values=set(wanted.names.values()))
     fill(small, state, pth_file)
     refresh(small)
+    if not record.groups and record.facts is None:
+        warn(f"{os.fspath(record_file)} holds no prune_record: the model is restored as it is, dense")
     return small
 
 

@@ -160,7 +160,10 @@ def test_model_on_meta_keeps_its_dtype_and_its_ties(tmp_path: Path) -> None:
     torch.save(Tied().state_dict(), tmp_path / "x.pth")
     with torch.device("meta"):
         model = Tied().to(torch.bfloat16)
-    back = restore_prune_retrain_model(model, None, tmp_path / "record.txt", tmp_path / "my.cfg", tmp_path / "x.pth")
+    with pytest.warns(amct.AmctWarning, match="no prune_record"):
+        back = restore_prune_retrain_model(
+            model, None, tmp_path / "record.txt", tmp_path / "my.cfg", tmp_path / "x.pth"
+        )
     assert back.head.weight is back.embed.weight
     assert back.head.weight.dtype == torch.bfloat16
     assert back.head.weight.device.type == "cpu"
@@ -269,6 +272,16 @@ def test_a_state_dict_of_ones_own_without_versions(tmp_path: Path) -> None:
     save_file(small.state_dict(), tmp_path / "file")
     again = restore_prune_retrain_model(model, None, tmp_path / "record", config, tmp_path / "file")
     assert torch.equal(again.weight, small.weight)
+
+
+def test_a_record_that_names_nothing_is_told(made: Made, tmp_path: Path) -> None:
+    """An empty file, say: with a checkpoint of the dense model, nothing else would tell."""
+    record, checkpoint = tmp_path / "empty.txt", tmp_path / "dense.pth"
+    record.write_text("")
+    torch.save(made.model.state_dict(), checkpoint)
+    with pytest.warns(amct.AmctWarning, match=r"empty.txt holds no prune_record: .* dense"):
+        back = made.restore(record_file=record, pth_file=checkpoint, state_dict_name=None)
+    assert torch.equal(back(made.x), made.model(made.x))
 
 
 @pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
