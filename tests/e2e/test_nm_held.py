@@ -1,6 +1,7 @@
 """What is dropped stays dropped, whoever writes to the weights; what is no checkpoint of the sparse model is told."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -192,9 +193,74 @@ def test_keys_that_hooks_rename_restore(config: amct.SparsityConfig, tmp_path: P
 def test_what_was_written_past_autograd_is_told_when_saved(tmp_path: Path) -> None:
     model = made(tmp_path)
     model(X).sum().backward()
+    model.eval()(X)  # it has the zeros now, and nothing tells that they go
     dict(model.named_parameters())["0.weight"].data.add_(1)
     with pytest.warns(amct.AmctWarning, match="dropped weights of weight had become other than zero"):
         amct.save_prune_retrain_model(model, str(tmp_path / "net"), X)
+
+
+def _tensors(model: nn.Module) -> list[torch.Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
+def _by_data(mine: torch.Tensor, theirs: torch.Tensor) -> None:
+    mine.data.copy_(theirs.data)
+
+
+def _put_in(mine: torch.Tensor, theirs: torch.Tensor) -> None:
+    mine.data = theirs.data.clone()
+
+
+def _by_numpy(mine: torch.Tensor, theirs: torch.Tensor) -> None:
+    mine.detach().numpy()[...] = theirs.detach().numpy()  # as collectives do: no version of a tensor moves
+
+
+@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.parametrize("write", [_by_data, _put_in, _by_numpy])
+def test_copies_that_are_written_past_autograd_use_the_masks_they_got(
+    write: Callable[[torch.Tensor, torch.Tensor], None], inference: bool, tmp_path: Path
+) -> None:
+    config = amct.SparsityConfig(amct.NmSparsity(2))
+    model = made(tmp_path, config)
+    optimizer = torch.optim.SGD(model.parameters(), 0.3)
+    with torch.inference_mode(inference), torch.no_grad():
+        average = copy.deepcopy(model)
+        average.eval()(X)  # its masks are in use
+    for _ in range(3):
+        optimizer.zero_grad()
+        (model(X) - 1).square().sum().backward()
+        optimizer.step()
+    with torch.inference_mode(inference), torch.no_grad():
+        before = [mask.clone() for mask in average.buffers() if mask.dtype is torch.uint8]
+        for mine, theirs in zip(_tensors(average), _tensors(model), strict=True):
+            write(mine, theirs)
+        assert not all(map(torch.equal, before, (m for m in average.buffers() if m.dtype is torch.uint8)))
+        assert sparse_by_hand(average)
+        assert torch.equal(average(X), model.eval()(X))
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_fused_optimizers_bring_nothing_back(kind: type[torch.optim.Optimizer], tmp_path: Path) -> None:
+    """They move what is dropped, by momentum from before, and leave no trace of it."""
+    options: dict[str, Any] = {"momentum": 0.9} if kind is torch.optim.SGD else {}
+    trained = []
+    for fused in (False, True):
+        dense = net()
+        before = kind(dense.parameters(), lr=0.01, fused=fused, **options)  # type: ignore[call-arg]
+        dense(X).square().sum().backward()
+        before.step()
+        model = amct.create_prune_retrain_model(dense, X, ONCE, tmp_path / "record.txt")
+        optimizer = kind(model.parameters(), lr=0.01, fused=fused, **options)  # type: ignore[call-arg]
+        optimizer.load_state_dict(before.state_dict())
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(X).square().sum().backward()
+            optimizer.step()
+            with torch.no_grad():
+                assert sparse_by_hand(model)
+        assert not amct.check_2to4(model)
+        trained.append(model(X))
+    torch.testing.assert_close(*trained)
 
 
 @pytest.mark.parametrize("update_freq", [0, 2])

@@ -11,6 +11,7 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch._guards import active_fake_mode
@@ -43,24 +44,28 @@ class Sparsity(NamedTuple):
 
 
 class _KeptGradient(torch.autograd.Function):
-    """A given value of the weight; its gradient reaches what is kept. The mask may come as packed bits."""
+    """A given value of the weight; its gradient reaches what is kept. The mask may come as packed bits. Once there is a
+    gradient, an optimizer may write to the weight: what is `known` of it ends."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(weight: torch.Tensor, mask: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    def forward(weight: torch.Tensor, mask: torch.Tensor, value: torch.Tensor, known: Derived | None) -> torch.Tensor:
         return value.detach()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
         ctx.save_for_backward(inputs[1])
+        ctx.known = inputs[3]
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         (mask,) = ctx.saved_tensors
+        if ctx.known is not None:
+            ctx.known.forget()
         if mask.dtype is torch.uint8:
             mask = unpack(mask, gradient.shape, gradient.dtype)
-        return gradient * mask, None, None
+        return gradient * mask, None, None, None
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -104,21 +109,50 @@ class Derived:
             self.source, self.version, self.value = source, _version(source), value
         return value
 
+    def forget(self) -> None:
+        self.source = None
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return Derived, ()
+        return type(self), ()
+
+
+class DerivedOfBits(Derived):
+    """One of packed bits, which are compared with what they were on the CPU, where that takes a fraction of what is
+    done with them: code that copies models may write past autograd (`.data`, collectives, NumPy)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bits: Any = None  # NumPy's
+
+    def of(self, source: torch.Tensor) -> Any:
+        value = super().of(source)
+        same = (
+            value is None or self.bits is None or not _is_readable(source) or np.array_equal(source.numpy(), self.bits)
+        )
+        return value if same else None
+
+    def set(self, source: torch.Tensor, value: Any) -> Any:
+        self.bits = source.numpy().copy() if _is_readable(source) else None
+        return super().set(source, value)
 
 
 def _version(tensor: torch.Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version
 
 
+def _is_readable(tensor: torch.Tensor) -> bool:
+    """Whether NumPy sees the values of a buffer: not where it is spread or fake, nor inside of `torch.func`."""
+    plain = type(tensor) is torch.Tensor and tensor.device.type == "cpu" and not active_fake_mode()
+    return plain and torch._C._functorch.peek_interpreter_stack() is None
+
+
 class SparseLayer(nn.Module):
     """What the sparse subclasses add: the properties, a buffer with the mask's bits, and loading, copying, pickling."""
 
     sparsity_2to4: dict[str, Sparsity]
-    masks_2to4: dict[str, Derived]
+    masks_2to4: dict[str, DerivedOfBits]
     products_2to4: dict[str, Derived]
-    checked_2to4: dict[str, Derived]
+    checked_2to4: dict[str, DerivedOfBits]
     gathered_2to4: set[str]
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -217,14 +251,15 @@ def _effective(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Ten
             return values
         gathered = name in layer.gathered_2to4  # its memory does not last until the backward pass: nor do masks
         mask = layer._buffers[mask_name(name)] if gathered else _mask(layer, name, weight)
-        return _KeptGradient.apply(weight, mask, values.detach())  # type: ignore[no-untyped-call, no-any-return]
+        known = None if torch.compiler.is_compiling() else layer.products_2to4[name]
+        return _KeptGradient.apply(weight, mask, values.detach(), known)  # type: ignore[no-untyped-call, no-any-return]
     mask = _mask(layer, name, weight)
     if sparsity.gradients == "kept":
         plain = spread or torch.compiler.is_compiling() or not torch.is_grad_enabled()
         if plain or not isinstance(weight, nn.Parameter):
             return weight * mask
         product = _product(layer.products_2to4[name], weight, mask)
-        return _KeptGradient.apply(weight, mask, product)  # type: ignore[no-untyped-call, no-any-return]
+        return _KeptGradient.apply(weight, mask, product, None)  # type: ignore[no-untyped-call, no-any-return]
     decay = SR_STE_DECAY if sparsity.gradients == "sr_ste" else 0.0
     return _StraightThrough.apply(weight, mask, decay)  # type: ignore[no-untyped-call, no-any-return]
 
@@ -233,9 +268,12 @@ def _with_zeros(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Te
     """The weight, which holds the zeros: they are written again where it was written to since they were last.
 
     Optimizers that mix gradients (Muon), momentum from before, and checkpoints of another kind move what is dropped.
+    Some leave no trace of it (`fused=True`): after a backward pass the zeros are written in any case.
     """
     known = layer.products_2to4[name]
     if torch.compiler.is_compiling() or not isinstance(weight, nn.Parameter) or weight.is_inference():
+        if weight.requires_grad:
+            known.forget()
         return weight * _mask(layer, name, weight)
     if known.of(weight) is None:  # past autograd: a backward pass that is to come may need the weight as it was
         if torch.is_grad_enabled() and weight.requires_grad:
@@ -271,7 +309,9 @@ def _mask(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Tensor:
         return unpack(bits, weight.shape, weight.dtype) if mask is None else mask
     if is_spread(weight):
         return spread_like(unpack(here(bits), weight.shape, weight.dtype), weight)
-    mask = derived.of(bits)
+    # On other devices, comparing bits would stop what runs ahead; unpacking them anew does not.
+    seen = bits.device.type == "cpu" or torch.is_grad_enabled()
+    mask = derived.of(bits) if seen else None
     if mask is None or mask.dtype != weight.dtype:
         with torch.inference_mode(False):  # the first to ask may be a validation in inference mode
             mask = derived.set(bits, unpack(bits, weight.shape, weight.dtype))
@@ -283,7 +323,7 @@ def _put(layer: SparseLayer, name: str, weight: nn.Parameter) -> None:
     backward pass, and the part that this process has after each."""
     if is_spread(weight):
         layer.gathered_2to4.add(name)
-        layer.masks_2to4[name], layer.products_2to4[name] = Derived(), Derived()
+        layer.masks_2to4[name], layer.products_2to4[name] = DerivedOfBits(), Derived()
     elif name in layer.gathered_2to4 and layer.sparsity_2to4[name].holds_zeros:
         weight.data.mul_(_mask(layer, name, weight))
         layer.products_2to4[name].set(weight, True)
@@ -302,9 +342,9 @@ def make_sparse(layer: nn.Module, parameter: str, sparsity: Sparsity, bits: torc
         parameters = (*layer.sparsity_2to4, parameter)
         dense = dense_class(dense)
     vars(layer).setdefault("sparsity_2to4", {})[parameter] = sparsity
-    vars(layer).setdefault("masks_2to4", {})[parameter] = Derived()
+    vars(layer).setdefault("masks_2to4", {})[parameter] = DerivedOfBits()
     vars(layer).setdefault("products_2to4", {})[parameter] = Derived()
-    vars(layer).setdefault("checked_2to4", {})[parameter] = Derived()
+    vars(layer).setdefault("checked_2to4", {})[parameter] = DerivedOfBits()
     vars(layer).setdefault("gathered_2to4", set())
     layer.register_buffer(mask_name(parameter), bits)
     layer.__class__ = sparse_class(dense, parameters)
@@ -399,10 +439,10 @@ def _begin_batch(root: nn.Module, arguments: Any) -> None:
 
 
 def _count(root: nn.Module) -> int:
-    """The number of this batch, from 0. The buffer, which may lie on another device, is read only if need be."""
+    """The number of this batch, from 0. Where the buffer lies on another device it is read only if need be."""
     counter, known = root._buffers[COUNTER], vars(root)[_KNOWN]
     assert counter is not None
-    batch = known.of(counter)
+    batch = None if counter.device.type == "cpu" else known.of(counter)
     if batch is None:
         batch = int(counter)
     counter.add_(1)
