@@ -20,11 +20,16 @@ from amct_pytorch.apply.nm_weights import is_sparse
 from amct_pytorch.errors import ModelError, WriteError
 from amct_pytorch.files import write_together
 from amct_pytorch.inputs import as_arguments, map_tensors, named_leaves
+from amct_pytorch.randomness import random_state_kept
 from amct_pytorch.structure import copy_structure
 from amct_pytorch.wrappers import refuse_no_model, refuse_scripted, refuse_spread, unwrap
 
 SUFFIXES = ("_deploy_model.onnx", "_fake_quant_model.onnx")
 _LARGEST = 2**31 - 1  # bytes: protobuf's limit for one message
+_OPSETS = range(7, 21)  # which torch's exporter by tracing writes
+_OTHER_OPSET = (
+    "If this opset lacks an operation, a later one may have it (opset=18), or forward must say it with other operations"
+)
 
 
 def export_onnx(
@@ -52,8 +57,9 @@ def export_onnx(
         raise ModelError(f"opset: expected a whole number, as 17, got {opset!r}")
     plain = _plain_copy(model).eval()
     _check_size(plain)
-    call = _FlatCall(plain, input_data)
+    call = _FlatCall(plain, input_data, outputs)
     names = _input_names(call.names, given)
+    _check_axes(names, call.tensors, axes)
     if both := set(names) & set(outputs):
         raise ModelError(f"inputs and outputs need different names; both have {', '.join(sorted(both))}")
     data = _exported(call, names, outputs, axes, opset)
@@ -67,8 +73,9 @@ class _FlatCall(nn.Module):
     It stands in for the model with the model's own parameters and submodules, so names in the graph stay theirs.
     """
 
-    def __init__(self, model: nn.Module, input_data: Any) -> None:
+    def __init__(self, model: nn.Module, input_data: Any, output_names: Sequence[str]) -> None:
         super().__init__()
+        self.output_names = output_names
         self._parameters, self._buffers, self._modules = model._parameters, model._buffers, model._modules
         self._non_persistent_buffers_set = model._non_persistent_buffers_set
         self.training = False
@@ -97,10 +104,15 @@ class _FlatCall(nn.Module):
                 "nothing in it keeps it from being traced, as activation checkpointing may"
             ) from error
         self._put_back()
-        found = tuple(_tensor(leaf, name) for name, leaf in named_leaves(outputs, "output") if leaf is not None)
+        found = {name: _tensor(leaf, name) for name, leaf in named_leaves(outputs, "output") if leaf is not None}
         if not found:
             raise ModelError(f"{type(self.target[0]).__qualname__} returns nothing, so that the graph has no output")
-        return found
+        if len(self.output_names) > len(found):
+            raise ModelError(
+                f"output_names has {len(self.output_names)} names and the model returns {len(found)} tensors "
+                f"({', '.join(found)})"
+            )
+        return tuple(found.values())
 
     def _put_back(self) -> None:
         """What the forward wrote into the model: the exporter reads its values after it. No operation of the graph."""
@@ -228,9 +240,10 @@ def _exported(
     except OSError as error:
         raise WriteError(f"{tempfile.gettempdir()}: a temporary file cannot be written ({error})") from error
     except Exception as error:
+        known = opset in _OPSETS
         raise ModelError(
-            f"{model} cannot be written as ONNX opset {opset}: {type(error).__name__}: {error}. If this opset lacks an "
-            "operation, a later one may have it (opset=18), or forward must say it with other operations"
+            f"{model} cannot be written as ONNX opset {opset}: {type(error).__name__}: {error}. "
+            + (_OTHER_OPSET if known else f"Opsets are {_OPSETS.start} to {_OPSETS.stop - 1}")
         ) from error
 
 
@@ -281,7 +294,7 @@ def _plain_state(call: _FlatCall) -> Iterator[None]:
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with ExitStack() as stack:
-            stack.enter_context(torch.random.fork_rng(sorted(d.index for d in devices if d.type == "cuda")))
+            stack.enter_context(random_state_kept(sorted(d.index for d in devices if d.type == "cuda")))
             for kind in {d.type for d in devices}:
                 if torch.is_autocast_enabled(kind):
                     stack.enter_context(torch.autocast(kind, enabled=False))
@@ -303,6 +316,13 @@ def _passed_on_warnings() -> Iterator[None]:
         yield
     for warning in caught:
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def _check_axes(names: Sequence[str], tensors: Sequence[torch.Tensor], axes: Mapping[str, Mapping[int, str]]) -> None:
+    """Raises ModelError where an input lacks an axis that was asked for, before anything is traced."""
+    for name, tensor in zip(names, tensors, strict=True):
+        if wrong := [axis for axis in axes.get(name, ()) if axis >= tensor.ndim]:
+            raise ModelError(f"dynamic_axes[{name!r}] asks for axis {wrong[0]}; {name} has {tensor.ndim} axes, from 0")
 
 
 def _check_dynamic(graph_of: onnx.ModelProto, axes: dict[str, dict[int, str]]) -> None:

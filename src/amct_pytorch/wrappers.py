@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import nn
@@ -25,7 +26,15 @@ def unwrap(model: nn.Module) -> nn.Module:
 def refuse_no_model(model: object, call: str) -> None:
     """Raises ModelError for what is no instance of a torch.nn.Module, which `call` takes."""
     if not isinstance(model, nn.Module):
-        raise ModelError(f"{call}: expected a model, an instance of a torch.nn.Module, got {model!r}")
+        raise ModelError(f"{call}: expected a model, an instance of a torch.nn.Module, got {_called(model)}")
+
+
+def _called(value: object) -> str:
+    """What something is, without all that it holds."""
+    if value is None or isinstance(value, (type, str, os.PathLike)):
+        return repr(value)
+    build = "; build the model, and let it take the weights: model.load_state_dict(...)"
+    return f"{type(value).__name__}{build if isinstance(value, Mapping) else ''}"
 
 
 def refuse_wrapped(model: nn.Module, call: str) -> None:

@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "report": {"errors"},
     "files": {"errors"},
     "inputs": {"errors"},
+    "randomness": set(),
     "proto": set(),
     "structure": {"errors", "inputs"},
     "spread": set(),
@@ -23,7 +24,7 @@ MAY_IMPORT = {
     "record": {"errors", "report"},
     "textio": {"errors", "files", "proto", "config", "record"},
     "checkpoint": {"errors", "files", "record"},
-    "analyse": {"errors", "report", "inputs", "wrappers", "record", "structure"},
+    "analyse": {"errors", "report", "inputs", "randomness", "wrappers", "record", "structure"},
     "select": {"errors", "report", "inputs", "config", "record", "structure", "analyse"},
     "apply": {"errors", "report", "spread", "wrappers", "config", "record", "structure"},
     "configuration": {"errors", "report", "record", "structure", "analyse", "apply"},
@@ -32,7 +33,7 @@ MAY_IMPORT = {
     "check": {"errors", "record", "analyse", "select", "apply", "config", "configuration", "verify", "replay"},
     "taught": {"errors", "analyse"},
     "nm_restore": {"errors", "record", "apply", "checkpoint"},
-    "export": {"errors", "files", "inputs", "wrappers", "structure", "apply"},
+    "export": {"errors", "files", "inputs", "randomness", "wrappers", "structure", "apply"},
 }
 TOP = {"api", "__init__"}  # these may import everything
 OTHERS_MODELS = {"torchvision", "timm", "transformers", "einops"}

@@ -607,6 +607,8 @@ def test_where_values_decide_and_nothing_runs_nothing_goes(tmp_path: Path) -> No
         (lambda net, plan: amct.apply(net, None), "apply: expected a plan, .*got None"),
         (lambda net, plan: amct.apply(plan, net), "apply: expected a model, .*got ChannelPlan"),
         (lambda net, plan: amct.update_record(None, "net.record"), "update_record: expected a model, .*got None"),
+        (lambda net, plan: amct.to_dense(net.state_dict()), r"got OrderedDict; .* model.load_state_dict\(...\)$"),
+        (lambda net, plan: amct.to_dense(type(net)), "expected a model, .*got <class"),
         (lambda net, plan: amct.to_dense(plan), "to_dense: expected a model, .*got ChannelPlan"),
         (lambda net, plan: amct.plan(net, X, 0.5), "config_defination: .*or a SparsityConfig, got a float"),
     ],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import random
 import sys
 import warnings
 import weakref
@@ -23,6 +22,7 @@ from amct_pytorch.analyse import leaks
 from amct_pytorch.analyse.marking import DEPTH, holds_sizes
 from amct_pytorch.analyse.offline import offline
 from amct_pytorch.analyse.sizes import Expression, Size, origin
+from amct_pytorch.randomness import random_state_kept
 from amct_pytorch.record import Setting
 from amct_pytorch.structure import copy_structure, named_modules
 
@@ -116,15 +116,10 @@ _LOOKED_AT = _looked_at()
 @contextlib.contextmanager
 def _aside() -> Iterator[None]:
     """No random state moves, no warning is given, and no connection opened."""
-    states = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
-    try:
-        with warnings.catch_warnings(), torch.random.fork_rng(devices), offline():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
+    with warnings.catch_warnings(), random_state_kept(devices), offline():
+        warnings.simplefilter("ignore")
+        yield
 
 
 class _Making(TorchFunctionMode):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import random
 import types
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
@@ -13,7 +12,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -39,6 +37,7 @@ from amct_pytorch.analyse.size_mode import SizeMode
 from amct_pytorch.analyse.sizes import Attribute, Expression
 from amct_pytorch.analyse.values import flatten
 from amct_pytorch.inputs import map_tensors
+from amct_pytorch.randomness import random_state_kept
 from amct_pytorch.record import Axis, Norm
 from amct_pytorch.structure import copy_structure, named_modules
 
@@ -416,16 +415,13 @@ def _quiet(held: Collection[torch.Tensor]) -> Iterator[None]:
     logger = logging.getLogger("torch._subclasses.fake_tensor")
     disabled, logger.disabled = logger.disabled, True
     fast, checked = torch.backends.mha.get_fastpath_enabled(), Distribution._validate_args
-    states = random.getstate(), np.random.get_state()
     torch.backends.mha.set_fastpath_enabled(False)
     Distribution.set_default_validate_args(False)
     try:
-        with torch.random.fork_rng(devices), warnings.catch_warnings():
+        with random_state_kept(devices), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logger.disabled = disabled
         torch.backends.mha.set_fastpath_enabled(fast)
         Distribution.set_default_validate_args(checked)
-        random.setstate(states[0])
-        np.random.set_state(states[1])
