@@ -463,6 +463,16 @@ PATTERNS: dict[str, Build] = {
     "bilinear": pooled("bilinear"),
     "bicubic": pooled("bicubic"),
     "nearest": between(lambda t: F.interpolate(t, scale_factor=2.0)),
+    "pooled beside channels": between(
+        lambda t: F.adaptive_avg_pool2d(t.permute(0, 3, 1, 2), (None, 2)).permute(0, 2, 3, 1)
+    ),
+    "pooled beside channels to a size": between(
+        lambda t: F.adaptive_avg_pool2d(t.transpose(1, 2), (t.shape[1], 2)).transpose(1, 2)
+    ),
+    "pooled to a number of channels": between(
+        lambda t: F.adaptive_avg_pool2d(t.transpose(1, 2), (16, 2)).transpose(1, 2), ""
+    ),
+    "places pooled": between(lambda t: F.adaptive_avg_pool1d(t.flatten(2), 3).unsqueeze(2)),
     "nearest exact": between(lambda t: F.interpolate(t, scale_factor=2.0, mode="nearest-exact")),
     "bilinear, antialias": between(lambda t: F.interpolate(t, (5, 5), mode="bilinear", antialias=True)),
     **{

@@ -1,4 +1,4 @@
-"""Interpolation of which some dims keep their length, done over the others alone."""
+"""Interpolation and pooling of which some dims keep their length, done over the others alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from amct_pytorch.analyse.calls.layers import interpolated
+from amct_pytorch.analyse.calls.layers import adaptively_pooled, interpolated
 
 MODE: Any = SimpleNamespace(labelled=lambda x, d: True, sized=lambda x, d, n: None)
 
@@ -50,3 +50,23 @@ def test_factors_and_one_size_for_all_are_left_to_torch() -> None:
     assert called[:2] == [{"scale_factor": 1.0}, {"size": 4}]
     assert len(called) == 3
     assert called[2] == {}
+
+
+@pytest.mark.parametrize(
+    ("pool", "size"),
+    [
+        (F.adaptive_avg_pool2d, (None, 1)),
+        (F.adaptive_avg_pool2d, (5, 3)),
+        (F.adaptive_avg_pool2d, 5),
+        (F.adaptive_avg_pool3d, (None, 2, 3)),
+        (F.adaptive_avg_pool3d, (2, None, None)),
+        (F.adaptive_avg_pool1d, 5),
+    ],
+)
+def test_pools_are_what_torch_computes(pool: Any, size: Any) -> None:
+    rank = int(pool.__name__[-2])
+    x = torch.randn(2, 3, *(5, 7, 4)[:rank], dtype=torch.float64)
+    want = pool(x, size)
+    found = adaptively_pooled(MODE, pool, (x,), {"output_size": size})
+    torch.testing.assert_close(found, want)
+    assert found.stride() == want.stride()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -179,18 +180,39 @@ def interpolated(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[
     )
     # Bicubic interpolation multiplies all that is near, if with zero.
     plain = scales is None and not rest[-1] and rest[0] != "bicubic"
-    lengths = dict(enumerate(size, 2)) if plain and _are_sizes(size) and len(size) == x.ndim - 2 else {}
-    same = [d for d, n in lengths.items() if int.__eq__(n, x.shape[d]) and mode.labelled(x, d)]
+    lengths = size if plain and _are_sizes(size) and len(size) == x.ndim - 2 else ()
+    out = _over_others(mode, x, lengths, lambda wide, sizes: func(wide, sizes, None, *rest))
+    return func(*args, **kwargs) if out is None else out
+
+
+def adaptively_pooled(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """adaptive_avg_pool(x, size), where None keeps a length: dims of channels as in `interpolated`."""
+    x, size = stated(args, kwargs, input=None, output_size=None)
+    rank = _POOLS[func]
+    sizes = [size] * rank if isinstance(size, int) else list(size or ())
+    fits = x.ndim == rank + 2 and len(sizes) == rank and all(n is None or isinstance(n, int) for n in sizes)
+    out = _over_others(mode, x, sizes if fits else (), func)
+    return func(*args, **kwargs) if out is None else out
+
+
+def _over_others(
+    mode: SizeMode, x: torch.Tensor, lengths: Sequence[int | None], apply: Callable[[torch.Tensor, list[int]], Any]
+) -> Any:
+    """What `apply` makes of a tensor, to be of `lengths` from its third dim on, where dims of channels keep theirs
+    (None, or as long as they are): done over the other dims alone. None where there is no such dim."""
+    same = [d for d, n in enumerate(lengths, 2) if (n is None or int.__eq__(n, x.shape[d])) and mode.labelled(x, d)]
     if not same:
-        return func(*args, **kwargs)
+        return None
     for d in same:
-        mode.sized(x, d, lengths[d])
-    order = [0, 1, *same, *(d for d in lengths if d not in same)]
+        if (length := lengths[d - 2]) is not None:
+            mode.sized(x, d, length)
+    sizes = {d: x.shape[d] if n is None else n for d, n in enumerate(lengths, 2)}
+    order = [0, 1, *same, *(d for d in sizes if d not in same)]
     moved = x.permute(order)
     wide = moved.flatten(1, 1 + len(same))
     for d in same:
         wide = wide.unsqueeze(d)
-    out = func(wide, [1 if d in same else n for d, n in lengths.items()], None, *rest)
+    out = apply(wide, [1 if d in same else n for d, n in sizes.items()])
     out = out.squeeze(same).unflatten(1, moved.shape[1 : 2 + len(same)])
     return out.permute([order.index(d) for d in range(x.ndim)]).contiguous()
 
@@ -248,6 +270,7 @@ def multi_head(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[st
 
 _T = torch.Tensor
 _RANKS = {F.conv1d: 1, F.conv2d: 2, F.conv3d: 3}
+_POOLS = {F.adaptive_avg_pool1d: 1, F.adaptive_avg_pool2d: 2, F.adaptive_avg_pool3d: 3}
 _DROPOUT_IN_PLACE = (torch.dropout_, torch.alpha_dropout_, torch.feature_dropout_, torch.feature_alpha_dropout_)
 HANDLERS: dict[Any, Handler] = {
     **dict.fromkeys((F.layer_norm, torch.layer_norm, F.rms_norm, torch.rms_norm), normalized),
@@ -273,6 +296,7 @@ HANDLERS: dict[Any, Handler] = {
         dropout,
     ),
     F.interpolate: interpolated,
+    **dict.fromkeys(_POOLS, adaptively_pooled),
     F.pad: padded,
     torch._C._nn.pad_sequence: padded_sequences,
 }
