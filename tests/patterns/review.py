@@ -58,6 +58,12 @@ def picked(s: Any, x: torch.Tensor) -> torch.Tensor:
     return s.b(u if u.shape[1] > 8 else v) + s.e(v)  # type: ignore[no-any-return]
 
 
+def scaled_by_numpy(s: Any, x: torch.Tensor) -> torch.Tensor:
+    q, k, v = (part(x).flatten(2) for part in (s.q, s.k, s.v))
+    scores = q.transpose(1, 2) @ k / np.sqrt(q.shape[1])
+    return s.o((v @ scores.softmax(1)).unflatten(2, x.shape[2:]))
+
+
 def copied(s: Any, x: torch.Tensor) -> torch.Tensor:
     y = s.a(x)
     z = y.clone() if y.shape[1] > 8 else y
@@ -330,6 +336,13 @@ PATTERNS: dict[str, Build] = {
         b=lambda: C(16, 8),
     ),
     "copied where it is wide": two(copied),
+    "a number by NumPy": net(  # what it counts stays, and nothing else
+        lambda s, x: scaled_by_numpy(s, s.a(x)),
+        "a v o",
+        a=lambda: C(3, 16),
+        **{name: lambda: C(16, 16) for name in "qkv"},
+        o=lambda: C(16, 8),
+    ),
     "part of frozen channels by a size": lambda: (FrozenPart(), (image(),), ""),
     "constant chosen by a size": between(lambda t: t * SCALES[t.shape[1] // 8 - 1], ""),
     "size by an old constructor": between(lambda t: t / torch.Tensor([t.shape[1]]).to(t), ""),

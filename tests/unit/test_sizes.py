@@ -62,6 +62,9 @@ def test_what_is_no_integer_has_no_origin() -> None:
         (lambda a: a / 4, 1.5),
         (lambda a: 3 / a, 0.5),
         (lambda a: a * 0.5, 3.0),
+        (np.sqrt, math.sqrt(6)),
+        (lambda a: np.float64(0.5) * a, 3.0),
+        (lambda a: (np.arange(2.0) / a)[1], 1 / 6),
     ],
 )
 def test_a_number_that_is_computed_tells_that_its_size_stays(compute: Any, want: float) -> None:
@@ -69,6 +72,14 @@ def test_a_number_that_is_computed_tells_that_its_size_stays(compute: Any, want:
     a = size("a", 6, lambda x, y, text: told.append((x, y, text)))
     assert compute(a) == want
     assert told == [(attribute("a", 6), 6, NUMBER)]
+
+
+def test_integers_of_numpy_tell_nothing() -> None:
+    told: list[tuple[object, ...]] = []
+    a = size("a", 6, lambda *what: told.append(what))
+    assert [np.multiply(a, 3), np.int64(2) * a, np.maximum(a, 7)] == [18, 12, 7]
+    assert np.array_equal(np.arange(2) + a, [6, 7])
+    assert not told
 
 
 def test_powers_that_are_integers_tell_nothing() -> None:

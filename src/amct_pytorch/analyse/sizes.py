@@ -155,6 +155,14 @@ class Size(int):
     def __divmod__(self, other: int) -> tuple[int, int]:
         return self // other, self % other
 
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        """NumPy computes with plain integers; what it makes no integer of is a number."""
+        found = getattr(ufunc, method)(*(int.__int__(v) if type(v) is Size else v for v in inputs), **options)
+        if isinstance(found, (np.inexact, np.ndarray)) and found.dtype.kind in "fc":
+            for size in (v for v in inputs if type(v) is Size):
+                size.told(size.origin, int.__int__(size), NUMBER)
+        return found
+
 
 class Ratio(float):
     """A size that was divided, or multiplied with a fraction: it may be compared, or be made an integer again; as
