@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from amct_pytorch.analyse.marking import mark
 from amct_pytorch.analyse.sizes import Size, origin
 from amct_pytorch.record import Setting
+
+
+class Named(NamedTuple):
+    ratio: float
+    width: int
+    deep: Any
 
 
 def test_marks_what_a_module_holds() -> None:
@@ -30,6 +38,8 @@ def test_marks_what_a_module_holds() -> None:
     model.pair, model.options, model.mixed = (8, 4), {"dim": 6, "deep": {"n": 3}}, [1.5, 2]
     model.inner = Inner()
     model.conv = nn.Conv2d(3, 16, 3)
+    model.named = Named(2.5, 12, SimpleNamespace(width=20))
+    model.part = functools.partial(max, key=None, default=7)
     mark(model, lambda a, b: None)
     paths = {
         origin(v).setting
@@ -40,6 +50,9 @@ def test_marks_what_a_module_holds() -> None:
             model.options["deep"]["n"],
             model.inner.config.heads,
             model.conv.out_channels,
+            model.named.width,
+            model.named.deep.width,
+            model.part.keywords["default"],
         )
     }
     assert paths == {
@@ -50,7 +63,11 @@ def test_marks_what_a_module_holds() -> None:
         Setting("", "options['deep']['n']"),
         Setting("inner", "config.heads"),
         Setting("conv", "out_channels"),
+        Setting("", "named.width"),
+        Setting("", "named.deep.width"),
+        Setting("", "part.keywords['default']"),
     }
+    assert (type(model.named), model.named.ratio, model.part.keywords["key"]) == (Named, 2.5, None)
     for plain in (model.flag, model.one, model.ratio, model.name, model.mixed[1]):
         assert not isinstance(plain, Size)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import operator
 import types
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +25,8 @@ DEPTH = 2  # how deep in objects of objects sizes are looked for
 def mark(model: nn.Module, told: Told, original: nn.Module | None = None) -> None:
     """Replace the integers in the attributes of every module of `model` (a copy of `original`) with sizes.
 
-    Tuples, lists and dictionaries of integers too, and configuration objects that are no module.
+    Tuples, lists and dictionaries of integers too, configuration objects that are no module, and the keywords of
+    `functools.partial`.
     """
     modules, known = named_modules(model), _OfClasses()
     for _, module in modules:
@@ -78,22 +81,33 @@ class _Replacing:
             return self.make(Setting(module, path), value) if value > 1 else value
         if type(value) in _SEQUENCES and _of_integers(value):
             return type(value)(self.value(v, module, f"{path}[{i}]", depth) for i, v in enumerate(value))
-        if not holds_sizes(value, path) or depth == DEPTH:
+        if depth == DEPTH:
+            return value
+        if _is_named_tuple(value):
+            items = [self.value(v, module, f"{path}.{n}", depth + 1) for n, v in zip(value._fields, value, strict=True)]
+            return value if all(map(operator.is_, items, value)) else value._make(items)
+        if type(value) is functools.partial:
+            self.members(value.keywords, module, _escaped(path) + ".keywords['{}']", depth + 1)
+        if not holds_sizes(value, path):
             return value
         if id(value) not in self.done:
             own = copy.copy(value) if id(value) in self.theirs else value
             self.done[id(value)] = self.done[id(own)] = own
             self.kept.append((value, own))
             if id(own) not in self.theirs:
-                escaped = path.replace("{", "{{").replace("}", "}}")
                 if type(own) is dict:
-                    self.members(own, module, escaped + "['{}']", depth + 1)
+                    self.members(own, module, _escaped(path) + "['{}']", depth + 1)
                 else:
                     self.of_classes.give(own)
-                    self.members(vars(own), module, escaped + ".{}", depth + 1)
+                    self.members(vars(own), module, _escaped(path) + ".{}", depth + 1)
                 if own is not value and _same(own, value):  # it may have to be the very one that others hold
                     self.done[id(value)] = self.done[id(own)] = value
         return self.done[id(value)]
+
+
+def _escaped(path: str) -> str:
+    """A path that a step is added to by `format`."""
+    return path.replace("{", "{{").replace("}", "}}")
 
 
 class _OfClasses:
@@ -124,6 +138,10 @@ def _of_integers(values: Sequence[Any], depth: int = 0) -> bool:
         if type(v) is not int and not (depth < DEPTH and type(v) in _SEQUENCES and _of_integers(v, depth + 1)):
             return False
     return bool(values)
+
+
+def _is_named_tuple(value: Any) -> bool:
+    return isinstance(value, tuple) and hasattr(type(value), "_fields")
 
 
 def _objects(members: Mapping[Any, Any], found: dict[int, Any], depth: int) -> None:

@@ -92,7 +92,7 @@ def _is_not_yet(owner: Any, step: Step) -> bool:
 
 def _is_of_class(owner: Any, step: Step) -> bool:
     """Whether an attribute belongs to the class, and so to all its objects."""
-    if isinstance(step, (_Item, int)):
+    if isinstance(step, (_Item, int)) or isinstance(getattr(type(owner), step, None), types.MemberDescriptorType):
         return False
     return step not in getattr(owner, "__dict__", {}) and hasattr(type(owner), step)
 
