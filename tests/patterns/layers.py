@@ -379,7 +379,14 @@ PATTERNS: dict[str, Build] = {
         m=lambda: nn.Conv3d(16, 16, 1, groups=16),
         c=lambda: nn.Conv3d(16, 4, 1),
     ),
-    "depthwise on the input": net(lambda s, x: s.c(s.d(x)), "", d=lambda: C(3, 12, groups=3), c=lambda: C(12, 8)),
+    "one for each input": net(lambda s, x: s.c(s.d(x)), "", d=lambda: C(3, 3, groups=3), c=lambda: C(3, 8)),
+    "several for each input, biased": net(
+        lambda s, x: s.c(s.d(x) + s.d(x).flip(2)),
+        "d c",
+        d=lambda: nn.Conv2d(3, 18, 3, padding=1, groups=3),
+        c=lambda: C(18, 8),
+    ),
+    "depthwise on the input": net(lambda s, x: s.c(s.d(x)), "d c", d=lambda: C(3, 12, groups=3), c=lambda: C(12, 8)),
     "no batch dim": net(
         lambda s, x: s.b(F.relu(s.a(x))), "a b", lambda: image(3, 8, 8), a=lambda: C(3, 16), b=lambda: C(16, 8)
     ),

@@ -249,6 +249,8 @@ def _grouped(
     if w.shape[1] == 1:  # depthwise: outputs go with their input
         if made is not None and channels is not None:
             labels.tie(made.reshape(groups, -1), channels[:, None])
+        elif made is not None and made.size > groups:  # several of each input that stays
+            _balance(labels, None, made, groups)
         elif made is not None or channels is not None:
             capture.freeze(made if made is not None else channels, BARE)  # type: ignore[arg-type]
             made = None
