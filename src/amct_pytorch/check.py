@@ -150,7 +150,7 @@ class _Skeleton:
 def _counted(plan: ChannelPlan, facts: Facts, macs_: tuple[int, int], more: Sequence[str]) -> ChannelPlan:
     """The plan with parameters and MACs before and after in its summary, and `more` notes."""
     before = sum(t.numel() for t in facts.tensors.values() if isinstance(t, nn.Parameter))
-    notes = (*plan.summary.notes, *more, *_unread(plan, facts), *_unused(plan, facts))
+    notes = (*plan.summary.notes, *more, *_unread(plan, facts), *_unused(plan, facts), *_fixed(plan, facts))
     return replace(
         plan, summary=replace(plan.summary, notes=notes, parameters=(before, _left(plan, facts)), macs=macs_)
     )
@@ -185,6 +185,20 @@ def _unused(plan: ChannelPlan, facts: Facts) -> list[str]:
         return []
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return [f"nothing used {', '.join(names[:_NAMED])}{more}: it goes with what is beside it in its module"]
+
+
+def _fixed(plan: ChannelPlan, facts: Facts) -> list[str]:
+    """A note on weights that lose channels of their own and are not trained, where others are."""
+    weights = {n: t for n, t in facts.tensors.items() if isinstance(t, nn.Parameter) and t.ndim > 1}
+    fixed = {n for n, t in weights.items() if not t.requires_grad}
+    names = sorted({axis.tensor for axis in plan.removals if axis.axis == 0 and axis.tensor in fixed})
+    if not names or len(fixed) == len(weights):
+        return []
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return [
+        f"requires_grad is False of {', '.join(names[:_NAMED])}{more}: what is not trained cannot make up for the "
+        "channels that go; skip a layer to leave it whole"
+    ]
 
 
 def _left(plan: ChannelPlan, facts: Facts) -> int:

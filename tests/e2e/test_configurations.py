@@ -665,6 +665,37 @@ def test_tokens_that_nothing_used_go_with_those_beside_them(tmp_path: Path) -> N
     assert torch.equal(again.get_parameter("masked"), small.masked)
 
 
+class Shift(nn.Linear):
+    """Values that are set by an old constructor, which knows no device, and not trained."""
+
+    def __init__(self) -> None:
+        super().__init__(6, 6)
+        self.weight.data = torch.eye(6) / torch.Tensor([0.5] * 6).view(6, 1)
+        self.bias.data = -torch.Tensor([0.4] * 6)
+        self.requires_grad_(False)
+
+
+class Shifted(nn.Module):
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self.options, self.shift = options, Shift()
+        self.up, self.down = nn.Linear(6, options.width), nn.Linear(options.width, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(self.up(self.shift(x)).relu())  # type: ignore[no-any-return]
+
+
+def test_what_is_not_trained_is_told_of_and_can_be_left(tmp_path: Path) -> None:
+    small = create(Shifted(Options()), tmp_path)
+    assert small.shift.weight.shape == (3, 6)
+    assert "requires_grad is False of shift.weight: what is not trained cannot" in notes(small)
+    assert "requires_grad" not in notes(create(Shifted(Options()).requires_grad_(False), tmp_path))
+    config = amct.SparsityConfig(ChannelSparsity(0.5, ascend_optimized=False), skip_layers=("shift",))
+    left = amct.create_prune_retrain_model(Shifted(Options()).eval(), X, config, tmp_path / "net.record")
+    assert left.options.width == 16
+    assert notes(left) == ""
+
+
 class TwoWays(nn.Module):
     """Two layers with biases of their own, of which one runs."""
 

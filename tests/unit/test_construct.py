@@ -73,6 +73,7 @@ class Computes(nn.Module):
             "array": lambda: torch.from_numpy(np.arange(3.0) * n),
             "list": lambda: [torch.zeros(2), torch.full((2,), float(n))],
             "steps": lambda: torch.arange(0, 1, 1 / n)[:3],
+            "by an old constructor": lambda: torch.ones(2) / torch.Tensor([3.0, n]),
         }
         self.made = makes[how]()
 
@@ -87,7 +88,18 @@ class Computes(nn.Module):
         return t
 
 
-HOW = ["literal", "product", "in place", "in part", "by a view", "into", "array", "list", "steps"]
+HOW = [
+    "literal",
+    "product",
+    "in place",
+    "in part",
+    "by a view",
+    "into",
+    "array",
+    "list",
+    "steps",
+    "by an old constructor",
+]
 
 
 @pytest.mark.parametrize("how", HOW)

@@ -22,6 +22,7 @@ from amct_pytorch.analyse import leaks
 from amct_pytorch.analyse.marking import DEPTH, holds_sizes
 from amct_pytorch.analyse.offline import offline
 from amct_pytorch.analyse.sizes import Expression, Size, origin
+from amct_pytorch.inputs import map_tensors
 from amct_pytorch.randomness import random_state_kept
 from amct_pytorch.record import Setting
 from amct_pytorch.structure import copy_structure, named_modules
@@ -136,10 +137,30 @@ class _Making(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         filled = (args[0] if args else kwargs.get("tensor")) if func in _FILLS else None
-        out = func(*args, **kwargs) if filled is None or not filled.is_meta else filled
+        out = self._called(func, args, kwargs) if filled is None or not filled.is_meta else filled
         with torch._C.DisableTorchFunction():  # the device's mode sees what is asked below, too, and takes its time
             self._remember(func, args, kwargs, out)
         return out
+
+    def _called(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Old constructors (`torch.Tensor([0.5])`) know no device: where what they made meets tensors without data, it
+        becomes one."""
+        try:
+            return func(*args, **kwargs)
+        except RuntimeError:
+            held = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+            if len({t.is_meta for t in held}) < 2:
+                raise
+            args, kwargs = map_tensors((list(args), kwargs), self._emptied)
+            return func(*args, **kwargs)
+
+    def _emptied(self, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.is_meta:
+            return tensor
+        empty = tensor.to("meta")
+        self.made.append(empty)
+        self._digests[_memory(empty)] = self.digest(tensor)
+        return empty
 
     def _remember(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         outs = [t for t in (out if isinstance(out, (tuple, list)) else (out,)) if isinstance(t, torch.Tensor)]
