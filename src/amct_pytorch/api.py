@@ -90,8 +90,8 @@ def create_prune_retrain_model(
 ) -> nn.Module:
     """Make a sparse copy of a model, ready for retraining, and write the record from which it can be restored.
 
-    The copy has the model's class, mode, device, dtype, `requires_grad` and hooks, and shares no tensor with it; the
-    model itself stays as it is. Hooks run on a copy while the model is analysed: they may be part of what it
+    The copy has the model's class, mode, device, dtype, `requires_grad` and hooks of modules, and shares no tensor with
+    it; the model itself stays as it is. Hooks run on a copy while the model is analysed: they may be part of what it
     computes. A model that create or restore made can be pruned again: the new record speaks of the original, dense
     model.
 
@@ -133,6 +133,8 @@ def restore_prune_retrain_model(
     config = read_config(config_defination)
     record = read_record(record_file)
     check_kind(record, config)
+    if not record.groups and not record.selective and record.facts is None:
+        warn(f"{os.fspath(record_file)} holds no prune_record, so that nothing of the model is sparse")
     if config.kind == "2:4":
         config.check_layers(model)  # of its update_freq, which holds
         masks = resolve_nm(record, config, model)
@@ -143,8 +145,6 @@ def restore_prune_retrain_model(
     small = shrink(model, plan, without_values=set(wanted.names.values()))
     fill(small, state, pth_file)
     refresh(small)
-    if not record.groups and record.facts is None:
-        warn(f"{os.fspath(record_file)} holds no prune_record: the model is restored as it is, dense")
     return small
 
 

@@ -279,9 +279,13 @@ def test_a_record_that_names_nothing_is_told(made: Made, tmp_path: Path) -> None
     record, checkpoint = tmp_path / "empty.txt", tmp_path / "dense.pth"
     record.write_text("")
     torch.save(made.model.state_dict(), checkpoint)
-    with pytest.warns(amct.AmctWarning, match=r"empty.txt holds no prune_record: .* dense"):
-        back = made.restore(record_file=record, pth_file=checkpoint, state_dict_name=None)
-    assert torch.equal(back(made.x), made.model(made.x))
+    (tmp_path / "masks.cfg").write_text(MASKS)
+    for config in (made.config, tmp_path / "masks.cfg"):
+        with pytest.warns(amct.AmctWarning, match=r"empty.txt holds no prune_record, so that nothing .* is sparse"):
+            back = made.restore(config_defination=config, record_file=record, pth_file=checkpoint, state_dict_name=None)
+        assert torch.equal(back(made.x), made.model(made.x))
+    with pytest.warns(amct.AmctWarning, match="no prune_record"), pytest.raises(CheckpointError):
+        made.restore(record_file=record)
 
 
 @pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
