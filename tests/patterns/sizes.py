@@ -152,6 +152,36 @@ class ViewedInTuple(Base):
         return x.reshape(-1, self.pair.first, self.pair.second).view(x.shape)
 
 
+class ViewedInSharedTuple(Base):
+    """That it is one and the same is asked, too."""
+
+    def prepare(self) -> None:
+        self.pair = Pair(16, 64)
+        self.act = nn.Identity()
+        self.act.pair = self.pair
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x.reshape(-1, self.act.pair.first, 64).view(x.shape)
+        return rows * (2 if self.act.pair is self.pair else 1) * (3 if self.pair.first == self.a.out_channels else 1)
+
+
+class AreaOf(Pair):
+    """With an attribute of its own."""
+
+    def __new__(cls, first: int, second: int) -> AreaOf:
+        self = super().__new__(cls, first, second)
+        self.area = first * second
+        return self
+
+
+class ViewedInTupleWithAttribute(Base):
+    def prepare(self) -> None:
+        self.pair = AreaOf(4, 4)
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(-1, self.pair.area, 64).view(x.shape)
+
+
 class ViewedByClass(Base):
     """An attribute of the class."""
 
@@ -650,6 +680,8 @@ PATTERNS: dict[str, Build] = {
     "viewed, config": of(ViewedInConfig, "a b"),
     "viewed, namespace": of(ViewedInNamespace, "a b"),
     "viewed, named tuple": of(ViewedInTuple, "a b"),
+    "viewed, shared named tuple": of(ViewedInSharedTuple, "a b"),
+    "viewed, named tuple with an attribute": of(ViewedInTupleWithAttribute, "a b"),
     "viewed, attribute of the class": of(ViewedByClass, ""),
     "viewed, global": of(ViewedByGlobal, ""),
     "viewed, property": of(ViewedByProperty, "a b"),

@@ -19,7 +19,7 @@ from amct_pytorch.record import Setting
 class Named(NamedTuple):
     ratio: float
     width: int
-    deep: Any
+    sizes: Any
 
 
 def test_marks_what_a_module_holds() -> None:
@@ -38,7 +38,8 @@ def test_marks_what_a_module_holds() -> None:
     model.pair, model.options, model.mixed = (8, 4), {"dim": 6, "deep": {"n": 3}}, [1.5, 2]
     model.inner = Inner()
     model.conv = nn.Conv2d(3, 16, 3)
-    model.named = Named(2.5, 12, SimpleNamespace(width=20))
+    model.named, theirs = Named(2.5, 12, (20, 3)), SimpleNamespace(width=20)
+    model.others = Named(2.5, 1, theirs)  # which others may hold, and see what is written there
     model.part = functools.partial(max, key=None, default=7)
     mark(model, lambda a, b: None)
     paths = {
@@ -51,7 +52,7 @@ def test_marks_what_a_module_holds() -> None:
             model.inner.config.heads,
             model.conv.out_channels,
             model.named.width,
-            model.named.deep.width,
+            *model.named.sizes,
             model.part.keywords["default"],
         )
     }
@@ -64,10 +65,13 @@ def test_marks_what_a_module_holds() -> None:
         Setting("inner", "config.heads"),
         Setting("conv", "out_channels"),
         Setting("", "named.width"),
-        Setting("", "named.deep.width"),
+        Setting("", "named.sizes[0]"),
+        Setting("", "named.sizes[1]"),
         Setting("", "part.keywords['default']"),
     }
     assert (type(model.named), model.named.ratio, model.part.keywords["key"]) == (Named, 2.5, None)
+    assert model.others.sizes is theirs
+    assert type(theirs.width) is int
     for plain in (model.flag, model.one, model.ratio, model.name, model.mixed[1]):
         assert not isinstance(plain, Size)
 

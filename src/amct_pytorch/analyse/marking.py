@@ -18,6 +18,7 @@ from amct_pytorch.record import ChannelPlan, Setting
 from amct_pytorch.structure import named_modules, tables_of_items
 
 Make = Callable[[Setting, int], int]
+_NO_ITEMS: Mapping[str, Any] = types.MappingProxyType({})
 NOTHING: Mapping[int, Any] = types.MappingProxyType({})
 DEPTH = 2  # how deep in objects of objects sizes are looked for
 
@@ -76,38 +77,41 @@ class _Replacing:
         for table, of in tables:
             members[table] = tuple(members[of].items())
 
-    def value(self, value: Any, module: str, path: str, depth: int) -> Any:
+    def plain(self, value: Any, module: str, path: str) -> Any:
+        """An integer, or a sequence of such; others stay as they are."""
         if type(value) is int:
             return self.make(Setting(module, path), value) if value > 1 else value
         if type(value) in _SEQUENCES and _of_integers(value):
-            return type(value)(self.value(v, module, f"{path}[{i}]", depth) for i, v in enumerate(value))
-        if depth == DEPTH:
-            return value
-        if _is_named_tuple(value):
-            items = [self.value(v, module, f"{path}.{n}", depth + 1) for n, v in zip(value._fields, value, strict=True)]
-            return value if all(map(operator.is_, items, value)) else value._make(items)
-        if type(value) is functools.partial:
-            self.members(value.keywords, module, _escaped(path) + ".keywords['{}']", depth + 1)
-        if not holds_sizes(value, path):
+            return type(value)(self.plain(v, module, f"{path}[{i}]") for i, v in enumerate(value))
+        return value
+
+    def value(self, value: Any, module: str, path: str, depth: int) -> Any:
+        if type(value) is int or type(value) in _SEQUENCES:
+            return self.plain(value, module, path)
+        if named := _named_items(value):
+            if id(value) not in self.done:
+                step = ".{}" if isinstance(value, tuple) else ".keywords['{}']"
+                items = {n: self.plain(v, module, path + step.format(n)) for n, v in named.items()}
+                same = all(map(operator.is_, items.values(), named.values()))
+                self.done[id(value)] = value if same else _with_items(value, items)
+                self.kept.append((value, self.done[id(value)]))
+            return self.done[id(value)]
+        if not holds_sizes(value, path) or depth == DEPTH:
             return value
         if id(value) not in self.done:
             own = copy.copy(value) if id(value) in self.theirs else value
             self.done[id(value)] = self.done[id(own)] = own
             self.kept.append((value, own))
             if id(own) not in self.theirs:
+                escaped = path.replace("{", "{{").replace("}", "}}")
                 if type(own) is dict:
-                    self.members(own, module, _escaped(path) + "['{}']", depth + 1)
+                    self.members(own, module, escaped + "['{}']", depth + 1)
                 else:
                     self.of_classes.give(own)
-                    self.members(vars(own), module, _escaped(path) + ".{}", depth + 1)
+                    self.members(vars(own), module, escaped + ".{}", depth + 1)
                 if own is not value and _same(own, value):  # it may have to be the very one that others hold
                     self.done[id(value)] = self.done[id(own)] = value
         return self.done[id(value)]
-
-
-def _escaped(path: str) -> str:
-    """A path that a step is added to by `format`."""
-    return path.replace("{", "{{").replace("}", "}}")
 
 
 class _OfClasses:
@@ -140,8 +144,20 @@ def _of_integers(values: Sequence[Any], depth: int = 0) -> bool:
     return bool(values)
 
 
-def _is_named_tuple(value: Any) -> bool:
-    return isinstance(value, tuple) and hasattr(type(value), "_fields")
+def _named_items(value: Any) -> Mapping[str, Any]:
+    """The items of a named tuple, the keywords of a part of a function; of one that holds nothing else."""
+    if getattr(value, "__dict__", None):
+        return _NO_ITEMS
+    if isinstance(value, tuple) and hasattr(type(value), "_fields"):
+        return dict(zip(value._fields, value, strict=True))
+    return value.keywords if type(value) is functools.partial else _NO_ITEMS
+
+
+def _with_items(value: Any, items: Mapping[str, Any]) -> Any:
+    """Another one with these: others may hold the first."""
+    if isinstance(value, tuple):
+        return value._make(items.values())  # type: ignore[attr-defined]
+    return functools.partial(value.func, *value.args, **items)
 
 
 def _objects(members: Mapping[Any, Any], found: dict[int, Any], depth: int) -> None:

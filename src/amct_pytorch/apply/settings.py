@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import re
 import types
 from collections.abc import Mapping
@@ -55,8 +56,8 @@ def apply(model: nn.Module, settings: Mapping[Setting, Change], original: nn.Mod
         _set(_module(modules, setting), originals.get(setting.module), _steps(setting), setting, change, copies)
     for module in modules.values() if copies else ():  # what several modules share, they go on sharing
         for name, value in vars(module).items():
-            if id(value) in copies:
-                vars(module)[name] = copies[id(value)][1]
+            while id(value) in copies:
+                vars(module)[name] = value = copies[id(value)][1]
     for own, table, of in tables:
         own[table] = tuple(own[of].items())
 
@@ -69,7 +70,8 @@ def _set(
     change: Change,
     copies: dict[int, tuple[Any, Any]],
 ) -> Any:
-    """`owner` with the value at the end of the steps replaced: itself, changed in place, or a tuple built anew."""
+    """`owner` with the value at the end of the steps replaced: itself, changed in place, or a tuple or a part of a
+    function built anew."""
     if _is_not_yet(owner, steps[0]):
         return owner
     step, rest = steps[0], steps[1:]
@@ -80,9 +82,14 @@ def _set(
     shared = None if original is None else _get(original, step, setting)
     if _is_of_class(owner, step):
         item = copy.copy(item)
+    elif type(owner) is functools.partial:
+        item = dict(item)  # nothing else may see what is set there
     elif item is shared:
         item = copies.setdefault(id(item), (item, copy.copy(item)))[1]
-    return _put(owner, step, _set(item, shared, rest, setting, change, copies), setting)
+    new = _set(item, shared, rest, setting, change, copies)
+    if new is not item and (type(item) is functools.partial or hasattr(item, "_fields")):
+        copies[id(item)] = item, new
+    return _put(owner, step, new, setting)
 
 
 def _is_not_yet(owner: Any, step: Step) -> bool:
@@ -92,7 +99,7 @@ def _is_not_yet(owner: Any, step: Step) -> bool:
 
 def _is_of_class(owner: Any, step: Step) -> bool:
     """Whether an attribute belongs to the class, and so to all its objects."""
-    if isinstance(step, (_Item, int)) or isinstance(getattr(type(owner), step, None), types.MemberDescriptorType):
+    if isinstance(step, (_Item, int)) or type(owner) is functools.partial:
         return False
     return step not in getattr(owner, "__dict__", {}) and hasattr(type(owner), step)
 
@@ -114,7 +121,9 @@ def _get(owner: Any, step: Step, setting: Setting) -> Any:
 
 
 def _put(owner: Any, step: Step, value: Any, setting: Setting) -> Any:
-    if isinstance(owner, tuple):
+    if type(owner) is functools.partial and step == "keywords":
+        return functools.partial(owner.func, *owner.args, **value)
+    if isinstance(owner, tuple) and (isinstance(step, int) or step in getattr(owner, "_fields", ())):
         items = dict(enumerate(owner))
         items[owner._fields.index(step) if isinstance(step, str) else step] = value  # type: ignore[attr-defined]
         return type(owner)(*items.values()) if hasattr(owner, "_fields") else type(owner)(items.values())
