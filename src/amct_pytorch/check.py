@@ -188,11 +188,11 @@ def _unused(plan: ChannelPlan, facts: Facts) -> list[str]:
 
 
 def _fixed(plan: ChannelPlan, facts: Facts) -> list[str]:
-    """A note on weights that lose channels of their own and are not trained, where others are."""
-    weights = {n: t for n, t in facts.tensors.items() if isinstance(t, nn.Parameter) and t.ndim > 1}
-    fixed = {n for n, t in weights.items() if not t.requires_grad}
-    names = sorted({axis.tensor for axis in plan.removals if axis.axis == 0 and axis.tensor in fixed})
-    if not names or len(fixed) == len(weights):
+    """A note on layers that lose channels of their own and are not trained, where others are."""
+    trained = [n for n, t in facts.tensors.items() if t.requires_grad]
+    cut = {layer for group in plan.summary.groups for layer in group.layers}
+    names = sorted(layer for layer in cut if not any(f"{n}.".startswith(f"{layer}.") for n in trained))
+    if not names or not trained:
         return []
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return [

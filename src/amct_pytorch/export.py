@@ -26,10 +26,6 @@ from amct_pytorch.wrappers import refuse_no_model, refuse_scripted, refuse_sprea
 
 SUFFIXES = ("_deploy_model.onnx", "_fake_quant_model.onnx")
 _LARGEST = 2**31 - 1  # bytes: protobuf's limit for one message
-_OPSETS = range(7, 21)  # which torch's exporter by tracing writes
-_OTHER_OPSET = (
-    "If this opset lacks an operation, a later one may have it (opset=18), or forward must say it with other operations"
-)
 
 
 def export_onnx(
@@ -104,15 +100,15 @@ class _FlatCall(nn.Module):
                 "nothing in it keeps it from being traced, as activation checkpointing may"
             ) from error
         self._put_back()
-        found = {name: _tensor(leaf, name) for name, leaf in named_leaves(outputs, "output") if leaf is not None}
+        found = [(name, _tensor(leaf, name)) for name, leaf in named_leaves(outputs, "output") if leaf is not None]
         if not found:
             raise ModelError(f"{type(self.target[0]).__qualname__} returns nothing, so that the graph has no output")
         if len(self.output_names) > len(found):
             raise ModelError(
                 f"output_names has {len(self.output_names)} names and the model returns {len(found)} tensors "
-                f"({', '.join(found)})"
+                f"({', '.join(name for name, _ in found)})"
             )
-        return tuple(found.values())
+        return tuple(tensor for _, tensor in found)
 
     def _put_back(self) -> None:
         """What the forward wrote into the model: the exporter reads its values after it. No operation of the graph."""
@@ -240,10 +236,10 @@ def _exported(
     except OSError as error:
         raise WriteError(f"{tempfile.gettempdir()}: a temporary file cannot be written ({error})") from error
     except Exception as error:
-        known = opset in _OPSETS
         raise ModelError(
-            f"{model} cannot be written as ONNX opset {opset}: {type(error).__name__}: {error}. "
-            + (_OTHER_OPSET if known else f"Opsets are {_OPSETS.start} to {_OPSETS.stop - 1}")
+            f"{model} cannot be written as ONNX opset {opset}: {type(error).__name__}: {error}. If torch knows that "
+            "opset and it lacks an operation, a later one may have it (opset=18), or forward must say it with other "
+            "operations"
         ) from error
 
 

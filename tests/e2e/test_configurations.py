@@ -688,8 +688,12 @@ class Shifted(nn.Module):
 def test_what_is_not_trained_is_told_of_and_can_be_left(tmp_path: Path) -> None:
     small = create(Shifted(Options()), tmp_path)
     assert small.shift.weight.shape == (3, 6)
-    assert "requires_grad is False of shift.weight: what is not trained cannot" in notes(small)
+    assert "requires_grad is False of shift: what is not trained cannot" in notes(small)
     assert "requires_grad" not in notes(create(Shifted(Options()).requires_grad_(False), tmp_path))
+    up = nn.Sequential(nn.ConvTranspose2d(3, 8, 1), nn.ConvTranspose2d(8, 8, 1), nn.ConvTranspose2d(8, 4, 1))
+    for part in (up[0], up[2]):  # the first loses channels of its own, the last what it takes
+        part.requires_grad_(False)
+    assert "requires_grad is False of 0: what" in notes(create(up, tmp_path, x=torch.rand(2, 3, 5, 5)))
     config = amct.SparsityConfig(ChannelSparsity(0.5, ascend_optimized=False), skip_layers=("shift",))
     left = amct.create_prune_retrain_model(Shifted(Options()).eval(), X, config, tmp_path / "net.record")
     assert left.options.width == 16

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils import parametrizations
 
 import amct_pytorch as amct
@@ -192,8 +193,7 @@ def test_keys_that_hooks_rename_restore(config: amct.SparsityConfig, tmp_path: P
 
 def test_what_was_written_past_autograd_is_told_when_saved(tmp_path: Path) -> None:
     model = made(tmp_path)
-    model(X).sum().backward()
-    model.eval()(X)  # it has the zeros now, and nothing tells that they go
+    model(X)  # it has the zeros now, and nothing tells that they go
     dict(model.named_parameters())["0.weight"].data.add_(1)
     with pytest.warns(amct.AmctWarning, match="dropped weights of weight had become other than zero"):
         amct.save_prune_retrain_model(model, str(tmp_path / "net"), X)
@@ -239,8 +239,51 @@ def test_copies_that_are_written_past_autograd_use_the_masks_they_got(
         assert torch.equal(average(X), model.eval()(X))
 
 
+def _by_vmap(model: nn.Module) -> None:
+    torch.func.vmap(model)(X)
+
+
+def _by_shapes(model: nn.Module) -> None:
+    model(X)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model(X)
+
+
+@pytest.mark.parametrize("first", [_by_vmap, _by_shapes])
+def test_masks_that_were_used_elsewhere_are_compared_too(first: Callable[[nn.Module], None], tmp_path: Path) -> None:
+    config = amct.SparsityConfig(amct.NmSparsity(2))
+    one, other = made(tmp_path, config).eval(), made(tmp_path, config)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    other(X)  # which chooses other masks
+    with torch.no_grad():
+        first(one)
+        for mine, theirs in zip(_tensors(one), _tensors(other), strict=True):
+            _by_data(mine, theirs)
+        assert sparse_by_hand(one)
+        assert torch.equal(one(X), other.eval()(X))
+        for mask in one.buffers():
+            mask.data.fill_(255)
+        with pytest.raises(amct.ModelError, match="keeps more than 2 of 4"):
+            one(X)
+
+
+def test_transforms_after_a_backward_pass(tmp_path: Path) -> None:
+    model = made(tmp_path)
+    model(X).sum().backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1)
+    found = torch.func.jacrev(model)(X[0])
+    assert sparse_by_hand(model)
+    torch.testing.assert_close(found, torch.autograd.functional.jacobian(model, X[0]))
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own, in tracing
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
-def test_fused_optimizers_bring_nothing_back(kind: type[torch.optim.Optimizer], tmp_path: Path) -> None:
+def test_fused_optimizers_bring_nothing_back(kind: type[torch.optim.Optimizer], compiled: bool, tmp_path: Path) -> None:
     """They move what is dropped, by momentum from before, and leave no trace of it."""
     options: dict[str, Any] = {"momentum": 0.9} if kind is torch.optim.SGD else {}
     trained = []
@@ -252,9 +295,13 @@ def test_fused_optimizers_bring_nothing_back(kind: type[torch.optim.Optimizer], 
         model = amct.create_prune_retrain_model(dense, X, ONCE, tmp_path / "record.txt")
         optimizer = kind(model.parameters(), lr=0.01, fused=fused, **options)  # type: ignore[call-arg]
         optimizer.load_state_dict(before.state_dict())
+        call = torch.compile(model, backend="aot_eager") if compiled else model
         for _ in range(3):
             optimizer.zero_grad()
-            model(X).square().sum().backward()
+            call(X).square().sum().backward()
+            with torch.no_grad():
+                assert sparse_by_hand(model)  # it is looked at before the step, too
+            model.get_submodule("0").weight.norm()  # type: ignore[operator, union-attr]
             optimizer.step()
             with torch.no_grad():
                 assert sparse_by_hand(model)

@@ -74,6 +74,9 @@ class Computes(nn.Module):
             "list": lambda: [torch.zeros(2), torch.full((2,), float(n))],
             "steps": lambda: torch.arange(0, 1, 1 / n)[:3],
             "by an old constructor": lambda: torch.ones(2) / torch.Tensor([3.0, n]),
+            "into an old one": lambda: torch.mul(torch.ones(2), torch.full((2,), n), out=torch.Tensor([0.0, 0.0])),
+            "a copy into an old one": lambda: torch.Tensor([0.0, 0.0]).copy_(torch.full((2,), n)),
+            "an old one in place": lambda: torch.Tensor([0.0, 0.0]).lerp_(torch.full((2,), 1.0 * n), 0.5),
         }
         self.made = makes[how]()
 
@@ -115,6 +118,13 @@ def test_values_that_depend_on_sizes_are_told_apart(how: str) -> None:
     assert not torch.equal(*real)
     assert made(4).computed != made(5).computed
     assert list(made(4).computed) == (["made[0]", "made[1]"] if how == "list" else ["made"])
+
+
+@pytest.mark.parametrize("how", ["into an old one", "an old one in place", "a copy into an old one"])
+def test_old_tensors_are_not_written_into(how: str) -> None:
+    """They would keep the values that they had, whatever is written."""
+    with pytest.raises(NotBuilt):
+        build(Computes(how, 4), {"how": how, "n": 4})
 
 
 @functools.lru_cache(None)

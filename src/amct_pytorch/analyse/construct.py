@@ -144,12 +144,13 @@ class _Making(TorchFunctionMode):
 
     def _called(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Old constructors (`torch.Tensor([0.5])`) know no device: where what they made meets tensors without data, it
-        becomes one."""
+        becomes one; not where it is written to, for then it would keep other values."""
         try:
             return func(*args, **kwargs)
         except RuntimeError:
-            held = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-            if len({t.is_meta for t in held}) < 2:
+            held = [t.is_meta for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+            written = [t.is_meta for t in _written(func, args, kwargs)]
+            if all(held) or not any(held) or not all(written):
                 raise
             args, kwargs = map_tensors((list(args), kwargs), self._emptied)
             return func(*args, **kwargs)
@@ -194,6 +195,14 @@ class _Making(TorchFunctionMode):
         if isinstance(value, np.ndarray):
             return value.dtype.str, value.shape, hashlib.sha1(value.tobytes()).digest()
         return repr(value) if isinstance(value, (*_SCALARS, slice)) else type(value).__name__
+
+
+def _written(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """The tensors that a call writes into."""
+    name = getattr(func, "__name__", "")
+    in_place = name in ("__setitem__", "__set__") or name.startswith("__i") or (name[-1:] == "_" and name[-2:] != "__")
+    targets = (args[:1] if in_place else (), kwargs.get("out"))
+    return [t for t in tree_leaves(targets) if isinstance(t, torch.Tensor)]
 
 
 def _lengths(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[int]:

@@ -11,12 +11,12 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 from torch._guards import active_fake_mode
 
 from amct_pytorch.apply.mask import choose, is_2to4, pack, unpack, unpack_here
+from amct_pytorch.apply.stepped import watch
 from amct_pytorch.errors import ModelError
 from amct_pytorch.spread import here, is_spread, is_wanted_itself, spread_like, whole
 
@@ -44,28 +44,24 @@ class Sparsity(NamedTuple):
 
 
 class _KeptGradient(torch.autograd.Function):
-    """A given value of the weight; its gradient reaches what is kept. The mask may come as packed bits. Once there is a
-    gradient, an optimizer may write to the weight: what is `known` of it ends."""
+    """A given value of the weight; its gradient reaches what is kept. The mask may come as packed bits."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(weight: torch.Tensor, mask: torch.Tensor, value: torch.Tensor, known: Derived | None) -> torch.Tensor:
+    def forward(weight: torch.Tensor, mask: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         return value.detach()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         ctx.save_for_backward(inputs[1])
-        ctx.known = inputs[3]
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (mask,) = ctx.saved_tensors
-        if ctx.known is not None:
-            ctx.known.forget()
         if mask.dtype is torch.uint8:
             mask = unpack(mask, gradient.shape, gradient.dtype)
-        return gradient * mask, None, None, None
+        return gradient * mask, None, None
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -109,16 +105,13 @@ class Derived:
             self.source, self.version, self.value = source, _version(source), value
         return value
 
-    def forget(self) -> None:
-        self.source = None
-
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), ()
 
 
 class DerivedOfBits(Derived):
-    """One of packed bits, which are compared with what they were on the CPU, where that takes a fraction of what is
-    done with them: code that copies models may write past autograd (`.data`, collectives, NumPy)."""
+    """One of packed bits. On the CPU these are compared with what they were, which takes a fraction of what is done
+    with them: code that copies models may write past autograd (`.data`, collectives, NumPy)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,13 +119,15 @@ class DerivedOfBits(Derived):
 
     def of(self, source: torch.Tensor) -> Any:
         value = super().of(source)
-        same = (
-            value is None or self.bits is None or not _is_readable(source) or np.array_equal(source.numpy(), self.bits)
-        )
+        if value is None or source.device.type != "cpu" or not _is_readable(source):
+            return value
+        same = self.bits is not None and len(self.bits) == len(source) and (source.numpy() == self.bits).all()
         return value if same else None
 
     def set(self, source: torch.Tensor, value: Any) -> Any:
-        self.bits = source.numpy().copy() if _is_readable(source) else None
+        if not active_fake_mode():
+            readable = source.device.type == "cpu" and _is_readable(source)
+            self.bits = source.numpy().copy() if readable else None
         return super().set(source, value)
 
 
@@ -141,9 +136,13 @@ def _version(tensor: torch.Tensor) -> int:
 
 
 def _is_readable(tensor: torch.Tensor) -> bool:
-    """Whether NumPy sees the values of a buffer: not where it is spread or fake, nor inside of `torch.func`."""
-    plain = type(tensor) is torch.Tensor and tensor.device.type == "cpu" and not active_fake_mode()
-    return plain and torch._C._functorch.peek_interpreter_stack() is None
+    """Whether NumPy sees the values of a buffer on the CPU: not where it is spread, nor inside of `torch.func`."""
+    return type(tensor) is torch.Tensor and not _is_transformed()
+
+
+def _is_transformed() -> bool:
+    """Whether this runs inside of `torch.func`, where nothing can be written into."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 class SparseLayer(nn.Module):
@@ -246,41 +245,40 @@ def _effective(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Ten
         require_2to4(layer, name)
     spread = is_spread(weight)
     if sparsity.holds_zeros and not spread:
-        values = _with_zeros(layer, name, weight)
         if not (torch.is_grad_enabled() and weight.requires_grad):
-            return values
-        gathered = name in layer.gathered_2to4  # its memory does not last until the backward pass: nor do masks
-        mask = layer._buffers[mask_name(name)] if gathered else _mask(layer, name, weight)
-        known = None if torch.compiler.is_compiling() else layer.products_2to4[name]
-        return _KeptGradient.apply(weight, mask, values.detach(), known)  # type: ignore[no-untyped-call, no-any-return]
-    mask = _mask(layer, name, weight)
+            return _with_zeros(layer, name, weight, None)
+        mask = _mask(layer, name, weight)
+        value = _with_zeros(layer, name, weight, mask).detach()
+        if name in layer.gathered_2to4:  # its memory does not last until the backward pass: nor do masks
+            mask = layer._buffers[mask_name(name)]
+        return _KeptGradient.apply(weight, mask, value)  # type: ignore[no-untyped-call, no-any-return]
+    mask = _mask(layer, name, weight, anew=not (torch.is_grad_enabled() or sparsity.update_freq))
     if sparsity.gradients == "kept":
         plain = spread or torch.compiler.is_compiling() or not torch.is_grad_enabled()
         if plain or not isinstance(weight, nn.Parameter):
             return weight * mask
         product = _product(layer.products_2to4[name], weight, mask)
-        return _KeptGradient.apply(weight, mask, product, None)  # type: ignore[no-untyped-call, no-any-return]
+        return _KeptGradient.apply(weight, mask, product)  # type: ignore[no-untyped-call, no-any-return]
     decay = SR_STE_DECAY if sparsity.gradients == "sr_ste" else 0.0
     return _StraightThrough.apply(weight, mask, decay)  # type: ignore[no-untyped-call, no-any-return]
 
 
-def _with_zeros(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Tensor:
-    """The weight, which holds the zeros: they are written again where it was written to since they were last.
+def _with_zeros(layer: SparseLayer, name: str, weight: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """The weight, which holds the zeros: they are written again where it was written to since they were last. `mask`:
+    of a weight that is to be trained.
 
     Optimizers that mix gradients (Muon), momentum from before, and checkpoints of another kind move what is dropped.
-    Some leave no trace of it (`fused=True`): after a backward pass the zeros are written in any case.
     """
-    known = layer.products_2to4[name]
-    if torch.compiler.is_compiling() or not isinstance(weight, nn.Parameter) or weight.is_inference():
-        if weight.requires_grad:
-            known.forget()
-        return weight * _mask(layer, name, weight)
-    if known.of(weight) is None:  # past autograd: a backward pass that is to come may need the weight as it was
-        if torch.is_grad_enabled() and weight.requires_grad:
-            weight.data.mul_(_mask(layer, name, weight))
-        else:
+    known, aside = layer.products_2to4[name], torch.compiler.is_compiling() or _is_transformed()
+    if aside or not isinstance(weight, nn.Parameter) or weight.is_inference():
+        return weight * (_mask(layer, name, weight) if mask is None else mask)
+    if known.of(weight) is None:
+        if mask is None:
             drop(layer, name)  # which keeps no mask in memory
+        else:  # past autograd: a backward pass that is to come may need the weight as it was
+            weight.data.mul_(mask)
         known.set(weight, True)
+        watch(weight)
     return weight
 
 
@@ -299,8 +297,12 @@ def _product(known: Derived, weight: nn.Parameter, mask: torch.Tensor) -> torch.
     return product
 
 
-def _mask(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Tensor:
-    """The mask as zeros and ones of the weight's dtype: a product with bools takes several times as long."""
+def _mask(layer: SparseLayer, name: str, weight: torch.Tensor, anew: bool = False) -> torch.Tensor:
+    """The mask as zeros and ones of the weight's dtype: a product with bools takes several times as long.
+
+    `anew`: for an evaluation. On other devices than the CPU, to compare bits would stop what runs ahead: there they are
+    unpacked again.
+    """
     bits = layer._buffers[mask_name(name)]
     assert bits is not None
     derived = layer.masks_2to4[name]
@@ -309,9 +311,7 @@ def _mask(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Tensor:
         return unpack(bits, weight.shape, weight.dtype) if mask is None else mask
     if is_spread(weight):
         return spread_like(unpack(here(bits), weight.shape, weight.dtype), weight)
-    # On other devices, comparing bits would stop what runs ahead; unpacking them anew does not.
-    seen = bits.device.type == "cpu" or torch.is_grad_enabled()
-    mask = derived.of(bits) if seen else None
+    mask = None if anew and bits.device.type != "cpu" else derived.of(bits)
     if mask is None or mask.dtype != weight.dtype:
         with torch.inference_mode(False):  # the first to ask may be a validation in inference mode
             mask = derived.set(bits, unpack(bits, weight.shape, weight.dtype))
@@ -327,6 +327,7 @@ def _put(layer: SparseLayer, name: str, weight: nn.Parameter) -> None:
     elif name in layer.gathered_2to4 and layer.sparsity_2to4[name].holds_zeros:
         weight.data.mul_(_mask(layer, name, weight))
         layer.products_2to4[name].set(weight, True)
+        watch(weight)
 
 
 def mask_name(parameter: str) -> str:
@@ -461,4 +462,4 @@ def _prepare(layer: SparseLayer, batch: int | None) -> None:
                 # A new tensor: a backward pass that is to come may still need the one before.
                 layer.masks_2to4[name].set(bits, mask.to(weight.dtype))
         elif sparsity.update_freq and not is_spread(weight):
-            _mask(layer, name, weight)
+            _mask(layer, name, weight, anew=batch is None)

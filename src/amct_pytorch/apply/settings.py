@@ -56,8 +56,8 @@ def apply(model: nn.Module, settings: Mapping[Setting, Change], original: nn.Mod
         _set(_module(modules, setting), originals.get(setting.module), _steps(setting), setting, change, copies)
     for module in modules.values() if copies else ():  # what several modules share, they go on sharing
         for name, value in vars(module).items():
-            while id(value) in copies:
-                vars(module)[name] = value = copies[id(value)][1]
+            while (new := copies.get(id(value), (value, value))[1]) is not value:
+                vars(module)[name] = value = new
     for own, table, of in tables:
         own[table] = tuple(own[of].items())
 
