@@ -249,9 +249,9 @@ def _effective(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Ten
             return _with_zeros(layer, name, weight, None)
         mask = _mask(layer, name, weight)
         value = _with_zeros(layer, name, weight, mask).detach()
-        if name in layer.gathered_2to4:  # its memory does not last until the backward pass: nor do masks
-            mask = layer._buffers[mask_name(name)]
-        return _KeptGradient.apply(weight, mask, value)  # type: ignore[no-untyped-call, no-any-return]
+        gathered = name in layer.gathered_2to4  # its memory does not last until the backward pass: nor do masks
+        kept = layer._buffers[mask_name(name)] if gathered else mask
+        return _KeptGradient.apply(weight, kept, value)  # type: ignore[no-untyped-call, no-any-return]
     mask = _mask(layer, name, weight, anew=not (torch.is_grad_enabled() or sparsity.update_freq))
     if sparsity.gradients == "kept":
         plain = spread or torch.compiler.is_compiling() or not torch.is_grad_enabled()
