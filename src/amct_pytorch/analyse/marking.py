@@ -148,8 +148,8 @@ def _named_items(value: Any) -> Mapping[str, Any]:
     """The items of a named tuple, the keywords of a part of a function; of one that holds nothing else."""
     if getattr(value, "__dict__", None):
         return _NO_ITEMS
-    if isinstance(value, tuple) and (names := getattr(value, "_fields", ())):
-        return dict(zip(names, value, strict=True))
+    if isinstance(value, tuple) and hasattr(value, "_make"):
+        return value._asdict()  # type: ignore[attr-defined, no-any-return]
     return value.keywords if type(value) is functools.partial else _NO_ITEMS
 
 

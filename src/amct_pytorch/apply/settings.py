@@ -87,7 +87,7 @@ def _set(
     elif item is shared:
         item = copies.setdefault(id(item), (item, copy.copy(item)))[1]
     new = _set(item, shared, rest, setting, change, copies)
-    if new is not item and (type(item) is functools.partial or hasattr(item, "_fields")):
+    if new is not item and (type(item) is functools.partial or hasattr(item, "_make")):
         copies[id(item)] = item, new
     return _put(owner, step, new, setting)
 
@@ -126,7 +126,7 @@ def _put(owner: Any, step: Step, value: Any, setting: Setting) -> Any:
     if isinstance(owner, tuple) and (isinstance(step, int) or step in getattr(owner, "_fields", ())):
         items = dict(enumerate(owner))
         items[owner._fields.index(step) if isinstance(step, str) else step] = value  # type: ignore[attr-defined]
-        return type(owner)(*items.values()) if hasattr(owner, "_fields") else type(owner)(items.values())
+        return owner._make(items.values()) if hasattr(owner, "_make") else type(owner)(items.values())
     if isinstance(step, (_Item, int)):
         owner[_key(owner, step)] = value
     elif dataclasses.is_dataclass(owner):
