@@ -19,7 +19,7 @@ from torch import nn
 from amct_pytorch.analyse.groups import units_of
 from amct_pytorch.analyse.known import Info, Logged
 from amct_pytorch.analyse.passes import Arguments, Means, Options, Passes, Trace, line_of
-from amct_pytorch.analyse.run import Facts, analyse
+from amct_pytorch.analyse.run import Facts, analyse, parts_of
 from amct_pytorch.analyse.shapes import exact
 from amct_pytorch.analyse.unread import inside, misfit
 from amct_pytorch.apply.compose import removals_by_tensor
@@ -189,10 +189,11 @@ def _unused(plan: ChannelPlan, facts: Facts) -> list[str]:
 
 def _fixed(plan: ChannelPlan, facts: Facts) -> list[str]:
     """A note on layers that lose channels of their own and are not trained, where others are."""
-    trained = [n for n, t in facts.tensors.items() if t.requires_grad]
+    parameters = {n: t.requires_grad for n, t in facts.tensors.items() if isinstance(t, nn.Parameter)}
+    trained = {part for n, is_trained in parameters.items() if is_trained for part in (n, *parts_of(n))}
     cut = {layer for group in plan.summary.groups for layer in group.layers}
-    names = sorted(layer for layer in cut if not any(f"{n}.".startswith(f"{layer}.") for n in trained))
-    if not names or not trained:
+    names = sorted(cut - trained) if trained and not all(parameters.values()) else []
+    if not names:
         return []
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return [

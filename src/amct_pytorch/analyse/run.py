@@ -113,11 +113,11 @@ def _follow(idle: Set[str], may: Set[str], entries: Mapping[str, Entry], labels:
     found = None
     followed = set()
     for name in tokens:
-        part, (mine,) = _parts(name)[0], entries[name].all()
-        layers = (entries[n].all() for n in idle if part in _parts(n))
+        part, (mine,) = parts_of(name)[0], entries[name].all()
+        layers = (entries[n].all() for n in idle if part in parts_of(n))
         if any(len(factors) > 1 and mine.size in {f.size for f in factors} for factors in layers):
             continue
-        used = (entry for n, entry in entries.items() if n not in idle and _parts(n)[0] == part)
+        used = (entry for n, entry in entries.items() if n not in idle and parts_of(n)[0] == part)
         others = [f.ravel() for entry in used for f in entry.factors if f.size == mine.size]
         if not others:
             continue
@@ -235,21 +235,21 @@ def _hold_beside_idle(
     beside them (in the module that holds the largest part of which nothing ran) stays, with what it takes and gives:
     other experts do the same as they, other stages feed them. Layers that no deciding module holds run at no values.
     """
-    ran = {part for name in entries if name in touched for part in _parts(name)}
-    layers = {_parts(name)[0] for name in parameters}  # not what holds a table alone, as a loss does
+    ran = {part for name in entries if name in touched for part in parts_of(name)}
+    layers = {parts_of(name)[0] for name in parameters}  # not what holds a table alone, as a loss does
     idle = [
         name
         for name in entries
-        if name not in touched and _parts(name)[0] in layers - ran and not deciding.isdisjoint(_parts(name))
+        if name not in touched and parts_of(name)[0] in layers - ran and not deciding.isdisjoint(parts_of(name))
     ]
-    beside = {next((part for part in _parts(name) if part in ran), "") for name in idle}
+    beside = {next((part for part in parts_of(name) if part in ran), "") for name in idle}
     for name, entry in entries.items():
-        if name in touched and not beside.isdisjoint(_parts(name)):
+        if name in touched and not beside.isdisjoint(parts_of(name)):
             for f in entry.all():
                 labels.freeze(f, Reason("values decide which of the layers beside it run, and not all of them did"))
 
 
-def _parts(name: str) -> list[str]:
+def parts_of(name: str) -> list[str]:
     """The modules that hold a tensor, from its own to the whole."""
     parts = name.split(".")[:-1]
     return [".".join(parts[:i]) for i in range(len(parts), -1, -1)]
