@@ -27,6 +27,7 @@ from amct_pytorch.apply.cut import cut_shape, cut_tensor
 from amct_pytorch.apply.sizes import apply_sizes, layer_sizes
 from amct_pytorch.config import SparsityConfig
 from amct_pytorch.configuration import Configurations
+from amct_pytorch.errors import few
 from amct_pytorch.record import ChannelPlan, Removal, Setting
 from amct_pytorch.replay import Replay
 from amct_pytorch.select.cost import macs
@@ -35,7 +36,6 @@ from amct_pytorch.select.plan import Choice, Selector
 from amct_pytorch.verify.verifier import Verifier
 
 _PATIENCE = 8
-_NAMED = 3  # so many sizes are named in one note
 
 
 def check(
@@ -170,9 +170,8 @@ def _unread(plan: ChannelPlan, facts: Facts) -> list[str]:
     ]
     if not stale:
         return []
-    more = f" and {len(stale) - _NAMED} more" if len(stale) > _NAMED else ""
     return [
-        f"no layer was seen to be as long as {', '.join(stale[:_NAMED])}{more}: that stays as it is, and what takes it "
+        f"no layer was seen to be as long as {few(stale)}: that stays as it is, and what takes it "
         "for a size in other cases (other inputs, other options) may not fit the layers beside it"
     ]
 
@@ -181,23 +180,20 @@ def _unused(plan: ChannelPlan, facts: Facts) -> list[str]:
     """A note on parameters that go with others, though no operation used them."""
     touched: set[str] = set().union(*(trace.touched for trace in facts.traces))
     names = sorted({axis.tensor for axis in plan.removals if axis.tensor not in touched})
-    if not names:
-        return []
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return [f"nothing used {', '.join(names[:_NAMED])}{more}: it goes with what is beside it in its module"]
+    return [f"nothing used {few(names)}: it goes with what is beside it in its module"] if names else []
 
 
 def _fixed(plan: ChannelPlan, facts: Facts) -> list[str]:
     """A note on layers that lose channels of their own and are not trained, where others are."""
     parameters = {n: t.requires_grad for n, t in facts.tensors.items() if isinstance(t, nn.Parameter)}
+    if all(parameters.values()) or not any(parameters.values()):
+        return []
     trained = {part for n, is_trained in parameters.items() if is_trained for part in (n, *parts_of(n))}
-    cut = {layer for group in plan.summary.groups for layer in group.layers}
-    names = sorted(cut - trained) if trained and not all(parameters.values()) else []
+    names = sorted({layer for group in plan.summary.groups for layer in group.layers} - trained)
     if not names:
         return []
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return [
-        f"requires_grad is False of {', '.join(names[:_NAMED])}{more}: what is not trained cannot make up for the "
+        f"requires_grad is False of {few(names)}: what is not trained cannot make up for the "
         "channels that go; skip a layer to leave it whole"
     ]
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
-from amct_pytorch.errors import CheckpointError, CheckpointKeyError, ModelError
+from amct_pytorch.errors import CheckpointError, CheckpointKeyError, ModelError, few
 
 Path = str | os.PathLike[str]
 Shape = tuple[int, ...]
@@ -384,8 +384,7 @@ def _where(state_dict_name: str | None) -> str:
 
 
 def _few(names: Iterable[Any]) -> str:
-    shown = list(map(repr, names))
-    return ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")
+    return few(map(repr, names), 5)
 
 
 def _listed(what: str, items: list[str]) -> str:

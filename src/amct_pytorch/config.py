@@ -11,7 +11,7 @@ from numbers import Integral, Real
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from amct_pytorch.errors import ConfigError, warn
+from amct_pytorch.errors import ConfigError, few, warn
 
 if TYPE_CHECKING:
     from torch import nn
@@ -240,7 +240,7 @@ def _check_kinds(sparsities: Mapping[str, Sparsity]) -> None:
     nm = [where for where, value in sparsities.items() if isinstance(value, NmSparsity)]
     if channel and nm:
         raise ConfigError(
-            f"one config has one kind of sparsity, this one has both: channels ({_few(channel)}) and 2:4 ({_few(nm)}); "
+            f"one config has one kind of sparsity, this one has both: channels ({few(channel)}) and 2:4 ({few(nm)}); "
             "write two configs and two calls, or leave one kind out"
         )
 
@@ -249,10 +249,6 @@ def _no_layer(name: str, layers: list[str]) -> str:
     near = difflib.get_close_matches(name, layers, n=3, cutoff=0.5)
     remedy = f"the nearest that it has: {', '.join(near)}" if near else "names are those of model.named_modules()"
     return f"the model has no layer {name!r}; {remedy}"
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _short(value: object) -> str:

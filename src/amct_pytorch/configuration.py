@@ -28,13 +28,12 @@ from amct_pytorch.analyse.sizes import Attribute, Expression, Size, attributes, 
 from amct_pytorch.apply.names import named_tensors
 from amct_pytorch.apply.shrink import cut_shapes
 from amct_pytorch.apply.sizes import apply_sizes, layer_sizes
-from amct_pytorch.errors import RecordError
+from amct_pytorch.errors import RecordError, few
 from amct_pytorch.record import Change, ChannelPlan, Setting
 from amct_pytorch.report import Summary
 from amct_pytorch.structure import copy_structure, named_modules
 
 _NO_LABELS = np.zeros(0, np.bool_)
-_SHOWN = 3  # how many differences a note gives
 _ABSENT = object()
 
 
@@ -229,7 +228,7 @@ def _built_again(
         _require_alike(again.module, part)
         other = [n for n, made in again.computed.items() if made != traced.computed.get(n)]
         if other:
-            raise _Impossible(f"the constructor would compute other values for {_list(other)}")
+            raise _Impossible(f"the constructor would compute other values for {few(other)}")
         found.update(_followed(source, part, traced, again, known))
     return found
 
@@ -250,7 +249,7 @@ def _misread(new: Any, old: Any) -> str:
     before, first, after, again = (dict(_integers(c, "")) for c in (old, read[0], new, read[1]))
     other = [k for k, v in after.items() if again.get(k, v) != v and first.get(k) == before.get(k)]
     texts = [f"{path[1:]} = {again[path]}, not {after[path]}" for path in other]
-    return f"{type(new).__name__} that is written and read again has {_list(texts)}" if texts else ""
+    return f"{type(new).__name__} that is written and read again has {few(texts)}" if texts else ""
 
 
 def _integers(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, int]]:
@@ -340,7 +339,7 @@ def _require_equal(kind: str, built: Mapping[str, object], wanted: Mapping[str, 
     both = ((n, v, wanted[n]) for n, v in built.items() if n in wanted)
     texts += [f"{kind} {n} would be {one}, not {two}" for n, one, two in both if one != two]
     if texts:
-        raise _Impossible(_list(texts))
+        raise _Impossible(few(texts))
 
 
 def _followed(
@@ -359,7 +358,7 @@ def _followed(
         else:
             different.append(f"{_name(setting)} would be {_shown(value)}, not {_shown(after)}")
     if different:
-        raise _Impossible(_list(different))
+        raise _Impossible(few(different))
     return found
 
 
@@ -378,8 +377,8 @@ def _contradictions(equations: list[Equation], wrong: list[Equation], values: Ma
         texts = []
         for setting, by in several.items():
             texts.append(f"{_name(setting)} would have to be " + " and ".join(f"{v} ({t})" for v, t in by.items()))
-        return _list(texts)
-    return _list([f"{e.reason.text} is {e.right}, and would be {evaluate(e.left, values, _NO_LABELS)}" for e in wrong])
+        return few(texts)
+    return few([f"{e.reason.text} is {e.right}, and would be {evaluate(e.left, values, _NO_LABELS)}" for e in wrong])
 
 
 def _noted(summary: Summary, notes: Sequence[str]) -> Summary:
@@ -396,8 +395,3 @@ def _name(setting: Setting) -> str:
 
 def _shown(value: Any) -> str:
     return "missing" if value is _ABSENT else repr(value)[:40]
-
-
-def _list(texts: Sequence[str]) -> str:
-    more = f" and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
-    return ", ".join(texts[:_SHOWN]) + more

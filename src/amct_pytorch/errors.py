@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from collections.abc import Iterable
 
 
 class AmctError(Exception):
@@ -37,6 +38,12 @@ class WriteError(AmctError, OSError):
 
 class AmctWarning(UserWarning):
     """Something was left undone, or will not be as one may expect."""
+
+
+def few(texts: Iterable[str], shown: int = 3) -> str:
+    """The first of some texts, and how many more there are: messages stay short."""
+    every = list(texts)
+    return ", ".join(every[:shown]) + (f" and {len(every) - shown} more" if len(every) > shown else "")
 
 
 def warn(text: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from amct_pytorch.errors import few
+
 
 @dataclass(frozen=True)
 class Left:
@@ -48,7 +50,7 @@ class Summary:
 def _table(groups: tuple[GroupSummary, ...], unit: str) -> list[str]:
     rows = [("group", "layers", f"{unit}s")]
     for number, group in enumerate(groups, 1):
-        rows.append((str(number), _few(group.layers), f"{group.before} -> {group.after}"))
+        rows.append((str(number), few(group.layers), f"{group.before} -> {group.after}"))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return [f"{row[0]:>{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:>{widths[2]}}" for row in rows]
 
@@ -62,11 +64,7 @@ def _reasons(left: tuple[Left, ...], unit: str) -> list[str]:
     lines = []
     for reason in sorted(merged, key=lambda reason: -counts[reason]):
         modules = tuple(dict.fromkeys(entry.module for entry in merged[reason] if entry.module))
-        where = f" ({_few(modules)})" if modules else ""
+        where = f" ({few(modules)})" if modules else ""
         stay = f"{unit} stays" if counts[reason] == 1 else f"{unit}s stay"
         lines.append(f"{counts[reason]:,} {stay}: {reason}{where}")
     return lines
-
-
-def _few(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -119,15 +119,14 @@ class DerivedOfBits(Derived):
 
     def of(self, source: torch.Tensor) -> Any:
         value = super().of(source)
-        if value is None or source.device.type != "cpu" or not _is_readable(source):
+        if value is None or not _is_readable(source):
             return value
         same = self.bits is not None and len(self.bits) == len(source) and (source.numpy() == self.bits).all()
         return value if same else None
 
     def set(self, source: torch.Tensor, value: Any) -> Any:
         if not active_fake_mode():
-            readable = source.device.type == "cpu" and _is_readable(source)
-            self.bits = source.numpy().copy() if readable else None
+            self.bits = source.numpy().copy() if _is_readable(source) else None
         return super().set(source, value)
 
 
@@ -137,7 +136,7 @@ def _version(tensor: torch.Tensor) -> int:
 
 def _is_readable(tensor: torch.Tensor) -> bool:
     """Whether NumPy sees the values of a buffer on the CPU: not where it is spread, nor inside of `torch.func`."""
-    return type(tensor) is torch.Tensor and not _is_transformed()
+    return type(tensor) is torch.Tensor and tensor.device.type == "cpu" and not _is_transformed()
 
 
 def _is_transformed() -> bool:

@@ -15,7 +15,7 @@ from amct_pytorch.apply.nm import warn_of_gradients
 from amct_pytorch.apply.nm_layers import mask_name
 from amct_pytorch.apply.nm_weights import Weight, record_name, weights
 from amct_pytorch.config import NmSparsity, SparsityConfig
-from amct_pytorch.errors import CheckpointError, RecordError, warn
+from amct_pytorch.errors import CheckpointError, RecordError, few, warn
 from amct_pytorch.record import NmLayer, NmPlan, Record, SelectiveMask
 
 INNER = ".replaced_module"  # AMCT puts the layer itself into one that holds its state
@@ -39,8 +39,8 @@ def with_masks(record: Record, plan: NmPlan) -> Record:
         (entry.name, entry.shape) for entry in new.selective
     }:
         raise RecordError(
-            f"{record.source}: is not the record of this model: it has masks of {_few(record.selective)}, the model of "
-            f"{_few(new.selective)}; give the file that create_prune_retrain_model wrote for it"
+            f"{record.source}: is not the record of this model: it has masks of {_layers(record.selective)}, the model "
+            f"of {_layers(new.selective)}; give the file that create_prune_retrain_model wrote for it"
         )
     return replace(record, selective=new.selective, gradients=new.gradients)
 
@@ -114,9 +114,8 @@ def _packed(mask: Any, key: str, source: str) -> torch.Tensor:
     return pack(mask != 0)
 
 
-def _few(entries: tuple[SelectiveMask, ...]) -> str:
-    shown = ", ".join(f"{entry.name!r} {entry.shape}" for entry in entries[:3])
-    return (shown or "no layer") + (f" and {len(entries) - 3} more" if len(entries) > 3 else "")
+def _layers(entries: tuple[SelectiveMask, ...]) -> str:
+    return few(f"{entry.name!r} {entry.shape}" for entry in entries) or "no layer"
 
 
 def _warn(record: Record, text: str) -> None:

@@ -82,8 +82,6 @@ def _set(
     shared = None if original is None else _get(original, step, setting)
     if _is_of_class(owner, step):
         item = copy.copy(item)
-    elif type(owner) is functools.partial:
-        item = dict(item)  # nothing else may see what is set there
     elif item is shared:
         item = copies.setdefault(id(item), (item, copy.copy(item)))[1]
     new = _set(item, shared, rest, setting, change, copies)
@@ -98,8 +96,9 @@ def _is_not_yet(owner: Any, step: Step) -> bool:
 
 
 def _is_of_class(owner: Any, step: Step) -> bool:
-    """Whether an attribute belongs to the class, and so to all its objects."""
-    if isinstance(step, (_Item, int)) or type(owner) is functools.partial:
+    """Whether an attribute belongs to the class, and so to all its objects, or is one that its class keeps elsewhere
+    than in the object's own (slots, the keywords of a part of a function): others may have what is in it."""
+    if isinstance(step, (_Item, int)):
         return False
     return step not in getattr(owner, "__dict__", {}) and hasattr(type(owner), step)
 
