@@ -70,3 +70,13 @@ def test_pools_are_what_torch_computes(pool: Any, size: Any) -> None:
     found = adaptively_pooled(MODE, pool, (x,), {"output_size": size})
     torch.testing.assert_close(found, want)
     assert found.stride() == want.stride()
+
+
+def test_lengths_that_are_given_are_told() -> None:
+    """None keeps a length, whatever it becomes; a number has to be the one that the dim has."""
+    told: list[tuple[int, int]] = []
+    mode: Any = SimpleNamespace(labelled=lambda x, d: True, sized=lambda x, d, n: told.append((d, n)))
+    x = torch.randn(2, 3, 5, 7)
+    adaptively_pooled(mode, F.adaptive_avg_pool2d, (x, (None, 7)), {})
+    interpolated(mode, F.interpolate, (x, (5, 2)), {})
+    assert told == [(3, 7), (2, 5)]
