@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -50,7 +50,7 @@ class _Source:
     parameters: tuple[str, ...]
 
     def inside(self, path: str) -> bool:
-        return not self.name or path == self.name or path.startswith(f"{self.name}.")
+        return _is_inside(path, self.name)
 
     def absolute(self, setting: Setting) -> Setting:
         return Setting(".".join(filter(None, (self.name, setting.module))), setting.path)
@@ -124,6 +124,7 @@ class Configurations:
                 self._following.append(name)
             except _Impossible as why:
                 self._notes.append(_note(name, solution.contradiction or str(why)))
+                settings |= _derived(solution.family, pruned, shapes, known)
         return replace(plan, settings=settings, summary=_noted(plan.summary, self._notes))
 
     def refused(self, plan: ChannelPlan, why: str) -> ChannelPlan:
@@ -196,16 +197,73 @@ def _solved(family: _Family, shapes: Mapping[str, Sequence[int]], known: Mapping
     for source, built in family.traced:
         for e in _equations(source, built, shapes, known):
             asked.setdefault((e.left, e.right), e)
-    # The surest first: a number may be what became of a size, by way of a float.
-    equations = sorted(asked.values(), key=lambda e: sum(isinstance(leaf, int) for leaf in leaves(e.left)))
-    read = [Equation(Attribute(s, v), v, Reason(_name(s))) for s, v in known.items() if s in family.settings]
+    equations = _surest_first(asked.values())
+    read = _read(family, known)
     found, _ = solve([*read, *equations], _NO_LABELS)
-    before = {a.setting: a.value for e in equations for a in attributes(e.left)}
+    if gone := _gone(family, {**known, **found}):  # `heads // key_value_heads`, where no tensor counts the latter
+        found, _ = solve([*read, *equations, *gone], _NO_LABELS)
+    before = {a.setting: a.value for e in (*equations, *gone) for a in attributes(e.left)}
     values = {s: v for s, v in found.items() if s not in known and 0 < v < before[s]}  # what is pruned never grows
     every = {**before, **known, **values}
-    wrong = [e for e in equations if evaluate(e.left, every, _NO_LABELS) != e.right]
+    wrong = [e for e in equations if _is_wrong(e, every)]
     contradiction = _contradictions(equations, wrong, every) if wrong else ""
     return _Solution(family, {s: Change(before[s], v) for s, v in values.items()}, contradiction)
+
+
+def _is_inside(path: str, module: str) -> bool:
+    return not module or path == module or path.startswith(f"{module}.")
+
+
+def _is_wrong(equation: Equation, values: Mapping[Setting, int]) -> bool:
+    return evaluate(equation.left, values, _NO_LABELS) != equation.right
+
+
+def _surest_first(equations: Iterable[Equation]) -> list[Equation]:
+    """A number may be what became of a size, by way of a float."""
+    return sorted(equations, key=lambda e: sum(isinstance(leaf, int) for leaf in leaves(e.left)))
+
+
+def _read(family: _Family, known: Mapping[Setting, int]) -> list[Equation]:
+    return [Equation(Attribute(s, v), v, Reason(_name(s))) for s, v in known.items() if s in family.settings]
+
+
+def _gone(family: _Family, values: Mapping[Setting, int]) -> list[Equation]:
+    """That sizes which constructors compute, and which would be none with these values, stay as they are."""
+    found = []
+    for _, built in family.traced:
+        for setting, size in built.scalars.items():
+            if isinstance(size, Size) and int.__int__(size) > 0:
+                every = {a.setting: a.value for a in attributes(size.origin)} | values
+                if evaluate(size.origin, every, _NO_LABELS) == 0:
+                    found.append(Equation(size.origin, int.__int__(size), Reason(_name(setting))))
+    return found
+
+
+def _derived(
+    family: _Family, pruned: nn.Module, shapes: Mapping[str, Sequence[int]], known: Mapping[Setting, int]
+) -> dict[Setting, Change]:
+    """The integers of modules, which no pass read, that constructors computed of a configuration that cannot follow:
+    what the tensors of each module alone say that they have to be."""
+    found = {}
+    read = _read(family, known)
+    for source, built in family.traced:
+        computed: dict[str, dict[Setting, Size]] = {}
+        cut = scalars(pruned.get_submodule(source.name))
+        for relative, size in built.scalars.items():
+            setting = source.absolute(relative)
+            free = setting not in known and setting not in family.settings and _same(size, cut.get(relative))
+            if free and isinstance(size, Size) and relative.path.isidentifier():
+                computed.setdefault(setting.module, {})[setting] = size
+        for module, sizes in computed.items():
+            equations = _surest_first(_equations(source, built, shapes, known, module))
+            values = {**known, **solve([*read, *equations], _NO_LABELS, assume=False)[0]}
+            unclear = {a.setting for e in equations if _is_wrong(e, values) for a in attributes(e.left)}
+            for setting, size in sizes.items():
+                before, after = int.__int__(size), evaluate(size.origin, values, _NO_LABELS)
+                certain = unclear.isdisjoint(a.setting for a in attributes(size.origin))
+                if certain and after is not None and 0 < after < before:
+                    found[setting] = Change(before, after)
+    return found
 
 
 def _built_again(
@@ -313,17 +371,24 @@ def _expressions(built: Built) -> Iterator[Expression]:
 
 
 def _equations(
-    source: _Source, built: Built, shapes: Mapping[str, Sequence[int]], known: Mapping[Setting, int]
+    source: _Source,
+    built: Built,
+    shapes: Mapping[str, Sequence[int]],
+    known: Mapping[Setting, int],
+    module: str = "",
 ) -> Iterator[Equation]:
-    """What the cut asks of the configuration: the lengths of tensors, and the sizes that the forward pass reads."""
+    """What the cut asks of the configuration: the lengths of tensors, and the sizes that the forward pass reads; of one
+    module with its parts."""
     for name, lengths in built.sizes.items():
         full = f"{source.name}.{name}" if source.name else name
+        if not _is_inside(full, module):
+            continue
         for expression, length in zip(lengths, shapes[full], strict=True):
             if not isinstance(expression, int):
                 yield Equation(expression, length, Reason(full))
     for relative, value in built.scalars.items():
         setting = source.absolute(relative)
-        if isinstance(value, Size) and setting in known:
+        if isinstance(value, Size) and setting in known and _is_inside(setting.module, module):
             yield Equation(value.origin, known[setting], Reason(_name(setting)))
 
 
@@ -353,6 +418,7 @@ def _followed(
         if _same(value, after) or (_same(value, made) and _same(after, before)):
             continue
         free = type(before) is int and type(value) is int and _same(before, after) and _same(before, made)
+        free = free and (value > 0 or before <= 0)
         if free and source.absolute(setting) not in known:
             found[source.absolute(setting)] = Change(before, value)
         else:

@@ -271,6 +271,78 @@ def test_what_the_forward_pass_reads_follows_all_the_same(tmp_path: Path) -> Non
     assert small(X).shape == (3, 7, 6)
 
 
+class Shared(nn.Module):
+    """Query heads that share key heads; how many share one is read with a mask alone."""
+
+    def __init__(self, options: Any) -> None:
+        super().__init__()
+        self.options, self.heads, self.each = options, options.heads, options.heads // options.key_heads
+        self.q = nn.Linear(options.width, 4 * options.heads)
+        self.k = nn.Linear(options.width, 4 * (1 if options.one else options.heads))
+        self.out = nn.Linear(4 * options.heads, options.width)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        q, k = (t.view(*x.shape[:2], -1, 4).transpose(1, 2) for t in (self.q(x), self.k(x)))
+        if mask is not None:
+            k = k.repeat_interleave(self.each, 1)
+        y = nn.functional.scaled_dot_product_attention(q, k, k, mask, scale=0.5, enable_gqa=mask is None)
+        return x + self.out(y.transpose(1, 2).flatten(2))
+
+
+class SharedTwice(nn.Module):
+    def __init__(self, options: Any) -> None:
+        super().__init__()
+        self.options = options
+        self.enter, self.a, self.b = nn.Linear(6, options.width), Shared(options), Shared(options)
+        self.head = nn.Linear(options.width, 5)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        return self.head(self.b(self.a(self.enter(x), mask), mask))
+
+
+def test_what_constructors_compute_follows_where_the_configuration_cannot(tmp_path: Path) -> None:
+    model = SharedTwice(SimpleNamespace(width=32, heads=8, key_heads=1, one=True)).eval()
+    small = create(model, tmp_path, per_layer("b.q", 0.25))
+    assert "options cannot describe the pruned model" in notes(small)
+    assert vars(small.options) == vars(model.options)
+    assert [(m.q.out_features, m.heads, m.each) for m in (small.a, small.b)] == [(16, 4, 4), (24, 6, 6)]
+    mask = torch.ones(7, 7, dtype=torch.bool)
+    with torch.no_grad():
+        torch.testing.assert_close(small(X, mask), small(X))
+    torch.save(small.state_dict(), tmp_path / "small.pth")
+    again = amct.restore_prune_retrain_model(
+        model, X, tmp_path / "net.record", per_layer("b.q", 0.25), tmp_path / "small.pth"
+    )
+    assert (again.b.heads, again.b.each) == (6, 6)
+
+
+def test_what_the_tensors_of_a_module_do_not_decide_stays(tmp_path: Path) -> None:
+    """Heads of 4 or 8 heads of 2: no pass reads which, and nothing is guessed."""
+
+    class Unclear(nn.Module):
+        def __init__(self, options: Any) -> None:
+            super().__init__()
+            self.options, self.heads = options, options.heads
+            inner = options.size * options.heads
+            self.a, self.b, self.factor = nn.Linear(6, inner), nn.Linear(inner, 5), inner**0.5
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(torch.relu(self.a(x))) * self.factor
+
+    small = create(Unclear(SimpleNamespace(heads=8, size=4)), tmp_path)
+    assert (small.a.out_features, small.heads) == (16, 8)
+
+
+def test_a_size_that_would_be_none(tmp_path: Path) -> None:
+    """No tensor counts the key heads: half the heads shared by as many as before would be none."""
+    small = create(Shared(SimpleNamespace(width=6, heads=8, key_heads=8, one=False)).eval(), tmp_path)
+    assert vars(small.options) == {"width": 6, "heads": 4, "key_heads": 4, "one": False}
+    assert (small.heads, small.each) == (4, 1)
+    mask = torch.ones(7, 7, dtype=torch.bool)
+    with torch.no_grad():
+        torch.testing.assert_close(small(X, mask), small(X))
+
+
 def test_a_head_size_that_would_change(tmp_path: Path) -> None:
     """The heads stay as they are, the width goes: the constructor would make smaller heads."""
 

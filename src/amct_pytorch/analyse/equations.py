@@ -35,8 +35,9 @@ def evaluate(expression: Expression, values: Mapping[Setting, int], keep: Mask) 
     return ARITHMETIC[expression.name](left, right)
 
 
-def solve(equations: list[Equation], keep: Mask) -> tuple[dict[Setting, int], list[Equation]]:
-    """The new value of every attribute that an equation speaks of, and the equations that no values satisfy."""
+def solve(equations: list[Equation], keep: Mask, assume: bool = True) -> tuple[dict[Setting, int], list[Equation]]:
+    """The new value of every attribute that an equation speaks of, and the equations that no values satisfy. `assume`:
+    that what no equation decides stays as it is; otherwise, values are all that are decided, those that stay, too."""
     values: dict[Setting, int] = {}
     old: dict[Setting, int] = {}
     for e in equations:
@@ -51,12 +52,12 @@ def solve(equations: list[Equation], keep: Mask) -> tuple[dict[Setting, int], li
             sides = [s for e in rest for s in (e.left, e.right)]
             asked = [*(d for s in sides for d in _divisors(s)), *sides]
             unknown = [a.setting for e in asked for a in attributes(e) if a.setting not in values]
-            if not unknown:
+            if not unknown or not assume:
                 break
             values[unknown[0]] = old[unknown[0]]
         open_ = rest
     wrong = [e for e in equations if evaluate(e.left, values, keep) != evaluate(e.right, values, keep)]
-    return {s: v for s, v in values.items() if v != old[s]}, wrong
+    return {s: v for s, v in values.items() if v != old[s] or not assume}, wrong
 
 
 def couple(equations: list[Equation], labels: Labels) -> None:
