@@ -233,7 +233,7 @@ def _gone(family: _Family, values: Mapping[Setting, int]) -> list[Equation]:
     for _, built in family.traced:
         for setting, size in built.scalars.items():
             if isinstance(size, Size) and int.__int__(size) > 0:
-                every = {a.setting: a.value for a in attributes(size.origin)} | values
+                every = {**{a.setting: a.value for a in attributes(size.origin)}, **values}
                 if evaluate(size.origin, every, _NO_LABELS) == 0:
                     found.append(Equation(size.origin, int.__int__(size), Reason(_name(setting))))
     return found
