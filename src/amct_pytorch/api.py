@@ -25,6 +25,7 @@ from amct_pytorch.files import refuse_same_file
 from amct_pytorch.inputs import as_arguments
 from amct_pytorch.nm_restore import restore_nm
 from amct_pytorch.record import ChannelPlan, NmPlan, Plan, Record
+from amct_pytorch.shared import warn_of_shared
 from amct_pytorch.structure import collection_paused
 from amct_pytorch.taught import options, refuse_taught
 from amct_pytorch.textio import read_config, read_record, write_record
@@ -105,6 +106,7 @@ def create_prune_retrain_model(
         sparse = apply(model, chosen)
         write_record(_record(sparse, chosen), record_file)
     _announce(chosen)
+    warn_of_shared(model)
     return sparse
 
 
@@ -138,13 +140,16 @@ def restore_prune_retrain_model(
     if config.kind == "2:4":
         config.check_layers(model)  # of its update_freq, which holds
         masks = resolve_nm(record, config, model)
-        return restore_nm(model, masks, read_state_dict(pth_file, state_dict_name), pth_file)
+        sparse = restore_nm(model, masks, read_state_dict(pth_file, state_dict_name), pth_file)
+        warn_of_shared(model)
+        return sparse
     plan = resolve(record, model)
     wanted = expected(model, cut_shapes(model, plan))
     state = fitting(read_state_dict(pth_file, state_dict_name), wanted, pth_file)
     small = shrink(model, plan, without_values=set(wanted.names.values()))
     fill(small, state, pth_file)
     refresh(small)
+    warn_of_shared(model)
     return small
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import collections
 import contextlib
 import copy
-import functools
 import gc
 import types
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from amct_pytorch import by_name
+from amct_pytorch.by_name import contents
 from amct_pytorch.errors import ModelError
 from amct_pytorch.inputs import named_leaves
 
@@ -157,6 +159,8 @@ class _Copying:
         if kind is staticmethod:  # which copy.deepcopy refuses
             function = self.value(value.__func__)
             return value if function is value.__func__ else staticmethod(function)
+        if kind is weakref.ref:
+            return self.reference(value)
         if isinstance(value, nn.Module) and self.is_plain(kind):
             return self.module(value, object.__new__(kind))
         return copy.deepcopy(value, memo)
@@ -186,6 +190,11 @@ class _Copying:
             if contents(old):
                 cell.cell_contents = self.held(old.cell_contents)
         return new
+
+    def reference(self, value: weakref.ref[Any]) -> weakref.ref[Any]:
+        """A weak reference, to the copy of what it refers to where that is of the model."""
+        target = value()
+        return weakref.ref(self.value(target)) if self.holds(target, set()) else value
 
     def held(self, value: Any) -> Any:
         """What a function holds, where it is of the model; other values are the user's own, and shared."""
@@ -269,37 +278,13 @@ def _has_contents(value: Any) -> bool:
 def _written_by_hooks(model: nn.Module) -> list[Any]:
     """Tables and lists of modules that hooks know by a global name: they stay in a copy, whose hooks write there."""
     modules = list(model.modules())
-    queue = [h for m in modules for table in _HOOKS for h in vars(m).get(table, {}).values()]
-    known: dict[int, Any] = {}  # what hooks and the functions that they call so know
-    while queue:
-        function = _function(queue.pop())
-        named = {name: function.__globals__.get(name) for name in function.__code__.co_names} if function else {}
-        new = [v for v in named.values() if id(v) not in known]
-        known.update((id(v), v) for v in new)
-        queue += [v for v in new if type(v) is types.FunctionType and not str(v.__module__).startswith("torch.")]
+    known = {id(value) for _, value in by_name.known(by_name.hooks(modules))}
     return [v for v in _held_by(modules) if id(v) in known] if known else []
-
-
-def _function(hook: Any) -> types.FunctionType | None:
-    """What runs where a hook is called, which may be a part of a function, a method or an object."""
-    while isinstance(hook, (functools.partial, types.MethodType)):
-        hook = hook.func if isinstance(hook, functools.partial) else hook.__func__
-    call = hook if type(hook) is types.FunctionType else type(hook).__call__
-    return call if isinstance(call, types.FunctionType) else None
-
-
-def contents(cell: types.CellType) -> tuple[Any, ...]:
-    """What a cell of a closure holds, if it does."""
-    try:
-        return (cell.cell_contents,)
-    except ValueError:  # it is empty
-        return ()
 
 
 _TABLES = frozenset(vars(nn.Module())) - {"training"}  # of parameters, modules, hooks
 _TABLES_OF_HOOKS = frozenset(name for name in _TABLES if "hooks" in name)
 _MAPPINGS = frozenset((dict, OrderedDict))
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _NO_OBJECTS = (nn.Module, torch.Tensor, type, types.FunctionType, types.MethodType, types.ModuleType)
 _GETSTATE = (getattr(object, "__getstate__", None), getattr(nn.Module, "__getstate__", None))
 

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+import weakref
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -557,3 +558,12 @@ def test_hooks_hold_the_parts_of_the_copy() -> None:
     small(torch.ones(1, 4))
     assert "seen" in small[1]._buffers
     assert "seen" not in part._buffers
+
+
+def test_weak_references_are_to_the_parts_of_the_copy() -> None:
+    model, aside = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2)), nn.Linear(1, 1)
+    model.first, model.aside = weakref.ref(model[0]), weakref.ref(aside)
+    small = shrink(model, hidden(model, (0, 3, 5), "0", "1"))
+    assert small.first() is small[0]
+    assert model.first() is model[0]
+    assert small.aside() is aside  # which is not of the model

@@ -21,7 +21,8 @@ from torch import nn
 from amct_pytorch.analyse.code import CODE, files, looked_at
 from amct_pytorch.analyse.sizes import Size
 from amct_pytorch.analyse.values import flatten
-from amct_pytorch.structure import classes, contents
+from amct_pytorch.by_name import contents
+from amct_pytorch.structure import classes
 
 _METHODS = (staticmethod, classmethod)
 _TABLES = (dict, OrderedDict, defaultdict)  # others may do what they like when they are looked through

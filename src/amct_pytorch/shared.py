@@ -1,0 +1,38 @@
+"""What a copy of a model would share with it: parts of the model that its functions find by a global name."""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import torch
+from torch import nn
+
+from amct_pytorch import by_name
+from amct_pytorch.errors import few, warn
+from amct_pytorch.structure import named_modules
+
+
+def warn_of_shared(model: nn.Module) -> None:
+    """Warn where hooks, or functions in the place of a forward, know parts of the model by a global name: those of the
+    copy find the model that was given."""
+    modules = [module for _, module in named_modules(model)]
+    held = [*by_name.hooks(modules), *by_name.functions(modules)]
+    if not held:  # in most models
+        return
+    own = set(map(id, modules))
+    own.update(id(t) for m in modules for table in (m._parameters, m._buffers) for t in table.values())
+    names = sorted({repr(name) for name, value in by_name.known(held) if id(_part(value)) in own})
+    if names:
+        warn(
+            f"functions that {type(model).__qualname__} holds (hooks, a replaced forward) find parts of it by the "
+            f"global name {few(names)}. What is returned finds the same there, and computes with the parameters of the "
+            "model that was given: let them take such parts from a closure, or from the module that they are called for"
+        )
+
+
+def _part(value: Any) -> Any:
+    """The part of the model that a value is, or is a method of."""
+    if isinstance(value, (nn.Module, torch.Tensor)):
+        return value
+    return value.__self__ if isinstance(value, types.MethodType) else None

@@ -1,0 +1,87 @@
+"""Functions of a model that find parts of it by a global name: those of a copy find the original's, and we say so."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import amct_pytorch as amct
+from amct_pytorch.errors import AmctWarning
+
+X = torch.rand(3, 4)
+KINDS = {
+    "channels": amct.SparsityConfig(amct.ChannelSparsity(0.5, ascend_optimized=False)),
+    "2:4": amct.SparsityConfig(amct.NmSparsity()),
+}
+model: nn.Module
+old_forward: Callable[[torch.Tensor], torch.Tensor]
+weight: torch.Tensor
+
+
+def add(module: nn.Module, args: tuple[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
+    return out + model.get_submodule("2")(out)
+
+
+def inner(x: torch.Tensor) -> torch.Tensor:
+    return old_forward(x).tanh()
+
+
+def scaled(x: torch.Tensor, by: float) -> torch.Tensor:
+    return x @ weight.T * by
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2))
+
+
+def hooked(net: nn.Module) -> str:
+    net[0].register_forward_hook(add)
+    return "'model'"
+
+
+def replaced(net: nn.Module) -> str:
+    global old_forward
+    old_forward = net[2].forward
+    net[2].forward = lambda x: inner(x)  # which another function does
+    return "'old_forward'"
+
+
+def of_a_parameter(net: nn.Module) -> str:
+    global weight
+    weight = net[2].weight
+    net[2].forward = functools.partial(scaled, by=2.0)
+    return "'weight'"
+
+
+def in_a_closure(net: nn.Module) -> str:
+    old = net[2].forward
+    net[2].forward = lambda x: old(x).tanh()
+    return ""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("know", [hooked, replaced, of_a_parameter, in_a_closure])
+def test_parts_that_functions_know_by_a_global_name(
+    tmp_path: Path, kind: str, know: Callable[[nn.Module], str]
+) -> None:
+    global model
+    model = network()
+    name = know(model)
+    record, checkpoint = tmp_path / "net.record", tmp_path / "net.pth"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        small = amct.create_prune_retrain_model(model, X, KINDS[kind], record)
+        torch.save(small.state_dict(), checkpoint)
+        amct.restore_prune_retrain_model(model, X, record, KINDS[kind], checkpoint)
+    told = [w for w in caught if "by the global name" in str(w.message)]
+    assert len(told) == (2 if name else 0)  # by create, and by restore
+    assert all(f"by the global name {name}." in str(w.message) for w in told)
+    assert all(w.category is AmctWarning and w.filename == __file__ for w in told)
+    small(X).sum().backward()
+    assert any(p.grad is not None for p in model.parameters()) == bool(name)
