@@ -151,6 +151,16 @@ def nothing_split_off(s: Any, x: torch.Tensor) -> torch.Tensor:
     return s.b(torch.cat([words, none], -1) + s.c(x))  # type: ignore[no-any-return]
 
 
+def one_split_off(number: int) -> Callable[..., torch.Tensor]:
+    """A score of so many channels before two parts of 16, as attention that is linear in the tokens has."""
+
+    def fn(s: Any, x: torch.Tensor) -> torch.Tensor:
+        score, key, value = s.d(x).split([number, s.width, s.width], -1)
+        return s.b(key * score.softmax(1).sum(-1, keepdim=True) + value)  # type: ignore[no-any-return]
+
+    return fn
+
+
 class Experts(nn.Module):
     """Only those run that have tokens; of two tokens some have none."""
 
@@ -312,5 +322,7 @@ PATTERNS: dict[str, Build] = {
     "a prompt of no token": rows(prompted, p=lambda: nn.Parameter(torch.randn(0, 16))),
     "nothing left of a head": of(Rotated, "q k v o", tokens),
     "nothing split off": rows(nothing_split_off),
+    "one split off": rows(one_split_off(1), "d b", d=lambda: L(8, 33), width=lambda: 16),
+    "some split off": rows(one_split_off(3), "d b", d=lambda: L(8, 35), width=lambda: 16),
     "a bias gathered for each head": rows(gathered_by_head, "", v=lambda: L(8, 16), heads=lambda: 4),
 }

@@ -30,8 +30,12 @@ def pieces(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
         i = next(i for i, o in enumerate(out) if o is p.out)
         part = _part(p)
         expression = mode.capture.origin(stated[i])
-        if isinstance(expression, int) or part.shape[p.dim] != int(stated[i]):
+        alone = p.factor.size == p.factor.shape[p.dim]
+        if part.shape[p.dim] != int(stated[i]) or (isinstance(expression, int) and not alone):
             mode.drop(p, LITERAL)
+            continue
+        if isinstance(expression, int):
+            mode.capture.freeze(part.ravel(), LITERAL)
             continue
         mode.capture.equate(expression, Dim(part, p.dim))
         same.setdefault(int(stated[i]), []).append(part)
