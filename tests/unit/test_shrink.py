@@ -567,3 +567,23 @@ def test_weak_references_are_to_the_parts_of_the_copy() -> None:
     assert small.first() is small[0]
     assert model.first() is model[0]
     assert small.aside() is aside  # which is not of the model
+
+
+class Remembering(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+        self.register_buffer("memory", torch.zeros(2, 3, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.memory[0, : len(x)] = self.a(x).relu()
+        return self.b(self.memory.sum(0))
+
+
+def test_buffers_that_lose_channels_can_be_written_into_in_training() -> None:
+    model = Remembering()
+    axes = (("a.weight", 0), ("a.bias", 0), ("memory", 2), ("b.weight", 1))
+    small = shrink(model, plan_for(model, dict.fromkeys(axes, (8, (0, 3, 5)))))
+    small(torch.ones(3, 4)).sum().backward()
+    assert small.a.weight.grad is not None
+    assert not any(t._is_view() for t in small.state_dict(keep_vars=True).values())

@@ -50,7 +50,8 @@ def cut_tensor(tensor: torch.Tensor, removals: Mapping[int, Removal], known: Kno
         kept = kept.index_select(order.index(axis), _staying(removals[axis], tensor, known))
     if blocks is not None:
         kept = _cut_blocks(kept, blocks, order.index(0), order.index(1))
-    return kept.permute([order.index(axis) for axis in range(tensor.ndim)])
+    # Detached: a view that was made without gradients is one that code cannot write results into.
+    return kept.permute([order.index(axis) for axis in range(tensor.ndim)]).detach()
 
 
 def cut_shape(shape: Sequence[int], removals: Mapping[int, Removal]) -> tuple[int, ...]:
