@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from numbers import Integral, Real
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+
+from torch import nn
 
 from amct_pytorch.errors import ConfigError, few, warn
-
-if TYPE_CHECKING:
-    from torch import nn
 
 GRADIENTS = ("kept", "straight_through", "sr_ste")
 
@@ -65,8 +63,9 @@ class SparsityConfig:
 
     `sparsity` holds for every layer that nothing else speaks of; None leaves those whole. `override_layers` goes by
     layer name, `override_types` by the class name of the layer or of a base. A layer in `skip_layers`, or whose class
-    or a base is in `skip_types`, stays whole, whatever else is said of it; `skip_layers` may hold patterns too, as
-    the shell's (`layers.*.attn.*`). `gradients`, for 2:4 alone: "kept" (to the
+    or a base is in `skip_types`, keeps all of its channels, whatever else is said of it, and may lose inputs; norms
+    make none, and follow what they compute on. `skip_layers` may hold patterns too, as the shell's
+    (`layers.*.attn.*`). `gradients`, for 2:4 alone: "kept" (to the
     weights that are kept), "straight_through" (to all), "sr_ste" (to all, the others decay; Zhou et al. 2021).
     `residual_width`, for channels alone: whether channels go that additions of activations tie (the stages of a
     residual network, the hidden size of a transformer); where False, only widths inside of blocks do. `source` is the
@@ -114,12 +113,16 @@ class SparsityConfig:
 
     def for_layer(self, name: str, layer: nn.Module) -> Sparsity | None:
         """What is asked of one layer, None where it is to stay whole: skips, then name, then type, then the rest."""
-        types = [base.__name__ for base in type(layer).__mro__]  # the nearest class first
-        if _matches(name, self.skip_layers) or not set(types).isdisjoint(self.skip_types):
+        if self.skips(name, layer):
             return None
+        types = _types(layer)
         if name in self.override_layers:
             return self.override_layers[name]
         return next((self.override_types[kind] for kind in types if kind in self.override_types), self.sparsity)
+
+    def skips(self, name: str, layer: nn.Module) -> bool:
+        """Whether a layer is to stay whole because `skip_layers` or `skip_types` says so."""
+        return _matches(name, self.skip_layers) or not set(_types(layer)).isdisjoint(self.skip_types)
 
     def check_layers(self, model: nn.Module) -> None:
         """Compare the names in the config with a model's.
@@ -150,6 +153,7 @@ class SparsityConfig:
                 f"{self._prefix()}{', '.join(map(repr, empty))} holds layers and has no weights of its own: what the "
                 f"config says of it has no effect; name its layers ({inside!r} in skip_layers skips all)"
             )
+        self._check_followers(layers)
         types = {
             base.__name__
             for layer in layers.values()
@@ -162,6 +166,20 @@ class SparsityConfig:
                 f"{self._prefix()}no layer of the model is a {' or a '.join(absent)}: what the config says of "
                 f"{'this type' if len(absent) == 1 else 'these types'} has no effect (a type is the class name of a "
                 "layer with weights of its own: Conv2d)"
+            )
+
+    def _check_followers(self, layers: Mapping[str, nn.Module]) -> None:
+        """Warn of names and types that are to be skipped and stand for norms."""
+        if self.kind != "channel":
+            return
+        of_types = {kind: [layer for layer in layers.values() if kind in _types(layer)] for kind in self.skip_types}
+        named = {name: [layers[name]] for name in self.skip_layers if name in layers}
+        every = {**named, **of_types}
+        idle = [repr(n) for n, of in every.items() if of and all(isinstance(layer, _NORMS) for layer in of)]
+        if idle:
+            warn(
+                f"{self._prefix()}{', '.join(idle)} makes no channels and follows what it computes on, so that to skip "
+                "it has no effect; skip the layers that make these channels"
             )
 
     def _all(self) -> dict[str, Sparsity]:
@@ -184,6 +202,14 @@ class SparsityConfig:
             self.residual_width,
             self.source,
         )
+
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU)
+
+
+def _types(layer: nn.Module) -> list[str]:
+    """The class names that stand for a layer in a config, the nearest class first."""
+    return [base.__name__ for base in type(layer).__mro__]
 
 
 def _is_pattern(name: str) -> bool:

@@ -201,6 +201,18 @@ def test_a_name_that_only_holds_layers_is_a_warning() -> None:
         SparsityConfig(ChannelSparsity(0.5), skip_layers=("",)).check_layers(model)
 
 
+@pytest.mark.parametrize("skip", [{"skip_layers": ("1",)}, {"skip_types": ("BatchNorm2d",)}])
+def test_a_norm_that_is_skipped_is_a_warning(skip: dict[str, tuple[str, ...]]) -> None:
+    model = nn.Sequential(nn.Conv2d(2, 4, 1), nn.BatchNorm2d(4))
+    name = next(iter(skip.values()))[0]
+    with pytest.warns(AmctWarning, match=f"net.cfg: '{name}' makes no channels and follows"):
+        SparsityConfig(ChannelSparsity(0.5), source="net.cfg", **skip).check_layers(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # not of a pattern, which skips others, too
+        SparsityConfig(ChannelSparsity(0.5), skip_layers=("*",)).check_layers(model)
+        SparsityConfig(ChannelSparsity(0.5), skip_types=("Module",)).check_layers(model)
+
+
 def test_a_name_with_brackets_is_a_name() -> None:
     model = nn.ModuleDict({"in[0]": nn.Linear(2, 2)})
     config = SparsityConfig(ChannelSparsity(0.5), skip_layers=("in[0]",))

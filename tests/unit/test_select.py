@@ -207,6 +207,17 @@ def test_alignment_applies_if_one_producer_asks_for_it() -> None:
     assert len(removed(plan, "b.weight", 0)) == 4  # 20 -> 16
 
 
+@pytest.mark.parametrize("skip", [{"skip_layers": ("1",)}, {"skip_types": ("Between",)}, {"skip_layers": ("1*",)}])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_depthwise_convolution_that_is_skipped_stays_whole(skip: dict[str, Any], transposed: bool) -> None:
+    kind = type("Between", (nn.ConvTranspose2d if transposed else nn.Conv2d,), {})
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), kind(8, 8, 3, groups=8), nn.Conv2d(8, 16, 1), nn.Conv2d(16, 4, 1))
+    assert len(removed(pruned(model, X), "1.weight", 0)) == 4
+    plan = pruned(model, X, **skip)
+    assert {axis.tensor.partition(".")[0] for axis in plan.removals} == {"2", "3"}
+    assert "8 channels stay: a layer of the group is skipped (0)" in plan.report()
+
+
 def test_a_skipped_producer_keeps_its_group_and_may_consume() -> None:
     assert not pruned(Chain(), X, skip_layers=("a",)).removals
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1))
