@@ -404,6 +404,19 @@ class Cached(Base):
         return x + self.cache[key]
 
 
+class CachedAndDropped(Base):
+    """A table that is kept, and a step that is left out at random where the model trains."""
+
+    def prepare(self) -> None:
+        self.table: torch.Tensor | None = None
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        if self.table is None:
+            self.table = torch.linspace(0, 1, 8, dtype=x.dtype)
+        draw = torch.rand([])
+        return x if self.training and draw < 0.1 else x + self.table
+
+
 class CachedFeature(Base):
     """A tensor of the last call is kept."""
 
@@ -708,6 +721,7 @@ PATTERNS: dict[str, Build] = {
     "expand": of(ExpandByAttribute, "a b"),
     "state of zeros": of(HiddenState, "a b c"),
     "cached table": of(Cached, "a b"),
+    "cached table, and layers dropped": of(CachedAndDropped, "a b"),
     "cached feature": of(CachedFeature, "a b"),
     "padded up to the next layer": of(Padded, ""),
     "averages of groups": of(Grouped, ""),

@@ -358,7 +358,7 @@ def _train_pass(
         ran = passes if kept else Passes(model, own, own, options, means, memoized=known)
         if known is not passes.known:
             labels.forget(marks)
-        return ran.trace(labels, first.entries, arguments, training=True, first=found, fresh=fresh, left=left)
+        return ran.trace(labels, first.entries, arguments, training=True, first=found, fresh=not kept, left=left)
 
     values, remembered = False, _Remembered(model, passes.known)
     for means in itertools.dropwhile(lambda means: means is not first.means, Means):
