@@ -737,6 +737,38 @@ def test_tokens_that_nothing_used_go_with_those_beside_them(tmp_path: Path) -> N
     assert torch.equal(again.get_parameter("masked"), small.masked)
 
 
+class Masked(nn.Module):
+    """A token that masked training alone puts in; layers of its module make what it takes the place of. `other`: one of
+    them is as long along a dim that goes by itself."""
+
+    def __init__(self, other: bool) -> None:
+        super().__init__()
+        self.token, self.proj, self.norm = nn.Parameter(torch.rand(1, 1, 32)), nn.Linear(6, 32), nn.LayerNorm(32)
+        self.mix = nn.Linear(32, 32) if other else nn.Identity()
+
+    def forward(self, x: torch.Tensor, where: torch.Tensor | None) -> torch.Tensor:
+        x = self.mix(self.norm(self.proj(x)))
+        return x if where is None else torch.where(where[..., None], self.token, x)
+
+
+class OfMasked(nn.Module):
+    def __init__(self, other: bool) -> None:
+        super().__init__()
+        self.embed, self.head = Masked(other), nn.Linear(32, 4)
+
+    def forward(self, x: torch.Tensor, where: torch.Tensor | None = None) -> torch.Tensor:
+        return self.head(self.embed(x, where))  # type: ignore[no-any-return]
+
+
+def test_tokens_go_with_the_layers_of_their_module_where_nothing_is_beside_them(tmp_path: Path) -> None:
+    small = create(OfMasked(other=False), tmp_path)
+    assert small.embed.token.shape == (1, 1, 16)
+    assert "nothing used embed.token: it goes with what is beside it in its module" in notes(small)
+    assert small(X, torch.rand(3, 7) > 0.5).shape == (3, 7, 4)
+    small = create(OfMasked(other=True), tmp_path)
+    assert (small.embed.token.shape, small.embed.mix.weight.shape) == ((1, 1, 32), (16, 16))
+
+
 class Shift(nn.Linear):
     """Values that are set by an old constructor, which knows no device, and not trained."""
 

@@ -107,8 +107,8 @@ def _grouping(labels: Labels, own: Mapping[str, torch.Tensor], done: Sequence[Tr
 
 def _follow(idle: Set[str], may: Set[str], entries: Mapping[str, Entry], labels: Labels) -> set[str]:
     """Those of the parameters that no operation used which go with others: tokens of one dim (for masked training,
-    say), with all that their module has beside them of that length, where that goes together; not where a layer of
-    the module is idle, too, that may be what they are for."""
+    say), with all that their module has beside them of that length, or where that is nothing, in its parts, where that
+    goes together; not where a layer of the module is idle, too, that may be what they are for."""
     tokens = [n for n in sorted(may) if len(entries[n].all()) == 1 and not n.rpartition(".")[2].isdigit()]  # of no list
     found = None
     followed = set()
@@ -117,8 +117,9 @@ def _follow(idle: Set[str], may: Set[str], entries: Mapping[str, Entry], labels:
         layers = (entries[n].all() for n in idle if part in parts_of(n))
         if any(len(factors) > 1 and mine.size in {f.size for f in factors} for factors in layers):
             continue
-        used = (entry for n, entry in entries.items() if n not in idle and parts_of(n)[0] == part)
-        others = [f.ravel() for entry in used for f in entry.factors if f.size == mine.size]
+        inside = {n: entry for n, entry in entries.items() if n not in idle and part in parts_of(n)}
+        beside = {n: entry for n, entry in inside.items() if parts_of(n)[0] == part}
+        others = _as_long(beside.values(), mine) or _as_long(inside.values(), mine)
         if not others:
             continue
         found = components(labels, labels.ties) if found is None else found
@@ -126,6 +127,11 @@ def _follow(idle: Set[str], may: Set[str], entries: Mapping[str, Entry], labels:
             labels.tie(mine.ravel(), others[0])
             followed.add(name)
     return followed
+
+
+def _as_long(entries: Iterable[Entry], factor: Factor) -> list[Factor]:
+    """The labels along single dims, of as many as a factor has."""
+    return [f.ravel() for entry in entries for f in entry.factors if f.size == factor.size]
 
 
 def _touched(done: Sequence[Trace]) -> set[str]:
