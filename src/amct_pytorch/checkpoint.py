@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from amct_pytorch.errors import CheckpointError, CheckpointKeyError, ModelError, few
+from amct_pytorch.spread import is_spread
 
 Path = str | os.PathLike[str]
 Shape = tuple[int, ...]
@@ -73,6 +74,12 @@ def read_state_dict(path: Path, state_dict_name: str | None = None) -> StateDict
         raise CheckpointError(
             f"{name}: no tensors at the top of {_where(state_dict_name)}, which has {_few(content) or 'nothing'}; "
             + _remedy(content, state_dict_name)
+        )
+    if parts := [key for key, value in content.items() if _is_tensor(value) and is_spread(value)]:
+        raise CheckpointError(
+            f"{name}: holds the part that one process had of {few(parts)} (a DTensor), expected all of it: save what "
+            "get_model_state_dict of torch.distributed.checkpoint.state_dict gives with "
+            "StateDictOptions(full_state_dict=True), asked for by every process and saved by one"
         )
     return content
 

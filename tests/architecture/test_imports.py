@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "config": {"errors"},
     "record": {"errors", "report"},
     "textio": {"errors", "files", "proto", "config", "record"},
-    "checkpoint": {"errors", "files", "record"},
+    "checkpoint": {"errors", "files", "record", "spread"},
     "analyse": {"errors", "report", "inputs", "randomness", "wrappers", "record", "by_name", "structure"},
     "select": {"errors", "report", "inputs", "config", "record", "structure", "analyse"},
     "apply": {"errors", "report", "spread", "wrappers", "config", "record", "structure"},

@@ -77,6 +77,7 @@ def work(rank: int, folder: Path) -> None:
             if rank == 0:
                 torch.save(state, folder / f"{update_freq}_{gradients}_{way}.pth")
             distributed.barrier()
+    torch.save(model.state_dict(), folder / f"part_{rank}.pth")
     if rank == 0:
         torch.save(errors_of(model, folder), folder / "errors.pth")
 
@@ -157,3 +158,9 @@ def test_what_needs_whole_parameters_says_so(folder: Path) -> None:
     calls = ("save_prune_retrain_model", "to_dense", "check_2to4", "plan")
     assert [error.partition(":")[0] for error in errors] == list(calls)
     assert all("'0.0.weight' is spread over processes" in error for error in errors)
+
+
+def test_a_checkpoint_of_parts_says_so(folder: Path) -> None:
+    settings, record = amct.SparsityConfig(amct.NmSparsity(1), gradients="sr_ste"), "1_sr_ste_channels_0.record.txt"
+    with pytest.raises(amct.CheckpointError, match=r"part_0.pth: holds the part .* of 0\.0\.weight, .*full_state_dict"):
+        amct.restore_prune_retrain_model(net(), None, folder / record, settings, folder / "part_0.pth")
