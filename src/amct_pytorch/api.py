@@ -25,6 +25,7 @@ from amct_pytorch.files import refuse_same_file
 from amct_pytorch.inputs import as_arguments
 from amct_pytorch.nm_restore import restore_nm
 from amct_pytorch.record import ChannelPlan, NmPlan, Plan, Record
+from amct_pytorch.renamed import as_of
 from amct_pytorch.shared import warn_of_shared
 from amct_pytorch.structure import collection_paused
 from amct_pytorch.taught import options, refuse_taught
@@ -133,7 +134,7 @@ def restore_prune_retrain_model(
     """
     refuse_wrapped(model, "restore_prune_retrain_model")
     config = read_config(config_defination)
-    record = read_record(record_file)
+    record = as_of(read_record(record_file), model)
     check_kind(record, config)
     if not record.groups and not record.selective and record.facts is None:
         warn(f"{os.fspath(record_file)} holds no prune_record, so that nothing of the model is sparse")
@@ -161,7 +162,8 @@ def update_record(model: nn.Module, record_file: Path) -> None:
     the file is no record of this model's layers, WriteError where it cannot be written.
     """
     refuse_no_model(model, "update_record")
-    write_record(with_masks(read_record(record_file), plan_of(unwrap(model))), record_file)
+    inner = unwrap(model)
+    write_record(with_masks(as_of(read_record(record_file), inner), plan_of(inner)), record_file)
 
 
 def save_prune_retrain_model(

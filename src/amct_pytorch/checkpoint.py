@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from amct_pytorch.errors import CheckpointError, CheckpointKeyError, ModelError, few
+from amct_pytorch.renamed import plain
 from amct_pytorch.spread import is_spread
 
 Path = str | os.PathLike[str]
@@ -167,6 +168,7 @@ def as_of_model(state: StateDict, wanted: Expected, path: Path) -> None:
     """Give the entries of a state dict the names that a model expects, in place: wrappers' prefixes are taken off, and
     of a larger model's state the one part that fits is left."""
     _strip_prefixes(state, wanted.shapes)
+    _name_inside(state, wanted.shapes)
     _leave_part(state, wanted.shapes, _name(path))
 
 
@@ -186,6 +188,13 @@ def _strip_prefixes(state: StateDict, keys: Iterable[str]) -> None:
         if len(names & wanted) > most:
             most, taken = len(names & wanted), prefixes
     consume_prefix_in_state_dict_if_present(state, taken)
+
+
+def _name_inside(state: StateDict, keys: Iterable[str]) -> None:
+    """Give entries the names of `keys` that differ by wrappers of parts alone, in place."""
+    wrapped = {name: key for key in keys if (name := plain(key)) != key}
+    for key in [key for key in state if plain(key) in wrapped] if wrapped else ():
+        state[wrapped[plain(key)]] = state.pop(key)
 
 
 def _leave_part(state: StateDict, shapes: Mapping[str, Shape | None], name: str) -> None:

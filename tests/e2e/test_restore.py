@@ -4,6 +4,7 @@ import copy
 import hashlib
 import itertools
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import amct_pytorch as amct
 from amct_pytorch.api import create_prune_retrain_model, restore_prune_retrain_model
 from amct_pytorch.errors import AmctError, CheckpointError, ModelError, RecordError
+from amct_pytorch.textio import read_record
 
 CHANNELS = """prune_config { filter_pruner { balanced_l2_norm_filter_prune {
   prune_ratio: 0.5 ascend_optimized: false } } }"""
@@ -451,3 +454,53 @@ def test_layers_whose_weight_a_hook_computes_say_their_sizes() -> None:
         assert (model[2].in_channels, model[2].out_channels) == (kept, 4)
         assert model[0].weight.shape == (kept, 5, 3)
         model(x).sum().backward()
+
+
+class Attending(nn.Module):
+    """A size in an attribute, a parameter of its own, and nn.MultiheadAttention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads, self.scale = 4, nn.Parameter(torch.rand(16))
+        self.q, self.out = nn.Linear(16, 16), nn.Linear(16, 16)
+        self.other = nn.MultiheadAttention(16, 4, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q = self.q(x).view(*x.shape[:2], self.heads, 4)
+        return self.other(x, x, x)[0] * self.scale + self.out(q.softmax(1).flatten(2))
+
+
+def of_parts(wrap: Any) -> nn.Module:
+    torch.manual_seed(2)
+    return nn.Sequential(nn.Linear(6, 16), wrap(nn.Sequential(Attending(), nn.LayerNorm(16))), nn.Linear(16, 3)).eval()
+
+
+def inside(part: nn.Module) -> Any:
+    return next((m for name, m in part._modules.items() if name in ("_orig_mod", "_checkpoint_wrapped_module")), part)
+
+
+WRAPS = {"compiled": partial(torch.compile, backend="eager"), "checkpointed": checkpoint_wrapper}
+
+
+@pytest.mark.parametrize("wrapped_first", [True, False])
+@pytest.mark.parametrize("how", WRAPS)
+@pytest.mark.parametrize("config", [CHANNELS, MASKS])
+def test_parts_in_wrappers_are_known_without(tmp_path: Path, config: str, how: str, wrapped_first: bool) -> None:
+    one, other = of_parts(WRAPS[how]), of_parts(lambda part: part)
+    made, new = (one, other) if wrapped_first else (other, one)
+    record, checkpoint = tmp_path / "net.record", tmp_path / "net.pth"
+    (tmp_path / "my.cfg").write_text(config)
+    small = create_prune_retrain_model(made, torch.rand(2, 5, 6), tmp_path / "my.cfg", record)
+    torch.save(small.state_dict(), checkpoint)
+    again = restore_prune_retrain_model(new, None, record, tmp_path / "my.cfg", checkpoint)
+    one, two = (inside(model[1]) for model in (small, again))
+    x = torch.rand(2, 5, two[0].q.in_features)
+    assert torch.equal(two(x), one(x))
+    assert all(torch.equal(small[i].weight, again[i].weight) for i in (0, 2))
+    if config == CHANNELS:
+        assert (two[0].heads, two[0].q.out_features, two[0].scale.shape) == (2, 8, (8,))
+    else:
+        assert not amct.check_2to4(again)
+        amct.update_record(again, record)
+        names = {name for name, _ in new.named_modules()}
+        assert {entry.name.removesuffix(".in_proj_weight") for entry in read_record(record).selective} <= names
