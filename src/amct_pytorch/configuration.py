@@ -28,7 +28,7 @@ from amct_pytorch.analyse.sizes import Attribute, Expression, Size, attributes, 
 from amct_pytorch.apply.names import named_tensors
 from amct_pytorch.apply.shrink import cut_shapes
 from amct_pytorch.apply.sizes import apply_sizes, layer_sizes
-from amct_pytorch.errors import RecordError, few
+from amct_pytorch.errors import few
 from amct_pytorch.record import Change, ChannelPlan, Setting
 from amct_pytorch.report import Summary
 from amct_pytorch.structure import copy_structure, named_modules
@@ -111,11 +111,7 @@ class Configurations:
         held = self._held(lambda setting, value: tried[setting].after if setting in tried else value)
         settings = dict(plan.settings)
         self._notes, self._following = list(self._unlike), []
-        try:
-            pruned = self._cut(plan, shapes, tried)
-        except RecordError as why:  # an object of someone else's that does not let itself be set
-            self._notes += [_note(solution.family.called(), str(why)) for solution in solved]
-            return replace(plan, summary=_noted(plan.summary, self._notes))
+        pruned = self._cut(plan, shapes, tried)
         for solution in solved:
             name = solution.family.called()
             try:

@@ -614,12 +614,22 @@ def test_attributes_that_cannot_be_read_follow(tmp_path: Path) -> None:
     require_built_again(small, OfReluctant(small.options))
 
 
-def test_attributes_that_cannot_be_set_are_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("read", [False, True])
+def test_attributes_that_cannot_be_set_follow(tmp_path: Path, read: bool) -> None:
+    """The copy's own: an object that is immutable stays as it is."""
+
+    class Reading(OfReluctant):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = super().forward(x)
+            return (
+                y if not read else y + self.up(self.embed(x)).view(*x.shape[:2], self.options.hidden).sum(-1)[..., None]
+            )
+
     options = Reluctant(unset="hidden")
-    small = create(OfReluctant(options), tmp_path)
-    assert small.up.out_features == 16
-    assert vars(options)["hidden"] == vars(small.options)["hidden"] == 32
-    assert "Reluctant refuses access to 'hidden' (RuntimeError: hidden cannot be set)" in notes(small)
+    small = create(Reading(options), tmp_path)
+    assert small.up.out_features == vars(small.options)["hidden"] == 16
+    assert vars(options)["hidden"] == 32
+    require_built_again(small, Reading(small.options))
 
 
 class Checked(Head):

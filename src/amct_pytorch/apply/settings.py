@@ -134,7 +134,9 @@ def _put(owner: Any, step: Step, value: Any, setting: Setting) -> Any:
         try:
             setattr(owner, step, value)
         except Exception as cause:
-            raise RecordError(_refusal(owner, step, setting, cause)) from cause
+            if step not in getattr(owner, "__dict__", ()):
+                raise RecordError(_refusal(owner, step, setting, cause)) from cause
+            vars(owner)[step] = value  # it may be immutable: this one is a copy
     return owner
 
 
