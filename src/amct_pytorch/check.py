@@ -158,11 +158,7 @@ def _counted(plan: ChannelPlan, facts: Facts, macs_: tuple[int, int], more: Sequ
 
 def _unread(plan: ChannelPlan, facts: Facts) -> list[str]:
     """A note on sizes that nothing read, of modules in which a dim of that length shrinks: they keep their values."""
-    removals = removals_by_tensor(plan)
-    shrunk: dict[str, set[int]] = {}
-    for name, of in removals.items():
-        was = facts.tensors[name].shape
-        shrunk[name] = {m for m, n in zip(was, cut_shape(was, of), strict=True) if m != n}
+    shrunk = _shrunk(plan, facts)
     stale = [
         ".".join(filter(None, s)) + f" = {v}"
         for s, v in facts.unread.items()
@@ -176,11 +172,37 @@ def _unread(plan: ChannelPlan, facts: Facts) -> list[str]:
     ]
 
 
+def _shrunk(plan: ChannelPlan, facts: Facts) -> dict[str, set[int]]:
+    """Of each tensor that loses something the lengths of the dims along which it does."""
+    found = {}
+    for name, of in removals_by_tensor(plan).items():
+        was = facts.tensors[name].shape
+        found[name] = {m for m, n in zip(was, cut_shape(was, of), strict=True) if m != n}
+    return found
+
+
 def _unused(plan: ChannelPlan, facts: Facts) -> list[str]:
-    """A note on parameters that go with others, though no operation used them."""
+    """A note on parameters that go with others, though no operation used them; and on those of one dim (a token for
+    masked training, say) that stay, where dims of that length shrink in their module."""
     touched: set[str] = set().union(*(trace.touched for trace in facts.traces))
     names = sorted({axis.tensor for axis in plan.removals if axis.tensor not in touched})
-    return [f"nothing used {few(names)}: it goes with what is beside it in its module"] if names else []
+    notes = [f"nothing used {few(names)}: it goes with what is beside it in its module"] if names else []
+    tokens = [n for n in facts.entries.keys() - touched - {*names} if len(facts.entries[n].all()) == 1]
+    if not tokens:
+        return notes
+    ran = {part for name in touched for part in parts_of(name)}
+    lengths: dict[str, set[int]] = {}
+    for name, sizes in _shrunk(plan, facts).items():
+        for part in parts_of(name):
+            lengths.setdefault(part, set()).update(sizes)
+    of = {name: parts_of(name)[0] for name in sorted(tokens)}
+    stale = [n for n, part in of.items() if part in ran and facts.entries[n].all()[0].size in lengths.get(part, ())]
+    if stale:
+        notes.append(
+            f"nothing used {few(stale)}, as long as what shrinks in its module: it stays as it is, and may not fit "
+            "where it is used in other cases"
+        )
+    return notes
 
 
 def _fixed(plan: ChannelPlan, facts: Facts) -> list[str]:

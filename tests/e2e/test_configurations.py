@@ -777,6 +777,7 @@ def test_tokens_go_with_the_layers_of_their_module_where_nothing_is_beside_them(
     assert small(X, torch.rand(3, 7) > 0.5).shape == (3, 7, 4)
     small = create(OfMasked(other=True), tmp_path)
     assert (small.embed.token.shape, small.embed.mix.weight.shape) == ((1, 1, 32), (16, 16))
+    assert "nothing used embed.token, as long as what shrinks in its module: it stays as it is" in notes(small)
 
 
 class Shift(nn.Linear):

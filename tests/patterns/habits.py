@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from judge import Build, between, conv, image, net, of, tokens
+from judge import Build, between, conv, image, module_between, net, of, tokens
 from torch import nn
+from torch.autograd.profiler import record_function
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 HEADS = {16: 4}
@@ -220,7 +221,14 @@ def sentences() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.arange(21).view(3, 7) % 20, torch.tensor([7, 3, 5])
 
 
+def named_for_a_profiler(t: torch.Tensor) -> torch.Tensor:
+    with record_function("between"):
+        return t.relu()
+
+
 PATTERNS: dict[str, Build] = {
+    "named for a profiler": between(named_for_a_profiler),
+    "a part in DataParallel": module_between(lambda: nn.DataParallel(conv(16, 16)), "a b m.module"),
     "noise of a shape": between(lambda t: t + 0 * torch.randn(t.shape)),
     "noise of sizes": between(lambda t: t * (torch.rand(t.shape[0], t.shape[1], 1, 1) >= 0)),
     "noise of another's width": between(lambda t: t + 0 * torch.randn(1, 16, 1, 1), ""),

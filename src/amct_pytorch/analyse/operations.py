@@ -62,6 +62,7 @@ class Operation(NamedTuple):
     tells: bool
 
 
+_OF_NO_VALUES = ("prim::", "profiler::")  # they ask for a property, or name what runs
 _TELLING = frozenset((torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape))
 OPERATIONS: dict[Any, Operation] = {}
 
@@ -83,7 +84,7 @@ def operation(func: Any) -> Operation:
     last = SIZED.get(name)
     # The groups of a depthwise convolution, which come last, are a size.
     scalars = slice(0, -1) if name == "convolution" else slice(last or 0, None if last != 0 else 0)
-    computes = not name.startswith("prim::")  # those ask for a property
+    computes = not name.startswith(_OF_NO_VALUES)
     aliases = any(r.alias_info is not None for r in func._schema.returns)
     tells = not _TELLING.isdisjoint(func.tags)
     OPERATIONS[func] = Operation(
