@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from judge import Build, conv, image, of, tokens
@@ -55,6 +56,17 @@ class Asserted(Base):
     def between(self, x: torch.Tensor) -> torch.Tensor:
         assert x.shape[1] == self.width, "unexpected width"
         return R(x)
+
+
+class OfNumpy(Base):
+    """A product that NumPy made, in an attribute, and a width among others."""
+
+    def prepare(self) -> None:
+        self.flat, self.widths = np.prod((16, 8, 8)), {"first": np.int32(16)}
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        flat = x.reshape(x.shape[0], self.flat)
+        return flat.view(x.shape[0], self.widths["first"], *x.shape[2:])
 
 
 class AssertedLiteral(Base):
@@ -720,6 +732,7 @@ PATTERNS: dict[str, Build] = {
     "narrow": of(NarrowByAttribute, "a b c"),
     "expand": of(ExpandByAttribute, "a b"),
     "state of zeros": of(HiddenState, "a b c"),
+    "sizes of NumPy's": of(OfNumpy, "a b"),
     "cached table": of(Cached, "a b"),
     "cached table, and layers dropped": of(CachedAndDropped, "a b"),
     "cached feature": of(CachedFeature, "a b"),

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -26,8 +27,8 @@ DEPTH = 2  # how deep in objects of objects sizes are looked for
 def mark(model: nn.Module, told: Told, original: nn.Module | None = None) -> None:
     """Replace the integers in the attributes of every module of `model` (a copy of `original`) with sizes.
 
-    Tuples, lists and dictionaries of integers too, configuration objects that are no module, and the keywords of
-    `functools.partial`.
+    NumPy's, too, tuples, lists and dictionaries of integers, configuration objects that are no module, and the keywords
+    of `functools.partial`.
     """
     modules, known = named_modules(model), _OfClasses()
     for _, module in modules:
@@ -79,14 +80,14 @@ class _Replacing:
 
     def plain(self, value: Any, module: str, path: str) -> Any:
         """An integer, or a sequence of such; others stay as they are."""
-        if type(value) is int:
-            return self.make(Setting(module, path), value) if value > 1 else value
+        if type(value) is int or isinstance(value, np.integer):
+            return self.make(Setting(module, path), int(value)) if value > 1 else value
         if type(value) in _SEQUENCES and _of_integers(value):
             return type(value)(self.plain(v, module, f"{path}[{i}]") for i, v in enumerate(value))
         return value
 
     def value(self, value: Any, module: str, path: str, depth: int) -> Any:
-        if type(value) is int or type(value) in _SEQUENCES:
+        if type(value) is int or type(value) in _SEQUENCES or isinstance(value, np.integer):
             return self.plain(value, module, path)
         if named := _named_items(value):
             if id(value) not in self.done:

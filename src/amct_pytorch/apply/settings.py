@@ -10,6 +10,7 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from amct_pytorch.errors import RecordError
@@ -78,7 +79,8 @@ def _set(
     item = _get(owner, step, setting)
     if not rest:
         _check_value(item, setting, change)
-        return _put(owner, step, change.after, setting)
+        after = type(item)(change.after) if isinstance(item, np.integer) else change.after
+        return _put(owner, step, after, setting)
     shared = None if original is None else _get(original, step, setting)
     if _is_of_class(owner, step):
         item = copy.copy(item)
@@ -153,7 +155,7 @@ def _key(owner: Any, step: _Item | int) -> Any:
 
 
 def _check_value(value: Any, setting: Setting, change: Change) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value not in change:
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value not in change:
         raise RecordError(
             f"{_name(setting)} is {value!r:.80}, and the record changes it from {change.before} to {change.after}: "
             "it was made for another model"
