@@ -34,12 +34,14 @@ class Expected:
     """What the state dict of a model has to hold.
 
     `shapes`: of each key, None where it holds no tensor, or one that is computed when it is asked for. `before`: the
-    shapes of the dense model, where the model is still to be cut. `names`: the parameter or buffer of each key. `tied`:
+    shapes of the dense model, where the model is still to be cut. `kinds`: the dtype and
+    layout of each key with a shape. `names`: the parameter or buffer of each key. `tied`:
     keys that are one tensor. `meta`: tensors without values that no checkpoint has, by name.
     """
 
     shapes: Mapping[str, Shape | None]
     before: Mapping[str, Shape | None]
+    kinds: Mapping[str, tuple[torch.dtype, torch.layout]]
     names: Mapping[str, str]
     tied: tuple[tuple[str, ...], ...]
     meta: tuple[str, ...]
@@ -105,6 +107,7 @@ def expected(model: nn.Module, shapes: Mapping[str, Shape] | None = None) -> Exp
     return Expected(
         shapes={key: (shapes or {}).get(names.get(key, ""), shape) for key, shape in before.items()},
         before=before,
+        kinds={key: (state[key].dtype, state[key].layout) for key in names},
         names=names,
         tied=tuple(tuple(keys) for keys in keys_of.values() if len(keys) > 1),
         meta=(
@@ -147,7 +150,23 @@ def fitting(state: StateDict, wanted: Expected, path: Path) -> StateDict:
             + _listed("unexpected", unexpected)
             + _listed("of another shape", different)
         )
+    unlike = [f"{key} is {why}" for key, kind in wanted.kinds.items() if (why := _unlike(state[key], *kind))]
+    if unlike:
+        raise CheckpointError(f"{name}: {few(unlike)}")
     return state
+
+
+def _unlike(value: torch.Tensor, dtype: torch.dtype, layout: torch.layout) -> str:
+    """What a tensor is that has nothing to give to one of this kind, or would lose what it says."""
+    if value.is_meta:
+        return "on the meta device, expected its values"
+    if value.layout != layout:
+        return f"of layout {value.layout}, expected {layout}: save a dense tensor, value.to_dense()"
+    of_integers = not (value.is_floating_point() or value.is_complex() or value.dtype is torch.bool)
+    to_numbers = dtype.is_floating_point or dtype.is_complex
+    if (of_integers and to_numbers) or (value.is_complex() and not dtype.is_complex):
+        return f"of {value.dtype}, expected {dtype}: values are not made of others"
+    return ""
 
 
 def fill(model: nn.Module, state: StateDict, path: Path) -> None:

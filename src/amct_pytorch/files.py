@@ -74,9 +74,12 @@ def write_together(contents: Mapping[Path, bytes], mode: int | None = None) -> N
 
 def refuse_same_file(config: object, record: object) -> None:
     """Raise WriteError where a record would take the place of the config that it is made by, or is no path."""
-    if not isinstance(record, (str, os.PathLike)):
+    if not isinstance(record, (str, os.PathLike)) or not os.fspath(record):
         raise WriteError(f"record_file: expected the path of the file to write, got {record!r}")
-    paths = [os.path.realpath(path) for path in (config, record) if isinstance(path, (str, os.PathLike))]
+    try:
+        paths = [os.path.realpath(path) for path in (config, record) if isinstance(path, (str, os.PathLike))]
+    except ValueError:  # a null character in one: whoever reads or writes it says so
+        return
     if len(paths) == 2 and paths[0] == paths[1]:
         raise WriteError(f"{record}: config_defination and record_file are one file; give the record its own")
 

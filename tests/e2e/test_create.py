@@ -587,6 +587,12 @@ def test_the_record_does_not_take_the_place_of_the_config(tmp_path: Path) -> Non
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize(("record", "said"), [("", "record_file: expected the path"), ("a\0b", "null")])
+def test_a_path_that_is_none_is_told(record: str, said: str) -> None:
+    with pytest.raises(amct.WriteError, match=said):
+        amct.create_prune_retrain_model(chain(8), X, HALF, record)
+
+
 def test_where_values_decide_and_nothing_runs_nothing_goes(tmp_path: Path) -> None:
     class Choosing(nn.Module):
         def __init__(self) -> None:

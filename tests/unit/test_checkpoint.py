@@ -438,3 +438,30 @@ def test_an_index_that_does_not_fit_its_files(tmp_path: Path) -> None:
         index.write_text(text)
         with pytest.raises(CheckpointError, match="no index of a checkpoint in several files"):
             read_state_dict(index)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.to(torch.int8), "torch.int8, expected torch.float32"),
+        (lambda t: t.to(torch.complex64), "torch.complex64, expected torch.float32"),
+        (lambda t: t.to_sparse(), "layout torch.sparse_coo, expected torch.strided"),
+        (lambda t: t.to("meta"), "meta device, expected its values"),
+    ],
+)
+def test_values_of_another_kind_are_not_taken(
+    change: Callable[[torch.Tensor], torch.Tensor], said: str, file: Path
+) -> None:
+    state = network().state_dict()
+    name = next(iter(state))
+    torch.save({**state, name: change(state[name])}, file)
+    refused(lambda: load_checkpoint(network(), file), str(file), name, said)
+
+
+def test_values_of_another_precision_are_taken(file: Path) -> None:
+    state = network().state_dict()
+    torch.save({name: t.to(torch.bfloat16) if t.is_floating_point() else t for name, t in state.items()}, file)
+    other = network()
+    load_checkpoint(other, file)
+    torch.testing.assert_close(other.state_dict(), state, rtol=1e-2, atol=1e-2)
+    assert {t.dtype for t in other.parameters()} == {torch.float32}

@@ -111,3 +111,8 @@ def test_a_file_that_is_not_onnx(tmp_path: Path) -> None:
     for path in (tmp_path / "m.onnx", tmp_path / "missing.onnx"):
         with pytest.raises(amct.ModelError, match="cannot be read as ONNX"):
             amct.check_2to4(path)
+
+
+def test_what_is_neither_a_model_nor_a_path_is_told() -> None:
+    with pytest.raises(amct.ModelError, match="expected a model or the path of an ONNX file, got a NoneType"):
+        amct.check_2to4(None)  # type: ignore[arg-type]

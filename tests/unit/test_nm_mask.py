@@ -99,6 +99,8 @@ def test_refuses_nan_integers_and_missing_dimensions() -> None:
         amct.mask_2to4(torch.tensor([[1.0, float("nan"), 0.0, 2.0]]))
     with pytest.raises(amct.ModelError, match=r"torch\.int64"):
         amct.mask_2to4(torch.ones(4, 4, dtype=torch.int64))
+    with pytest.raises(amct.ModelError, match="expected a floating-point tensor, got a list"):
+        amct.mask_2to4([[1.0, 2.0]], 1)  # type: ignore[arg-type]
     with pytest.raises(amct.ModelError, match="dimension 2"):
         amct.mask_2to4(torch.ones(4, 4), dim=2)
     infinite = torch.tensor([[1.0, float("inf"), -float("inf"), 2.0]])  # sums to NaN, and holds none

@@ -35,6 +35,8 @@ def mask_2to4(weight: torch.Tensor, dim: int = 1) -> torch.Tensor:
     A weight with NaN is a `ModelError` (under `torch.compile` there is no such check), as is a tensor without `dim` or
     with integers.
     """
+    if not isinstance(weight, torch.Tensor):
+        raise ModelError(f"mask_2to4: expected a floating-point tensor, got a {type(weight).__name__}")
     if not weight.is_floating_point() or not -weight.dim() <= dim < weight.dim():
         raise ModelError(
             f"mask_2to4: expected a floating-point weight with a dimension {dim}, got {weight.dtype} of shape "

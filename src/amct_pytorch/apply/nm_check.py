@@ -36,8 +36,11 @@ def check_2to4(model: nn.Module | str | os.PathLike[str]) -> list[NotSparse]:
     Conv, ConvTranspose, Gemm and MatMul read. A short last group counts as if zeros followed it, so that an axis of one
     or two channels always passes.
 
-    Raises ModelError where the file cannot be read as ONNX, or parameters of the model are spread over processes.
+    Raises ModelError for what is neither, where the file cannot be read as ONNX, or where parameters of the model are
+    spread over processes.
     """
+    if not isinstance(model, (nn.Module, str, os.PathLike)):
+        raise ModelError(f"check_2to4: expected a model or the path of an ONNX file, got a {type(model).__name__}")
     found = _of_model(model) if isinstance(model, nn.Module) else _of_onnx(os.fspath(model))
     return [weight for weight in found if weight.bad]
 
