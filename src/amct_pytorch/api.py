@@ -19,6 +19,7 @@ from amct_pytorch.apply.shrink import carried_plan, cut_shapes, refresh, shrink
 from amct_pytorch.check import check
 from amct_pytorch.checkpoint import expected, fill, fitting, read_state_dict
 from amct_pytorch.config import SparsityConfig
+from amct_pytorch.copied import warn_of_copy
 from amct_pytorch.errors import ModelError, warn
 from amct_pytorch.export import export_onnx
 from amct_pytorch.files import refuse_same_file
@@ -26,7 +27,6 @@ from amct_pytorch.inputs import as_arguments
 from amct_pytorch.nm_restore import restore_nm
 from amct_pytorch.record import ChannelPlan, NmPlan, Plan, Record
 from amct_pytorch.renamed import as_of
-from amct_pytorch.shared import warn_of_shared
 from amct_pytorch.structure import collection_paused
 from amct_pytorch.taught import options, refuse_taught
 from amct_pytorch.textio import read_config, read_record, write_record
@@ -107,7 +107,7 @@ def create_prune_retrain_model(
         sparse = apply(model, chosen)
         write_record(_record(sparse, chosen), record_file)
     _announce(chosen)
-    warn_of_shared(model)
+    warn_of_copy(model)
     return sparse
 
 
@@ -142,7 +142,7 @@ def restore_prune_retrain_model(
         config.check_layers(model)  # of its update_freq, which holds
         masks = resolve_nm(record, config, model)
         sparse = restore_nm(model, masks, read_state_dict(pth_file, state_dict_name), pth_file)
-        warn_of_shared(model)
+        warn_of_copy(model)
         return sparse
     plan = resolve(record, model)
     wanted = expected(model, cut_shapes(model, plan))
@@ -150,7 +150,7 @@ def restore_prune_retrain_model(
     small = shrink(model, plan, without_values=set(wanted.names.values()))
     fill(small, state, pth_file)
     refresh(small)
-    warn_of_shared(model)
+    warn_of_copy(model)
     return small
 
 

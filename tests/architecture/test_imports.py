@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "proto": set(),
     "by_name": set(),
     "structure": {"errors", "inputs", "by_name"},
-    "shared": {"errors", "by_name", "structure"},
+    "copied": {"errors", "by_name", "structure"},
     "spread": set(),
     "wrappers": {"errors", "spread", "structure"},
     "config": {"errors"},

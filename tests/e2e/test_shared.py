@@ -1,4 +1,5 @@
-"""Functions of a model that find parts of it by a global name: those of a copy find the original's, and we say so."""
+"""What a copy shares with the original, or lacks, and is told of: parts that functions know by a global name, hooks on
+parameters."""
 
 from __future__ import annotations
 
@@ -85,3 +86,12 @@ def test_parts_that_functions_know_by_a_global_name(
     assert all(w.category is AmctWarning and w.filename == __file__ for w in told)
     small(X).sum().backward()
     assert any(p.grad is not None for p in model.parameters()) == bool(name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("how", ["register_hook", "register_post_accumulate_grad_hook"])
+def test_hooks_on_parameters_are_told_of(tmp_path: Path, kind: str, how: str) -> None:
+    net = network()
+    getattr(net[2].weight, how)(lambda gradient: None)
+    with pytest.warns(AmctWarning, match="hooks on parameters do not come along .* those of 2.weight on its"):
+        amct.create_prune_retrain_model(net, X, KINDS[kind], tmp_path / "net.record")

@@ -1,4 +1,4 @@
-"""What a copy of a model would share with it: parts of the model that its functions find by a global name."""
+"""What a copy of a model shares with it though it should not, or lacks: a user is told."""
 
 from __future__ import annotations
 
@@ -13,7 +13,27 @@ from amct_pytorch.errors import few, warn
 from amct_pytorch.structure import named_modules
 
 
-def warn_of_shared(model: nn.Module) -> None:
+def warn_of_copy(model: nn.Module) -> None:
+    """Warn of what a copy of a model shares with it, and of what it lacks."""
+    _warn_of_hooks(model)
+    _warn_of_names(model)
+
+
+def _warn_of_hooks(model: nn.Module) -> None:
+    """Warn of hooks on parameters: they hold tensors as long as these were, for gradients of that length."""
+    hooked = [
+        name
+        for name, p in model.named_parameters()
+        if getattr(p, "_backward_hooks", None) or getattr(p, "_post_accumulate_grad_hooks", None)
+    ]
+    if hooked:
+        warn(
+            f"hooks on parameters do not come along into what is returned: register those of {few(hooked)} on its "
+            "parameters, for gradients of their shapes"
+        )
+
+
+def _warn_of_names(model: nn.Module) -> None:
     """Warn where hooks, or functions in the place of a forward, know parts of the model by a global name: those of the
     copy find the model that was given."""
     modules = [module for _, module in named_modules(model)]
