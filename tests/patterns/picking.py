@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from judge import Build, conv, image, net, of, tokens
 from torch import nn
@@ -159,6 +160,20 @@ def one_split_off(number: int) -> Callable[..., torch.Tensor]:
         return s.b(key * score.softmax(1).sum(-1, keepdim=True) + value)  # type: ignore[no-any-return]
 
     return fn
+
+
+def matched(match: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Any]:
+    """Each of some results with the nearest of others, as detectors find it for their loss, outside of torch."""
+
+    def fn(s: Any, x: torch.Tensor) -> Any:
+        first, second, *_ = s.b(s.a(x).relu() + s.c(x))
+        return first, (first[match(torch.cdist(first, second))] - second).square().mean()
+
+    return fn
+
+
+def nearest(costs: torch.Tensor) -> torch.Tensor:
+    return torch.tensor([min(range(len(each)), key=each.__getitem__) for each in costs.T.tolist()])
 
 
 class Experts(nn.Module):
@@ -322,6 +337,9 @@ PATTERNS: dict[str, Build] = {
     "a prompt of no token": rows(prompted, p=lambda: nn.Parameter(torch.randn(0, 16))),
     "nothing left of a head": of(Rotated, "q k v o", tokens),
     "nothing split off": rows(nothing_split_off),
+    "matched by a list": rows(matched(nearest)),
+    "matched by NumPy": rows(matched(lambda costs: torch.from_numpy(costs.detach().numpy().argmin(0)))),
+    "matched by an array": rows(matched(lambda costs: torch.as_tensor(np.argmin(np.asarray(costs.detach()), 0)))),
     "one split off": rows(one_split_off(1), "d b", d=lambda: L(8, 33), width=lambda: 16),
     "some split off": rows(one_split_off(3), "d b", d=lambda: L(8, 35), width=lambda: 16),
     "a bias gathered for each head": rows(gathered_by_head, "", v=lambda: L(8, 16), heads=lambda: 4),

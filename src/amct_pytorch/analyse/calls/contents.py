@@ -140,11 +140,12 @@ def item(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
 
 def leaving(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """x.numpy(), x.tolist(): what becomes of the values cannot be followed."""
-    if mode.capture.decided is not None:
-        mode.capture.decided.told()
-    for f in mode.capture.factors(args[0]):
+    x, *others = args
+    for f in mode.capture.factors(x):
         mode.capture.freeze(f, "its values leave the pass")
-    return func(*args, **kwargs)
+    if mode.capture.decided is not None:
+        x = mode.capture.decided.leaving(x)
+    return func(x, *others, **kwargs)
 
 
 def assigned(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
