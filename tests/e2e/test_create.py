@@ -578,6 +578,29 @@ def test_layers_that_run_at_no_values_hold_nothing() -> None:
     assert {"a.weight", "b.weight", "routes.experts.0.0.weight", "routes.experts.1.2.weight"} <= cut
 
 
+class Masked(nn.Module):
+    """Looks whether a mask masks anything; the embedding runs where tokens are given, whatever their values are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.up, self.down = nn.Embedding(50, 16), nn.Linear(16, 64), nn.Linear(64, 16)
+
+    def forward(self, embedded: torch.Tensor, mask: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
+        x = embedded if tokens is None else self.embed(tokens)
+        if not bool(mask.all()):
+            x = x * mask[..., None]
+        return x + self.down(self.up(x).relu())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.bool])
+@pytest.mark.parametrize("masked", [False, True])
+def test_masks_decide_nothing_of_layers_that_do_not_run(dtype: torch.dtype, masked: bool) -> None:
+    mask = torch.ones(2, 5).to(dtype)
+    mask[0, :2] = 1 - int(masked)
+    plan = amct.plan(Masked().eval(), (torch.randn(2, 5, 16), mask), HALF)
+    assert {(a.tensor, len(r.removed)) for a, r in plan.removals.items()} >= {("up.weight", 32), ("down.weight", 32)}
+
+
 def test_the_record_does_not_take_the_place_of_the_config(tmp_path: Path) -> None:
     path = tmp_path / "net.cfg"
     write_config(HALF, path)

@@ -32,7 +32,7 @@ from amct_pytorch.analyse.mode import Mode
 from amct_pytorch.analyse.reading import reads
 from amct_pytorch.analyse.rules import TABLE
 from amct_pytorch.analyse.scripts import as_written
-from amct_pytorch.analyse.shapes import stand_in
+from amct_pytorch.analyse.shapes import beside, stand_in
 from amct_pytorch.analyse.size_mode import SizeMode
 from amct_pytorch.analyse.sizes import Attribute, Expression
 from amct_pytorch.analyse.values import flatten
@@ -370,12 +370,14 @@ class Passes:
 
     def _inputs(self, arguments: Arguments) -> Arguments:
         args, kwargs = arguments
-        return tuple(map_tensors(list(args), self._input)), map_tensors(kwargs, self._input)
+        first = next((t for t in flatten((args, kwargs)) if isinstance(t, torch.Tensor)), None)
 
-    def _input(self, t: torch.Tensor) -> torch.Tensor:
-        if self.means is Means.SHAPES:
-            return stand_in(t)
-        return t.detach().clone() if self.fake is None else self.fake.from_tensor(t, static_shapes=True)
+        def own(t: torch.Tensor) -> torch.Tensor:
+            if self.means is Means.SHAPES:
+                return stand_in(t) if t is first else beside(t)
+            return t.detach().clone() if self.fake is None else self.fake.from_tensor(t, static_shapes=True)
+
+        return tuple(map_tensors(list(args), own)), map_tensors(kwargs, own)
 
 
 def _filled(arguments: Any, before: list[tuple[Any, Info | None]], info: Callable[[Any], Info | None]) -> bool:

@@ -2,8 +2,9 @@
 
 Tensors on the meta device stand in for all of floating point, so that a pass costs microseconds per operation. The
 commonest operations that PyTorch has no fast shape rule for have theirs here; the rest run on the meta device. Small
-tensors of integers and flags (positions, masks), and what is made of nothing but such, are computed: forwards ask for
-their values. Where that cannot be (other values are read, devices matter), the pass fails and is done another way.
+tensors of integers and flags (positions, masks), small masks in floating point, and what is made of nothing but such,
+are computed: forwards ask for their values. Where that cannot be (other values are read, devices matter), the pass
+fails and is done another way.
 """
 
 from __future__ import annotations
@@ -93,6 +94,15 @@ def stand_in(t: torch.Tensor) -> torch.Tensor:
     if exact(t) and not t.is_meta and t.layout == torch.strided and _small(t):
         return t.detach().clone()
     return _without_data(t)
+
+
+def beside(t: torch.Tensor) -> torch.Tensor:
+    """The stand-in of an input beside the first: as it is where it is small and of whole numbers, as masks are."""
+    if t.is_floating_point() and not t.is_meta and t.layout == torch.strided and _small(t):
+        copied = t.detach().clone()
+        if bool((copied == copied.round()).all()):
+            return copied
+    return stand_in(t)
 
 
 def _without_data(t: torch.Tensor) -> torch.Tensor:
