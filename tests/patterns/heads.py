@@ -1,4 +1,4 @@
-"""Heads of which a part is turned, that solve equations, or whose state is kept for the next step."""
+"""Heads of which a part is turned, that solve equations, whose state is kept for the next step, that have windows."""
 
 from __future__ import annotations
 
@@ -104,6 +104,32 @@ class Stateful(Linear):
         return self.kept(x, cache), cache
 
 
+class Windows(nn.Module):
+    """As in CoaT, Xu et al. 2021: the places of heads by convolutions, with another window for some of the heads."""
+
+    def __init__(self, *windows: int) -> None:
+        super().__init__()
+        self.heads, self.splits = sum(windows), [4 * w for w in windows]
+        width = 4 * self.heads
+        self.stem, self.qkv, self.proj, self.head = (
+            nn.Linear(D, width),
+            nn.Linear(width, 3 * width),
+            nn.Linear(width, width),
+            nn.Linear(width, 4),
+        )
+        self.each = nn.ModuleList(nn.Conv1d(n, n, 3, padding=1, groups=n) for n in self.splits)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        b, n, c = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        parts = v.mT.reshape(b, c, n).split(self.splits, 1)
+        near = torch.cat([each(part) for each, part in zip(self.each, parts, strict=True)], 1)
+        near = q * near.reshape(b, self.heads, c // self.heads, n).mT
+        far = q @ (k.softmax(2).mT @ v) * 0.5
+        return self.head(x + self.proj((far + near).transpose(1, 2).reshape(b, n, c)))
+
+
 ALL = "q k v proj"  # by heads alone: what comes in and what goes out stays
 
 
@@ -116,6 +142,9 @@ def stateful(state: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.T
 
 
 PATTERNS: dict[str, Build] = {
+    "windows of as many heads": alone(lambda: Windows(2, 2), "stem qkv proj"),
+    "windows of heads without a common share": alone(lambda: Windows(2, 3, 3), "stem qkv proj"),
+    "windows of one head and of more": alone(lambda: Windows(1, 3), "stem qkv proj"),
     "a part by a table": alone(lambda: Partial(by_table, 4)),
     "a part by neighbours": alone(lambda: Partial(in_steps, 4)),
     "most of it by neighbours": alone(lambda: Partial(in_steps, 6)),

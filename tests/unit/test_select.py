@@ -14,7 +14,7 @@ import amct_pytorch as amct
 from amct_pytorch.config import ChannelSparsity
 from amct_pytorch.record import Node
 from amct_pytorch.select.counts import kept_units
-from amct_pytorch.select.scores import filter_norms, ranked, unit_scores
+from amct_pytorch.select.scores import filter_norms, ranked, ranked_together, unit_scores
 
 
 @pytest.mark.parametrize(
@@ -205,6 +205,13 @@ def test_the_smallest_ratio_of_the_producers_counts() -> None:
 def test_alignment_applies_if_one_producer_asks_for_it() -> None:
     plan = pruned(Chain(), X, override_layers={"a": ChannelSparsity(0.5, True)})
     assert len(removed(plan, "b.weight", 0)) == 4  # 20 -> 16
+
+
+def test_classes_without_a_common_share_lose_theirs_together_and_each_keeps_one() -> None:
+    classes = [np.array([0, 1]), np.array([2, 3, 4]), np.array([5, 6, 7, 8])]
+    scores = np.array([8.0, 9.0, 5.0, 0.0, 1.0, 2.0, 3.0, 4.0, 7.0])
+    # By hand: of the first two the least important first, then the best of each, 2 and 1; the others by themselves.
+    assert ranked_together(classes, scores, (0, 0, 1)) == [[3, 4, 0, 2, 1], [5, 6, 7, 8]]
 
 
 @pytest.mark.parametrize("skip", [{"skip_layers": ("1",)}, {"skip_types": ("Between",)}, {"skip_layers": ("1*",)}])

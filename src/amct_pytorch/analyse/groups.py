@@ -23,6 +23,7 @@ class Group:
     """Units that are ranked against each other, or have to lose equal shares.
 
     `classes`: units that touch the same axes; each class loses the same share of its units (one class, in most groups).
+    `kinds`: by class; those of one kind are counted alike by all that loses equal shares, and may lose theirs together.
     `producers`: the axes of the parameters that make these channels. `axes`: all axes that lose channels. `residual`:
     whether additions of activations tie them.
     """
@@ -31,6 +32,7 @@ class Group:
     producers: tuple[Axis, ...]
     axes: tuple[Axis, ...]
     residual: bool = False
+    kinds: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True)
@@ -193,8 +195,19 @@ def _groups(
                 tuple(labels.axes[i] for i in made),
                 tuple(labels.axes[i] for i in axes),
                 any(bool(summed[us].any()) for us in members),
+                _kinds(classes, len(labels.axes)),
             )
         )
+    return tuple(found)
+
+
+def _kinds(classes: Sequence[Signature], axes: int) -> tuple[int, ...]:
+    """By class: equal numbers for those that touch the same rows, whose columns come after those of `axes`."""
+    known: dict[bytes, int] = {}
+    found = []
+    for signature in classes:
+        entries = np.frombuffer(signature, np.int64)
+        found.append(known.setdefault(entries[entries >> 32 >= axes].tobytes(), len(known)))
     return tuple(found)
 
 

@@ -23,7 +23,7 @@ from amct_pytorch.report import GroupSummary, Left, Summary
 from amct_pytorch.select.counts import kept_units
 from amct_pytorch.select.directions import vanishes
 from amct_pytorch.select.nodes import nodes
-from amct_pytorch.select.scores import Scores, filter_norms, ranked, unit_scores
+from amct_pytorch.select.scores import Scores, filter_norms, ranked, ranked_together, unit_scores
 from amct_pytorch.structure import named_modules
 
 VANISHED = "of a row of a normalized weight, nothing but zeros would stay"
@@ -146,15 +146,19 @@ class Selector:
         ratio, aligned, groups = self._asked(group)
         if ratio is None:
             return []
-        shares = math.gcd(*(len(c) for c in group.classes))
-        base = max(len(c) for c in group.classes)
+        parts = _parts(group)
+        sizes = [sum(part) for part in parts]
+        shares = math.gcd(*sizes)
+        base = max(sizes)
         if len(group.classes) > 1:  # of one class every unit is on every axis
             base = max(base, *(self._units_on(a, index) for a in group.producers))
         base -= base % shares
         widths = [max(self._channels_on(a, index) // base, 1) for a in group.producers] if aligned else []
-        kept = kept_units(base, ratio, shares, widths, groups, rows=len({len(c) for c in group.classes}) == 1)
+        kept = kept_units(base, ratio, shares, widths, groups, rows=len(set(sizes)) == 1)
+        least = max(math.ceil(len(part) * shares / sum(part)) for part in parts)  # one unit of each class stays
+        kept = max(kept, least * (base // shares))
         if index not in self._ordered:
-            self._ordered[index] = self._ranked(group)
+            self._ordered[index] = self._ranked(group, together=len(parts) < len(group.classes))
         return [u for c in self._ordered[index] for u in c[: len(c) - kept * len(c) // base]]
 
     def _units_on(self, axis: Axis, index: int) -> int:
@@ -187,9 +191,10 @@ class Selector:
     def _channels_on(self, axis: Axis, index: int) -> int:
         return int((self.groups[axis] == index).sum())
 
-    def _ranked(self, group: Group) -> list[list[int]]:
+    def _ranked(self, group: Group, together: bool) -> list[list[int]]:
         producers = [(self.axes[a], self._norm(a)) for a in group.producers]
-        return ranked(group.classes, unit_scores(group.classes, producers, self.facts.grouping.unit))
+        scores = unit_scores(group.classes, producers, self.facts.grouping.unit)
+        return ranked_together(group.classes, scores, group.kinds) if together else ranked(group.classes, scores)
 
     def _norm(self, axis: Axis) -> Scores:
         if axis not in self._norms:
@@ -278,9 +283,23 @@ class Choice:
         if self.selector._asked(group)[0] is not None:
             if any(len(units) == 1 for units in group.classes):
                 return "all of its channels go together, and none would stay"
+            if math.gcd(*(sum(part) for part in _parts(group))) == 1:
+                return "parts of it would lose the same share, and have none in common"
             return "the ratio is too small, or alignment leaves no room"
         for_some = ", or the config says nothing of it" if self.selector.config.sparsity is None else ""
         return f"a layer of the group is skipped{for_some}"
+
+
+def _parts(group: Group) -> list[list[int]]:
+    """The sizes of the classes, by what loses its share together: each by itself, but where classes have no share in
+    common (heads in windows of 2, 3 and 3) those of a kind."""
+    sizes = [len(c) for c in group.classes]
+    if math.gcd(*sizes) > 1:
+        return [[n] for n in sizes]
+    parts: dict[int, list[int]] = {}
+    for n, kind in zip(sizes, group.kinds, strict=True):
+        parts.setdefault(kind, []).append(n)
+    return list(parts.values())
 
 
 def _loses_beside(removals: Mapping[Axis, Removal], norm: Norm) -> bool:

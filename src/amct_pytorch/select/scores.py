@@ -77,5 +77,15 @@ def ranked(classes: Sequence[Ids], scores: Scores) -> list[list[int]]:
     return [part.tolist() for part in np.split(ordered, np.cumsum([len(c) for c in classes])[:-1])]
 
 
+def ranked_together(classes: Sequence[Ids], scores: Scores, kinds: Sequence[int]) -> list[list[int]]:
+    """The same for the classes of each kind together; the most important unit of each class comes after all others."""
+    units, class_of = np.concatenate(classes), _class_of(classes)
+    kind_of = np.asarray(kinds)[class_of]
+    best = np.zeros(len(units), np.bool_)
+    best[np.lexsort((scores, class_of))[np.cumsum([len(c) for c in classes]) - 1]] = True
+    order = np.lexsort((scores, best, kind_of))
+    return [units[order[kind_of[order] == kind]].tolist() for kind in dict.fromkeys(kinds)]
+
+
 def _class_of(classes: Sequence[Ids]) -> Ids:
     return np.repeat(np.arange(len(classes)), [len(c) for c in classes])

@@ -25,7 +25,7 @@ def pieces(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
     if isinstance(sizes, (tuple, list)) and len(sizes) == 1:  # all of it, of which no part is noted
         x, dim = args[0], args[2] if len(args) > 2 else kwargs.get("dim", 0)
         mode.sized(x, dim, sizes[0])
-    same: dict[int, list[lb.Factor]] = {}
+    same: dict[Expression, list[lb.Factor]] = {}
     for p in taken:
         i = next(i for i, o in enumerate(out) if o is p.out)
         part = _part(p)
@@ -38,7 +38,7 @@ def pieces(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, A
             mode.capture.freeze(part.ravel(), LITERAL)
             continue
         mode.capture.equate(expression, Dim(part, p.dim))
-        same.setdefault(int(stated[i]), []).append(part)
+        same.setdefault(expression, []).append(part)
     for parts in same.values():
         _balance(mode, parts)
     return out
