@@ -34,9 +34,9 @@ class Expected:
     """What the state dict of a model has to hold.
 
     `shapes`: of each key, None where it holds no tensor, or one that is computed when it is asked for. `before`: the
-    shapes of the dense model, where the model is still to be cut. `kinds`: the dtype and
-    layout of each key with a shape. `names`: the parameter or buffer of each key. `tied`:
-    keys that are one tensor. `meta`: tensors without values that no checkpoint has, by name.
+    shapes of the dense model, where the model is still to be cut. `kinds`: the dtype and layout of each key with a
+    shape. `names`: the parameter or buffer of each key. `tied`: keys that are one tensor. `meta`: tensors without
+    values that no checkpoint has, by name.
     """
 
     shapes: Mapping[str, Shape | None]
@@ -165,7 +165,7 @@ def _unlike(value: torch.Tensor, dtype: torch.dtype, layout: torch.layout) -> st
     of_integers = not (value.is_floating_point() or value.is_complex() or value.dtype is torch.bool)
     to_numbers = dtype.is_floating_point or dtype.is_complex
     if (of_integers and to_numbers) or (value.is_complex() and not dtype.is_complex):
-        return f"of {value.dtype}, expected {dtype}: values are not made of others"
+        return f"of {value.dtype}, expected {dtype}: save the values that the model computes with"
     return ""
 
 

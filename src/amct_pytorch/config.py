@@ -65,8 +65,8 @@ class SparsityConfig:
     layer name, `override_types` by the class name of the layer or of a base. A layer in `skip_layers`, or whose class
     or a base is in `skip_types`, keeps all of its channels, whatever else is said of it, and may lose inputs; norms
     make none, and follow what they compute on. `skip_layers` may hold patterns too, as the shell's
-    (`layers.*.attn.*`). `gradients`, for 2:4 alone: "kept" (to the
-    weights that are kept), "straight_through" (to all), "sr_ste" (to all, the others decay; Zhou et al. 2021).
+    (`layers.*.attn.*`). `gradients`, for 2:4 alone: "kept" (to the weights that are kept), "straight_through" (to all),
+    "sr_ste" (to all, the others decay; Zhou et al. 2021).
     `residual_width`, for channels alone: whether channels go that additions of activations tie (the stages of a
     residual network, the hidden size of a transformer); where False, only widths inside of blocks do. `source` is the
     file that the config was read from, and `places` where in it layers are named, by name, both for messages; they do

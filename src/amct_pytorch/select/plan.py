@@ -176,13 +176,14 @@ class Selector:
             asked.append(sparsity)
             if isinstance(layer, nn.modules.conv._ConvNd):
                 groups = math.lcm(groups, layer.groups)
-        if any(self._is_skipped(axis) for axis in group.axes):
+        skips = self.config.skip_layers or self.config.skip_types
+        if skips and any(self._is_skipped(axis) for axis in group.axes):
             return None, False, 1
         return min(s.prune_ratio for s in asked), any(s.ascend_optimized for s in asked), groups
 
     def _is_skipped(self, axis: Axis) -> bool:
         """Whether these are the channels of a depthwise convolution that is to stay whole: others make them."""
-        if axis.axis or not (self.config.skip_layers or self.config.skip_types):
+        if axis.axis:
             return False
         name, layer = owner(self.layers, axis.tensor)
         depthwise = isinstance(layer, nn.modules.conv._ConvNd) and 1 < layer.groups == layer.in_channels
