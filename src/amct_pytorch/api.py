@@ -26,7 +26,7 @@ from amct_pytorch.files import refuse_same_file
 from amct_pytorch.inputs import as_arguments
 from amct_pytorch.nm_restore import restore_nm
 from amct_pytorch.record import ChannelPlan, NmPlan, Plan, Record
-from amct_pytorch.renamed import as_of
+from amct_pytorch.renamed import as_of, without_wrappers
 from amct_pytorch.structure import collection_paused
 from amct_pytorch.taught import options, refuse_taught
 from amct_pytorch.textio import read_config, read_record, write_record
@@ -163,7 +163,8 @@ def update_record(model: nn.Module, record_file: Path) -> None:
     """
     refuse_no_model(model, "update_record")
     inner = unwrap(model)
-    write_record(with_masks(as_of(read_record(record_file), inner), plan_of(inner)), record_file)
+    record = with_masks(as_of(read_record(record_file), inner), plan_of(inner))
+    write_record(without_wrappers(record), record_file)
 
 
 def save_prune_retrain_model(
@@ -195,9 +196,8 @@ def save_prune_retrain_model(
 
 def _record(sparse: nn.Module, chosen: Plan) -> Record:
     """The record of a plan; that of a model that was pruned before speaks of the original."""
-    if isinstance(chosen, NmPlan):
-        return nm_record(chosen)
-    return to_record(carried_plan(sparse) or chosen, sparse)
+    made = nm_record(chosen) if isinstance(chosen, NmPlan) else to_record(carried_plan(sparse) or chosen, sparse)
+    return without_wrappers(made)
 
 
 def _announce(chosen: Plan) -> None:

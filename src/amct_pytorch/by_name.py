@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
@@ -48,11 +49,11 @@ def contents(cell: types.CellType) -> tuple[Any, ...]:
         return ()
 
 
-def _names(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for part in code.co_consts:
-        if isinstance(part, types.CodeType):
-            yield from _names(part)
+@functools.lru_cache(maxsize=1024)
+def _names(code: types.CodeType) -> frozenset[str]:
+    """The global names that code reads, and code inside of it."""
+    own = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return frozenset(own).union(*(_names(part) for part in code.co_consts if isinstance(part, types.CodeType)))
 
 
 def _function(value: Any) -> types.FunctionType | None:

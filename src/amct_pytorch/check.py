@@ -186,8 +186,9 @@ def _unused(plan: ChannelPlan, facts: Facts) -> list[str]:
     masked training, say) that stay, where dims of that length shrink in their module."""
     touched: set[str] = set().union(*(trace.touched for trace in facts.traces))
     names = sorted({axis.tensor for axis in plan.removals if axis.tensor not in touched})
-    notes = [f"nothing used {few(names)}: it goes with what is beside it in its module"] if names else []
-    tokens = [n for n in facts.entries.keys() - touched - {*names} if len(facts.entries[n].all()) == 1]
+    notes = [f"nothing used {few(names)}: it goes with what its module has of that length"] if names else []
+    idle = (n for n in facts.entries.keys() - touched - {*names} if isinstance(facts.tensors[n], nn.Parameter))
+    tokens = [n for n in idle if len(facts.entries[n].all()) == 1]
     if not tokens:
         return notes
     ran = {part for name in touched for part in parts_of(name)}

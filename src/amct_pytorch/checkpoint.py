@@ -25,8 +25,7 @@ StateDict = dict[str, Any]
 
 _log = logging.getLogger(__name__)
 _AVERAGED = "n_averaged"  # which torch.optim.swa_utils.AveragedModel has beside its `module.`
-_COMPILED = "_orig_mod."
-_PREFIXES = ("module.", _COMPILED)  # of DataParallel, DistributedDataParallel; of torch.compile
+_PREFIX = "module."  # of DataParallel, DistributedDataParallel
 
 
 @dataclass(frozen=True)
@@ -162,10 +161,14 @@ def _unlike(value: torch.Tensor, dtype: torch.dtype, layout: torch.layout) -> st
         return "on the meta device, expected its values"
     if value.layout != layout:
         return f"of layout {value.layout}, expected {layout}: save a dense tensor, value.to_dense()"
+    if not value.ndim:  # counters
+        return ""
     of_integers = not (value.is_floating_point() or value.is_complex() or value.dtype is torch.bool)
     to_numbers = dtype.is_floating_point or dtype.is_complex
     if (of_integers and to_numbers) or (value.is_complex() and not dtype.is_complex):
         return f"of {value.dtype}, expected {dtype}: save the values that the model computes with"
+    if value.is_floating_point() and not to_numbers and bool((value != value.round()).any()):
+        return f"not of whole numbers, expected {dtype}"
     return ""
 
 
@@ -185,35 +188,43 @@ def fill(model: nn.Module, state: StateDict, path: Path) -> None:
 
 def as_of_model(state: StateDict, wanted: Expected, path: Path) -> None:
     """Give the entries of a state dict the names that a model expects, in place: wrappers' prefixes are taken off, and
-    of a larger model's state the one part that fits is left."""
-    _strip_prefixes(state, wanted.shapes)
-    _name_inside(state, wanted.shapes)
-    _leave_part(state, wanted.shapes, _name(path))
+    of a larger model's state the one part that fits is left; wrappers of parts make no difference."""
+    names = {plain(key): key for key in wanted.shapes}
+    if len(names) < len(wanted.shapes):
+        names = {key: key for key in wanted.shapes}
+    _rename(state, {key: plain(key) for key in state})
+    shapes = {name: wanted.shapes[key] for name, key in names.items()}
+    _strip_prefixes(state, shapes)
+    _leave_part(state, shapes, _name(path))
+    _rename(state, names)
+
+
+def _rename(state: StateDict, names: Mapping[str, str]) -> None:
+    """Give entries new names, in place, and the versions of their modules' classes; where two would have one, none."""
+    changed = {key: new for key in state if (new := names.get(key, key)) != key}
+    if not changed or len({names.get(key, key) for key in state}) < len(state):
+        return
+    entries = [(names.get(key, key), value) for key, value in state.items()]
+    state.clear()
+    state.update(entries)
+    if (versions := getattr(state, "_metadata", None)) is not None:
+        paths = {old.rpartition(".")[0]: new.rpartition(".")[0] for old, new in changed.items()}
+        state._metadata = OrderedDict((paths.get(path, path), v) for path, v in versions.items())  # type: ignore[attr-defined]
 
 
 def _strip_prefixes(state: StateDict, keys: Iterable[str]) -> None:
     """Take wrappers' prefixes off the keys, in place: as many as make the most of them `keys`, for a part of the model
     may be called so."""
     wanted = set(keys)
-    if not any(_COMPILED in key for key in wanted):  # of parts that were compiled each by itself
-        for key in [key for key in state if f".{_COMPILED}" in key]:
-            state[key.replace(f".{_COMPILED}", ".")] = state.pop(key)
     if _AVERAGED in state and _AVERAGED not in wanted and all(k == _AVERAGED or k.startswith("module.") for k in state):
         del state[_AVERAGED]
     names, prefixes = set(state), ""
     most, taken = len(names & wanted), ""
-    while prefix := next((p for p in _PREFIXES if names and all(name.startswith(p) for name in names)), ""):
-        names, prefixes = {name.removeprefix(prefix) for name in names}, prefixes + prefix
+    while names and all(name.startswith(_PREFIX) for name in names):
+        names, prefixes = {name.removeprefix(_PREFIX) for name in names}, prefixes + _PREFIX
         if len(names & wanted) > most:
             most, taken = len(names & wanted), prefixes
     consume_prefix_in_state_dict_if_present(state, taken)
-
-
-def _name_inside(state: StateDict, keys: Iterable[str]) -> None:
-    """Give entries the names of `keys` that differ by wrappers of parts alone, in place."""
-    wrapped = {name: key for key in keys if (name := plain(key)) != key}
-    for key in [key for key in state if plain(key) in wrapped] if wrapped else ():
-        state[wrapped[plain(key)]] = state.pop(key)
 
 
 def _leave_part(state: StateDict, shapes: Mapping[str, Shape | None], name: str) -> None:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from torch import nn
 
 from amct_pytorch.errors import ConfigError, few, warn
+from amct_pytorch.renamed import plain
 
 GRADIENTS = ("kept", "straight_through", "sr_ste")
 
@@ -116,13 +117,15 @@ class SparsityConfig:
         if self.skips(name, layer):
             return None
         types = _types(layer)
-        if name in self.override_layers:
-            return self.override_layers[name]
+        for known in (name, plain(name)):
+            if known in self.override_layers:
+                return self.override_layers[known]
         return next((self.override_types[kind] for kind in types if kind in self.override_types), self.sparsity)
 
     def skips(self, name: str, layer: nn.Module) -> bool:
         """Whether a layer is to stay whole because `skip_layers` or `skip_types` says so."""
-        return _matches(name, self.skip_layers) or not set(_types(layer)).isdisjoint(self.skip_types)
+        named = any(_matches(n, self.skip_layers) for n in {name, plain(name)})
+        return named or not set(_types(layer)).isdisjoint(self.skip_types)
 
     def check_layers(self, model: nn.Module) -> None:
         """Compare the names in the config with a model's.
@@ -132,7 +135,8 @@ class SparsityConfig:
         """
         if not (self.skip_layers or self.override_layers or self.skip_types or self.override_types):
             return
-        layers = dict(model.named_modules(remove_duplicate=False))
+        named = dict(model.named_modules(remove_duplicate=False))
+        layers = {**named, **{plain(name): layer for name, layer in named.items()}}  # also without wrappers of parts
         patterns = [p for p in self.skip_layers if _is_pattern(p) and p not in layers]
         idle = [p for p in patterns if not any(fnmatchcase(name, p) for name in layers)]
         if idle:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from amct_pytorch.analyse.construct import Built, NotBuilt, build, scalars, with
 from amct_pytorch.analyse.equations import Equation, evaluate, solve
 from amct_pytorch.analyse.labels import Reason
 from amct_pytorch.analyse.marking import holds_sizes
-from amct_pytorch.analyse.sizes import Attribute, Expression, Size, attributes, leaves
+from amct_pytorch.analyse.sizes import Attribute, Expression, Operation, Size, attributes, leaves
 from amct_pytorch.apply.names import named_tensors
 from amct_pytorch.apply.shrink import cut_shapes
 from amct_pytorch.apply.sizes import apply_sizes, layer_sizes
@@ -50,7 +50,7 @@ class _Source:
     parameters: tuple[str, ...]
 
     def inside(self, path: str) -> bool:
-        return _is_inside(path, self.name)
+        return not self.name or path == self.name or path.startswith(f"{self.name}.")
 
     def absolute(self, setting: Setting) -> Setting:
         return Setting(".".join(filter(None, (self.name, setting.module))), setting.path)
@@ -90,6 +90,7 @@ class Configurations:
         self.read = {a.setting: a.value for e in equations for s in (e.left, e.right) for a in attributes(s)}
         self.sources = list(_sources(model, ""))
         self._families: list[_Family] | None = None
+        self._longer: list[_Family] = []  # of those that were longer as they were built
         self._unlike: list[str] = []  # notes on sources that cannot be built again as they are
         self._notes: list[str] = []
         self._following: list[str] = []
@@ -112,6 +113,8 @@ class Configurations:
         settings = dict(plan.settings)
         self._notes, self._following = list(self._unlike), []
         pruned = self._cut(plan, shapes, tried)
+        for family in self._longer:
+            settings |= _derived(family, self.model, pruned, shapes, known)
         for solution in solved:
             name = solution.family.called()
             try:
@@ -120,7 +123,7 @@ class Configurations:
                 self._following.append(name)
             except _Impossible as why:
                 self._notes.append(_note(name, solution.contradiction or str(why)))
-                settings |= _derived(solution.family, pruned, shapes, known)
+                settings |= _derived(solution.family, self.model, pruned, shapes, known)
         return replace(plan, settings=settings, summary=_noted(plan.summary, self._notes))
 
     def refused(self, plan: ChannelPlan, why: str) -> ChannelPlan:
@@ -132,14 +135,17 @@ class Configurations:
         families: list[_Family] = []
         held = self._held(lambda setting, value: Size(value, Attribute(setting, value), _unheard))
         for source in self.sources:
+            built = None
             try:
                 built = build(source.module, {p: held[source.name][p] for p in source.parameters})
                 _require_alike(built.module, source.module)
             except (NotBuilt, _Impossible) as why:
                 kind = type(source.module).__name__
                 self._unlike.append(f"{source.called()} stays as it is: {kind} cannot be built again from it ({why})")
+                if built is not None and _same_parts(built.module, source.module):  # it was pruned before
+                    self._longer.append(_Family([(source, built)], _settings(built)))
                 continue
-            mine = {a.setting for e in _expressions(built) for a in attributes(e)}
+            mine = _settings(built)
             related = [f for f in families if f.settings & mine]
             family = _Family(
                 [*(t for f in related for t in f.traced), (source, built)], mine.union(*(f.settings for f in related))
@@ -191,10 +197,10 @@ def _solved(family: _Family, shapes: Mapping[str, Sequence[int]], known: Mapping
     """The new values of a family's configurations, except for those that the forward pass reads."""
     asked: dict[tuple[Expression, Expression], Equation] = {}
     for source, built in family.traced:
-        for e in _equations(source, built, shapes, known):
+        for _, e in _equations(source, built, shapes, known):
             asked.setdefault((e.left, e.right), e)
     equations = _surest_first(asked.values())
-    read = _read(family, known)
+    read = _read(family.settings, known)
     found, _ = solve([*read, *equations], _NO_LABELS)
     if gone := _gone(family, {**known, **found}):  # `heads // key_value_heads`, where no tensor counts the latter
         found, _ = solve([*read, *equations, *gone], _NO_LABELS)
@@ -206,10 +212,6 @@ def _solved(family: _Family, shapes: Mapping[str, Sequence[int]], known: Mapping
     return _Solution(family, {s: Change(before[s], v) for s, v in values.items()}, contradiction)
 
 
-def _is_inside(path: str, module: str) -> bool:
-    return not module or path == module or path.startswith(f"{module}.")
-
-
 def _is_wrong(equation: Equation, values: Mapping[Setting, int]) -> bool:
     return evaluate(equation.left, values, _NO_LABELS) != equation.right
 
@@ -219,47 +221,75 @@ def _surest_first(equations: Iterable[Equation]) -> list[Equation]:
     return sorted(equations, key=lambda e: sum(isinstance(leaf, int) for leaf in leaves(e.left)))
 
 
-def _read(family: _Family, known: Mapping[Setting, int]) -> list[Equation]:
-    return [Equation(Attribute(s, v), v, Reason(_name(s))) for s, v in known.items() if s in family.settings]
+def _read(settings: Set[Setting], known: Mapping[Setting, int]) -> list[Equation]:
+    return [Equation(Attribute(s, known[s]), known[s], Reason(_name(s))) for s in sorted(settings & known.keys())]
 
 
 def _gone(family: _Family, values: Mapping[Setting, int]) -> list[Equation]:
-    """That sizes which constructors compute, and which would be none with these values, stay as they are."""
+    """That quotients of equal sizes, which constructors compute, stay 1 where they would be 0 with these values."""
     found = []
     for _, built in family.traced:
         for setting, size in built.scalars.items():
-            if isinstance(size, Size) and int.__int__(size) > 0:
-                every = {**{a.setting: a.value for a in attributes(size.origin)}, **values}
-                if evaluate(size.origin, every, _NO_LABELS) == 0:
-                    found.append(Equation(size.origin, int.__int__(size), Reason(_name(setting))))
+            if not isinstance(size, Size) or not isinstance(size.origin, Operation) or size.origin.name != "floordiv":
+                continue
+            before = {a.setting: a.value for a in attributes(size.origin)}
+            left, right = (evaluate(side, before, _NO_LABELS) for side in (size.origin.left, size.origin.right))
+            if left == right and evaluate(size.origin, {**before, **values}, _NO_LABELS) == 0:
+                found.append(Equation(size.origin, 1, Reason(_name(setting))))
     return found
 
 
 def _derived(
-    family: _Family, pruned: nn.Module, shapes: Mapping[str, Sequence[int]], known: Mapping[Setting, int]
+    family: _Family,
+    model: nn.Module,
+    pruned: nn.Module,
+    shapes: Mapping[str, Sequence[int]],
+    known: Mapping[Setting, int],
 ) -> dict[Setting, Change]:
     """The integers of modules, which no pass read, that constructors computed of a configuration that cannot follow:
     what the tensors of each module alone say that they have to be."""
     found = {}
-    read = _read(family, known)
     for source, built in family.traced:
         computed: dict[str, dict[Setting, Size]] = {}
-        cut = scalars(pruned.get_submodule(source.name))
+        before: dict[Setting, int] = {}
+        now, cut = (scalars(of.get_submodule(source.name)) for of in (model, pruned))
         for relative, size in built.scalars.items():
             setting = source.absolute(relative)
-            free = setting not in known and setting not in family.settings and _same(size, cut.get(relative))
-            if free and isinstance(size, Size) and relative.path.isidentifier():
+            free = setting not in known and setting not in family.settings
+            same = type(now.get(relative)) is int and _same(now[relative], cut.get(relative))
+            if free and same and isinstance(size, Size) and relative.path.isidentifier():
+                before[setting] = now[relative]
                 computed.setdefault(setting.module, {})[setting] = size
+        inside: dict[str, list[Equation]] = {module: [] for module in computed}
+        for path, e in _equations(source, built, shapes, known):
+            for module in inside.keys() & _around(path):
+                inside[module].append(e)
         for module, sizes in computed.items():
-            equations = _surest_first(_equations(source, built, shapes, known, module))
-            values = {**known, **solve([*read, *equations], _NO_LABELS, assume=False)[0]}
-            unclear = {a.setting for e in equations if _is_wrong(e, values) for a in attributes(e.left)}
-            for setting, size in sizes.items():
-                before, after = int.__int__(size), evaluate(size.origin, values, _NO_LABELS)
-                certain = unclear.isdisjoint(a.setting for a in attributes(size.origin))
-                if certain and after is not None and 0 < after < before:
-                    found[setting] = Change(before, after)
+            found.update(_of_module(sizes, before, _surest_first(inside[module]), known))
     return found
+
+
+def _of_module(
+    sizes: Mapping[Setting, Size],
+    before: Mapping[Setting, int],
+    equations: Sequence[Equation],
+    known: Mapping[Setting, int],
+) -> Iterator[tuple[Setting, Change]]:
+    """The new values of the sizes that the equations of their module decide."""
+    spoken = {a.setting for e in equations for a in attributes(e.left)}
+    values, _ = solve([*_read(spoken, known), *equations], _NO_LABELS, assume=False)
+    unclear = {a.setting for e in equations if _is_wrong(e, values) for a in attributes(e.left)}
+    for setting, size in sizes.items():
+        mine = {a.setting for a in attributes(size.origin)}
+        after = evaluate(size.origin, {**values, **{s: known[s] for s in mine & known.keys()}}, _NO_LABELS)
+        if mine.isdisjoint(unclear) and after is not None and 0 < after < before[setting]:
+            yield setting, Change(before[setting], after)
+
+
+def _around(path: str) -> set[str]:
+    """A module, and those that it is inside of."""
+    parts = path.split(".") if path else []
+    return {".".join(parts[:i]) for i in range(len(parts) + 1)}
 
 
 def _built_again(
@@ -360,6 +390,10 @@ def _touches(plan: ChannelPlan, source: _Source) -> bool:
     return any(source.inside(axis.tensor.rpartition(".")[0]) for axis in plan.removals)
 
 
+def _settings(built: Built) -> set[Setting]:
+    return {a.setting for e in _expressions(built) for a in attributes(e)}
+
+
 def _expressions(built: Built) -> Iterator[Expression]:
     for lengths in built.sizes.values():
         yield from lengths
@@ -367,31 +401,30 @@ def _expressions(built: Built) -> Iterator[Expression]:
 
 
 def _equations(
-    source: _Source,
-    built: Built,
-    shapes: Mapping[str, Sequence[int]],
-    known: Mapping[Setting, int],
-    module: str = "",
-) -> Iterator[Equation]:
-    """What the cut asks of the configuration: the lengths of tensors, and the sizes that the forward pass reads; of one
-    module with its parts."""
+    source: _Source, built: Built, shapes: Mapping[str, Sequence[int]], known: Mapping[Setting, int]
+) -> Iterator[tuple[str, Equation]]:
+    """What the cut asks of the configuration, with the module where it does: the lengths of tensors, and the sizes that
+    the forward pass reads."""
     for name, lengths in built.sizes.items():
         full = f"{source.name}.{name}" if source.name else name
-        if not _is_inside(full, module):
-            continue
         for expression, length in zip(lengths, shapes[full], strict=True):
             if not isinstance(expression, int):
-                yield Equation(expression, length, Reason(full))
+                yield full.rpartition(".")[0], Equation(expression, length, Reason(full))
     for relative, value in built.scalars.items():
-        setting = source.absolute(relative)
-        if isinstance(value, Size) and setting in known and _is_inside(setting.module, module):
-            yield Equation(value.origin, known[setting], Reason(_name(setting)))
+        if isinstance(value, Size) and (setting := source.absolute(relative)) in known:
+            yield setting.module, Equation(value.origin, known[setting], Reason(_name(setting)))
 
 
 def _require_alike(built: nn.Module, module: nn.Module) -> None:
     """Raise _Impossible where a module is not of the same parts and shapes."""
     _require_equal("module", *({n: type(m).__name__ for n, m in named_modules(b)} for b in (built, module)))
     _require_equal("tensor", *({n: tuple(t.shape) for n, t in named_tensors(b).items()} for b in (built, module)))
+
+
+def _same_parts(built: nn.Module, module: nn.Module) -> bool:
+    """Whether modules are of the same parts, and tensors of the same names, however long."""
+    one, two = ([(n, type(m)) for n, m in named_modules(of)] for of in (built, module))
+    return one == two and named_tensors(built).keys() == named_tensors(module).keys()
 
 
 def _require_equal(kind: str, built: Mapping[str, object], wanted: Mapping[str, object]) -> None:

@@ -41,7 +41,8 @@ def _warn_of_names(model: nn.Module) -> None:
     if not held:  # in most models
         return
     own = set(map(id, modules))
-    own.update(id(t) for m in modules for table in (m._parameters, m._buffers) for t in table.values())
+    tables = (table for m in modules for table in (m._parameters, m._buffers))
+    own.update(id(t) for table in tables for t in table.values() if t is not None)
     names = sorted({repr(name) for name, value in by_name.known(held) if id(_part(value)) in own})
     if names:
         warn(

@@ -6,6 +6,7 @@ import collections
 import contextlib
 import copy
 import gc
+import operator
 import types
 import weakref
 from collections import OrderedDict
@@ -131,6 +132,7 @@ class _Copying:
         self.plain: dict[type, bool] = {}
         self.model = model
         self.own: set[int] | None = None  # what a function may hold of the model
+        self.under_way: set[int] = set()  # modules whose parts are being copied
         self.made: list[tuple[Any, Any]] = []  # tables of hooks, made before what holds them is copied
         for value in _written_by_hooks(model):
             self.memo[id(value)] = value
@@ -144,8 +146,8 @@ class _Copying:
             return memo[id(value)]
         if kind is dict or kind is OrderedDict:
             return self.table(value, kind())
-        if kind is tuple and _ATOMS.issuperset(map(type, value)):
-            return value
+        if kind is tuple:
+            return self.tuple(value)
         if kind is set and _ATOMS.issuperset(map(type, value)):
             memo[id(value)] = set(value)
             return memo[id(value)]
@@ -161,9 +163,20 @@ class _Copying:
             return value if function is value.__func__ else staticmethod(function)
         if kind is weakref.ref:
             return self.reference(value)
-        if isinstance(value, nn.Module) and self.is_plain(kind):
-            return self.module(value, object.__new__(kind))
+        if isinstance(value, nn.Module):
+            if self.is_plain(kind):
+                return self.module(value, object.__new__(kind))
+            self.parts(value)
         return copy.deepcopy(value, memo)
+
+    def tuple(self, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        """A tuple of copies; itself where these are the same."""
+        if _ATOMS.issuperset(map(type, value)):
+            return value
+        items = tuple(map(self.value, value))
+        if id(value) not in self.memo:  # it may hold what holds it
+            self.memo[id(value)] = value if all(map(operator.is_, items, value)) else items
+        return self.memo[id(value)]  # type: ignore[no-any-return]
 
     def whole(self) -> Any:
         """The copy of the model."""
@@ -191,6 +204,13 @@ class _Copying:
                 cell.cell_contents = self.held(old.cell_contents)
         return new
 
+    def parts(self, value: nn.Module) -> None:
+        """Copy the parts of a module that is copied as copy.deepcopy does, which takes these then."""
+        if id(value) not in self.under_way:  # a part may hold it
+            self.under_way.add(id(value))
+            for part in value._modules.values():
+                self.value(part)
+
     def reference(self, value: weakref.ref[Any]) -> weakref.ref[Any]:
         """A weak reference, to the copy of what it refers to where that is of the model."""
         target = value()
@@ -217,6 +237,8 @@ class _Copying:
             values = (value.__self__,)
         elif type(value) is staticmethod:
             values = (value.__func__,)
+        elif type(value) is weakref.ref:
+            values = (value(),)
         else:
             values = tuple(value.values() if type(value) is dict else value if type(value) in (list, tuple) else ())
         return any(self.holds(v, seen) for v in values)
@@ -295,7 +317,7 @@ def _is_plain(kind: type[nn.Module]) -> bool:
         not hasattr(kind, "__deepcopy__")
         and kind.__reduce_ex__ is object.__reduce_ex__
         and getattr(kind, "__getstate__", None) in _GETSTATE
-        and not any("__slots__" in vars(base) for base in kind.__mro__ if base is not object)
+        and not any(vars(base).get("__slots__") for base in kind.__mro__)
     )
 
 

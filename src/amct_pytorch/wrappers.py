@@ -53,7 +53,7 @@ def refuse_wrapped(model: nn.Module, call: str) -> None:
             )
     if _inside(model) is None:
         return
-    inner = "model._orig_mod" if "_orig_mod" in model._modules else "model.module"
+    inner = f"model.{next((name for name in _WRAPPED if name in model._modules), 'module')}"
     raise ModelError(
         f"{call} makes a new model and cannot take one inside {type(model).__qualname__}: "
         f"pass {inner}, and wrap the model that {call} returns"
@@ -102,5 +102,9 @@ def _inside(model: nn.Module) -> nn.Module | None:
     if isinstance(model, (DataParallel, DistributedDataParallel)):
         inner: nn.Module = model.module
         return inner
-    # torch.compile's wrapper is told by its one submodule: importing its class takes a second
-    return model._modules.get("_orig_mod")
+    return next((part for name in _WRAPPED if (part := model._modules.get(name)) is not None), None)
+
+
+# What torch.compile and activation checkpointing call the one submodule of their wrappers, which are told by that: to
+# import their classes takes a second.
+_WRAPPED = ("_orig_mod", "_checkpoint_wrapped_module")

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "copied": {"errors", "by_name", "structure"},
     "spread": set(),
     "wrappers": {"errors", "spread", "structure"},
-    "config": {"errors"},
+    "config": {"errors", "renamed"},
     "record": {"errors", "report"},
     "textio": {"errors", "files", "proto", "config", "record"},
     "renamed": {"record", "structure"},

@@ -316,6 +316,70 @@ def test_what_constructors_compute_follows_where_the_configuration_cannot(tmp_pa
     assert (again.b.heads, again.b.each) == (6, 6)
 
 
+def test_what_constructors_compute_follows_again_where_a_model_is_pruned_again(tmp_path: Path) -> None:
+    model = SharedTwice(SimpleNamespace(width=32, heads=16, key_heads=1, one=True)).eval()
+    config = per_layer("b.q", 0.25)
+    small = create(create(model, tmp_path, config), tmp_path, config)
+    assert [(m.q.out_features, m.heads, m.each) for m in (small.a, small.b)] == [(16, 4, 4), (36, 9, 9)]
+    mask = torch.ones(7, 7, dtype=torch.bool)
+    with torch.no_grad():
+        torch.testing.assert_close(small(X, mask), small(X))
+
+
+def test_a_quotient_of_other_sizes_holds_the_configuration(tmp_path: Path) -> None:
+    """How long a piece of sound is has nothing to do with the width, which happens to be a little more."""
+
+    class Pieces(nn.Module):
+        def __init__(self, options: Any) -> None:
+            super().__init__()
+            self.options, self.rows = options, options.width // options.piece
+            self.a, self.b = nn.Linear(6, options.width), nn.Linear(options.width, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(self.a(x).relu())
+
+    small = create(Pieces(SimpleNamespace(width=32, piece=24)), tmp_path)
+    assert (vars(small.options), small.rows) == ({"width": 32, "piece": 24}, 1)
+    assert "rows would be 0, not 1" in notes(small)
+
+
+def test_the_integers_of_numpy_follow_in_configurations(tmp_path: Path) -> None:
+    class OfNumpy(nn.Module):
+        def __init__(self, options: Any) -> None:
+            super().__init__()
+            self.options, self.half = options, options.widths[0] // 2
+            self.a, self.b = nn.Linear(6, options.widths[0]), nn.Linear(options.widths[0], 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(self.a(x).relu())
+
+    small = create(OfNumpy(SimpleNamespace(widths=[np.int64(16)])), tmp_path)
+    assert (small.options.widths, type(small.options.widths[0]), small.half) == ([8], np.int64, 4)
+
+
+class OfItsClass:
+    """A constant of a class whose objects cannot be changed."""
+
+    hidden = 16
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError("a constant")
+
+
+def test_constants_of_immutable_objects_follow(tmp_path: Path) -> None:
+    class Constant(nn.Module):
+        def __init__(self, options: Any) -> None:
+            super().__init__()
+            self.options = options
+            self.a, self.b = nn.Linear(6, options.hidden), nn.Linear(options.hidden, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(self.a(x).view(*x.shape[:2], self.options.hidden).relu())
+
+    small = create(Constant(OfItsClass()), tmp_path)
+    assert (small.options.hidden, small.a.out_features, OfItsClass.hidden) == (8, 8, 16)
+
+
 def test_what_the_tensors_of_a_module_do_not_decide_stays(tmp_path: Path) -> None:
     """Heads of 4 or 8 heads of 2: no pass reads which, and nothing is guessed."""
 
@@ -737,7 +801,7 @@ def test_tokens_that_nothing_used_go_with_those_beside_them(tmp_path: Path) -> N
     model = Tokens(Options())
     small = create(model, tmp_path)
     assert small.masked.shape == (1, 16)
-    assert "nothing used masked: it goes with what is beside it in its module" in notes(small)
+    assert "nothing used masked: it goes with what its module has of that length" in notes(small)
     kept = (model.head[0, 0][:, None] == small.head[0, 0]).any(1)
     assert torch.equal(small.masked, model.masked[:, kept])
     assert small(X, torch.rand(3, 7) > 0.5).shape == (3, 8, 4)
@@ -773,11 +837,31 @@ class OfMasked(nn.Module):
 def test_tokens_go_with_the_layers_of_their_module_where_nothing_is_beside_them(tmp_path: Path) -> None:
     small = create(OfMasked(other=False), tmp_path)
     assert small.embed.token.shape == (1, 1, 16)
-    assert "nothing used embed.token: it goes with what is beside it in its module" in notes(small)
+    assert "nothing used embed.token: it goes with what its module has of that length" in notes(small)
     assert small(X, torch.rand(3, 7) > 0.5).shape == (3, 7, 4)
     small = create(OfMasked(other=True), tmp_path)
     assert (small.embed.token.shape, small.embed.mix.weight.shape) == ((1, 1, 32), (16, 16))
     assert "nothing used embed.token, as long as what shrinks in its module: it stays as it is" in notes(small)
+
+
+class WithLoss(nn.Module):
+    """A parameter of its loss is as long as the one hidden layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.weights = (
+            nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 4)),
+            nn.Parameter(torch.rand(32)),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x)  # type: ignore[no-any-return]
+
+
+def test_what_the_whole_model_has_goes_with_no_layer_by_its_length(tmp_path: Path) -> None:
+    small = create(WithLoss(), tmp_path)
+    assert (small.weights.shape, small.body[0].out_features) == ((32,), 16)
+    assert "nothing used weights, as long as what shrinks in its module: it stays as it is" in notes(small)
 
 
 class Shift(nn.Linear):

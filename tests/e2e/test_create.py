@@ -601,6 +601,23 @@ def test_masks_decide_nothing_of_layers_that_do_not_run(dtype: torch.dtype, mask
     assert {(a.tensor, len(r.removed)) for a, r in plan.removals.items()} >= {("up.weight", 32), ("down.weight", 32)}
 
 
+def test_a_state_of_noughts_is_as_any_other() -> None:
+    """It is no mask, and holds nothing."""
+
+    class Recurrent(Masked):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.GRU(16, 16, batch_first=True)
+
+        def forward(self, x: torch.Tensor, state: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            return super().forward(self.rnn(x, state)[0], mask)
+
+    mask = torch.ones(2, 5, dtype=torch.bool)
+    for state in (torch.zeros(1, 2, 16), torch.rand(1, 2, 16)):
+        plan = amct.plan(Recurrent().eval(), (torch.rand(2, 5, 16), state, mask), HALF)
+        assert ("up.weight", 32) in {(a.tensor, len(r.removed)) for a, r in plan.removals.items()}
+
+
 def test_the_record_does_not_take_the_place_of_the_config(tmp_path: Path) -> None:
     path = tmp_path / "net.cfg"
     write_config(HALF, path)

@@ -95,3 +95,35 @@ def test_hooks_on_parameters_are_told_of(tmp_path: Path, kind: str, how: str) ->
     getattr(net[2].weight, how)(lambda gradient: None)
     with pytest.warns(AmctWarning, match="hooks on parameters do not come along .* those of 2.weight on its"):
         amct.create_prune_retrain_model(net, X, KINDS[kind], tmp_path / "net.record")
+
+
+head: nn.Module
+table: dict[str, int] = {}
+
+
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.body, self.table = nn.Linear(16, 2), nn.Linear(4, 16, bias=False), table
+        self.register_forward_hook(count)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x))
+
+
+def count(module: Counting, args: tuple[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
+    module.table["calls"] = module.table.get("calls", 0) + 1
+    return out + 0 * module.head.weight.sum()
+
+
+def test_attributes_that_are_called_as_global_names_are_none(tmp_path: Path) -> None:
+    global head
+    net = Counting()
+    head = net.head
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        small = amct.create_prune_retrain_model(net, X, KINDS["channels"], tmp_path / "net.record")
+    before = dict(net.table)
+    small(X)
+    assert net.table == before
+    assert small.table is not net.table

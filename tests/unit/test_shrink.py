@@ -563,8 +563,11 @@ def test_hooks_hold_the_parts_of_the_copy() -> None:
 def test_weak_references_are_to_the_parts_of_the_copy() -> None:
     model, aside = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2)), nn.Linear(1, 1)
     model.first, model.aside = weakref.ref(model[0]), weakref.ref(aside)
+    model.pair, second = (model.first, "first"), weakref.ref(model[1])
+    model.second = lambda: second()
     small = shrink(model, hidden(model, (0, 3, 5), "0", "1"))
-    assert small.first() is small[0]
+    assert small.first() is small.pair[0]() is small[0]
+    assert small.second() is small[1]
     assert model.first() is model[0]
     assert small.aside() is aside  # which is not of the model
 

@@ -257,6 +257,8 @@ def scalars(model: nn.Module) -> dict[Setting, Any]:
 def _read(value: Any, module: str, path: str, found: dict[Setting, Any], done: set[int], depth: int) -> None:
     if type(value) in _ARE_SCALARS:
         found[Setting(module, path)] = value
+    elif isinstance(value, np.integer):
+        found[Setting(module, path)] = int(value)
     elif type(value) is tuple or (type(value) is list and id(value) not in done):  # a list may hold itself
         done.add(id(value))
         for i, item in enumerate(value):

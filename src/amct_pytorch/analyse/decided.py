@@ -14,6 +14,7 @@ from amct_pytorch.analyse.shapes import exact
 from amct_pytorch.analyse.values import flatten
 
 Decisions = Sequence[tuple[str, list[Any]]]
+_LEAVING = "values leave"
 
 
 class Decided:
@@ -41,15 +42,16 @@ class Decided:
             callers = (self.running.name(m) for m, _ in self.running.modules() if m is not module)
             self.looked.add(next(callers, ""))
 
-    def leaving(self, x: torch.Tensor) -> torch.Tensor:
-        """What code gets of a tensor whose values leave the pass: those of the original's, where it is as large. What
-        code makes of them (a matching by SciPy, say) decides, too."""
+    def leaving(self, x: torch.Tensor) -> None:
+        """The values of a tensor leave the pass: those of the original's, where it is as large. What code makes of them
+        (a matching by SciPy, say) decides, too."""
         self.told()
         with torch._C._DisableTorchDispatch():
             now = x.detach().clone()
             then = self.as_then(_LEAVING, now)
+            if then is not now and then.shape == now.shape:
+                x.detach().copy_(then)  # code may write into the memory that it gets
         self.taken.append((_LEAVING, [now]))
-        return x if then is now or then.shape != now.shape else then
 
     def as_then(self, key: str, out: Any) -> Any:
         """The same result with the decisions of the original's pass."""
@@ -70,9 +72,6 @@ class Decided:
         """Note the results of an operation on `tensors`; `labelled`: whether one has labels; `drawn`: at random."""
         follows = not drawn and all(map(exact, tensors))  # from what was decided, or from sizes alone
         self.taken.append((key, [None if follows else _decision(o, labelled) for o in flatten(out)]))
-
-
-_LEAVING = "values leave"
 
 
 class _OfChannels(NamedTuple):

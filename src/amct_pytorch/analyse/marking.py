@@ -140,7 +140,8 @@ def _same(one: Any, two: Any) -> bool:
 def _of_integers(values: Sequence[Any], depth: int = 0) -> bool:
     """Whether there are integers alone in a sequence, or in sequences of it."""
     for v in values:
-        if type(v) is not int and not (depth < DEPTH and type(v) in _SEQUENCES and _of_integers(v, depth + 1)):
+        integer = type(v) is int or isinstance(v, np.integer)
+        if not integer and not (depth < DEPTH and type(v) in _SEQUENCES and _of_integers(v, depth + 1)):
             return False
     return bool(values)
 

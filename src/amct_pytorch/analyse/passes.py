@@ -370,14 +370,19 @@ class Passes:
 
     def _inputs(self, arguments: Arguments) -> Arguments:
         args, kwargs = arguments
-        first = next((t for t in flatten((args, kwargs)) if isinstance(t, torch.Tensor)), None)
+        tensors = [t for t in flatten((args, kwargs)) if isinstance(t, torch.Tensor)]
+        largest = max(tensors, key=_elements, default=None)  # the data: others may be masks of it
 
         def own(t: torch.Tensor) -> torch.Tensor:
             if self.means is Means.SHAPES:
-                return stand_in(t) if t is first else beside(t)
+                return stand_in(t) if t is largest else beside(t)
             return t.detach().clone() if self.fake is None else self.fake.from_tensor(t, static_shapes=True)
 
         return tuple(map_tensors(list(args), own)), map_tensors(kwargs, own)
+
+
+def _elements(t: torch.Tensor) -> int:
+    return 0 if t.is_nested else t.numel()
 
 
 def _filled(arguments: Any, before: list[tuple[Any, Info | None]], info: Callable[[Any], Info | None]) -> bool:

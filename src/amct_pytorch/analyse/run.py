@@ -107,8 +107,9 @@ def _grouping(labels: Labels, own: Mapping[str, torch.Tensor], done: Sequence[Tr
 
 def _follow(idle: Set[str], may: Set[str], entries: Mapping[str, Entry], labels: Labels) -> set[str]:
     """Those of the parameters that no operation used which go with others: tokens of one dim (for masked training,
-    say), with all that their module has beside them of that length, or where that is nothing, in its parts, where that
-    goes together; not where a layer of the module is idle, too, that may be what they are for."""
+    say), with all that their module has beside them of that length, or where that is nothing, in its parts (not those
+    of the whole model), where that goes together; not where a layer of the module is idle, too, that may be what they
+    are for."""
     tokens = [n for n in sorted(may) if len(entries[n].all()) == 1 and not n.rpartition(".")[2].isdigit()]  # of no list
     found = None
     followed = set()
@@ -119,7 +120,7 @@ def _follow(idle: Set[str], may: Set[str], entries: Mapping[str, Entry], labels:
             continue
         inside = {n: entry for n, entry in entries.items() if n not in idle and part in parts_of(n)}
         beside = {n: entry for n, entry in inside.items() if parts_of(n)[0] == part}
-        others = _as_long(beside.values(), mine) or _as_long(inside.values(), mine)
+        others = _as_long(beside.values(), mine) or (_as_long(inside.values(), mine) if part else [])
         if not others:
             continue
         found = components(labels, labels.ties) if found is None else found

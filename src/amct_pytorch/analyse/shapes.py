@@ -97,10 +97,10 @@ def stand_in(t: torch.Tensor) -> torch.Tensor:
 
 
 def beside(t: torch.Tensor) -> torch.Tensor:
-    """The stand-in of an input beside the first: as it is where it is small and of whole numbers, as masks are."""
+    """The stand-in of an input beside the data: as it is where it is small and of whole numbers, as masks are."""
     if t.is_floating_point() and not t.is_meta and t.layout == torch.strided and _small(t):
         copied = t.detach().clone()
-        if bool((copied == copied.round()).all()):
+        if bool((copied == copied.round()).all()) and bool(copied.any()):  # noughts are a state to begin with
             return copied
     return stand_in(t)
 

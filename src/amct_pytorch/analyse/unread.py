@@ -8,6 +8,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -84,6 +85,10 @@ def _others(kind: type[nn.Module]) -> list[str]:
 _OTHER = "forward_"
 
 
+def _is_integer(value: Any) -> bool:
+    return type(value) is int or isinstance(value, np.integer)
+
+
 def _unread(
     model: nn.Module,
     entries: Mapping[str, Entry],
@@ -100,8 +105,8 @@ def _unread(
             named[kind] = names(kind) if looked_at(kind.__module__) else set()
         if not named[kind]:  # most are layers of torch
             continue
-        sizes = ((n, v) for n, v in vars(module).items() if type(v) is int and v > 1 and n in named[kind])
-        found.update({setting: v for n, v in sizes if (setting := Setting(path, n)) not in read})
+        sizes = ((n, v) for n, v in vars(module).items() if _is_integer(v) and v > 1 and n in named[kind])
+        found.update({setting: int(v) for n, v in sizes if (setting := Setting(path, n)) not in read})
     if not found:
         return {}
     stays = stay(labels, len(labels.frozen))

@@ -136,7 +136,8 @@ def _put(owner: Any, step: Step, value: Any, setting: Setting) -> Any:
         try:
             setattr(owner, step, value)
         except Exception as cause:
-            if step not in getattr(owner, "__dict__", ()):
+            own = getattr(owner, "__dict__", None)
+            if own is None or (step not in own and type(getattr(type(owner), str(step), None)) is not int):
                 raise RecordError(_refusal(owner, step, setting, cause)) from cause
             vars(owner)[step] = value  # it may be immutable: this one is a copy
     return owner

@@ -140,12 +140,11 @@ def item(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
 
 def leaving(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """x.numpy(), x.tolist(): what becomes of the values cannot be followed."""
-    x, *others = args
-    for f in mode.capture.factors(x):
+    for f in mode.capture.factors(args[0]):
         mode.capture.freeze(f, "its values leave the pass")
     if mode.capture.decided is not None:
-        x = mode.capture.decided.leaving(x)
-    return func(x, *others, **kwargs)
+        mode.capture.decided.leaving(args[0])
+    return func(*args, **kwargs)
 
 
 def assigned(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
