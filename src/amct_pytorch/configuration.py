@@ -248,7 +248,7 @@ def _derived(
 ) -> dict[Setting, Change]:
     """The integers of modules, which no pass read, that constructors computed of a configuration that cannot follow:
     what the tensors of each module alone say that they have to be."""
-    found = {}
+    found: dict[Setting, Change] = {}
     for source, built in family.traced:
         computed: dict[str, dict[Setting, Size]] = {}
         before: dict[Setting, int] = {}

@@ -4,6 +4,8 @@ import copy
 import pickle
 import threading
 import weakref
+from abc import ABC
+from functools import partial
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -590,3 +592,24 @@ def test_buffers_that_lose_channels_can_be_written_into_in_training() -> None:
     small(torch.ones(3, 4)).sum().backward()
     assert small.a.weight.grad is not None
     assert not any(t._is_view() for t in small.state_dict(keep_vars=True).values())
+
+
+class Abstract(nn.Module, ABC):
+    """Its base has `__slots__`, empty ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 2)
+        self.first = weakref.ref(self.a)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(self.first()(x).relu())
+
+
+@pytest.mark.parametrize("wrap", [lambda part: part, partial(torch.compile, backend="eager")])
+def test_weak_references_of_abstract_and_of_compiled_parts(wrap) -> None:
+    model = nn.Sequential(wrap(Abstract()))
+    small = shrink(model, ChannelPlan())
+    one, two = (next(m for m in net.modules() if isinstance(m, Abstract)) for net in (model, small))
+    assert two.first() is two.a
+    assert one.first() is one.a is not two.a
