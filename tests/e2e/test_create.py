@@ -621,6 +621,28 @@ def test_a_state_of_noughts_is_as_any_other() -> None:
         assert ("up.weight", 32) in {(a.tensor, len(r.removed)) for a, r in plan.removals.items()}
 
 
+class Numbers(nn.Module):
+    """Values that leave torch, by another way where a gradient is required; they decide nothing here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(8, 16), nn.Linear(16, 6), nn.Linear(6, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.b(self.a(x).relu())
+        try:
+            values = y.numpy()
+        except RuntimeError:
+            values = self.c(y).detach().numpy()
+        return y * 2 if values.sum() > 1e9 else y
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_values_that_leave_do_so_in_the_same_way(training: bool) -> None:
+    plan = amct.plan(Numbers().train(training), torch.rand(4, 8), HALF)
+    assert ("a.weight", 8) in {(a.tensor, len(r.removed)) for a, r in plan.removals.items()}
+
+
 def test_the_record_does_not_take_the_place_of_the_config(tmp_path: Path) -> None:
     path = tmp_path / "net.cfg"
     write_config(HALF, path)

@@ -176,13 +176,6 @@ def nearest(costs: torch.Tensor) -> torch.Tensor:
     return torch.tensor([min(range(len(each)), key=each.__getitem__) for each in costs.T.tolist()])
 
 
-def first_or_nearest(costs: torch.Tensor) -> torch.Tensor:
-    try:
-        return torch.from_numpy(costs.numpy()[0].argsort())
-    except RuntimeError:  # it requires a gradient
-        return nearest(costs)
-
-
 class Experts(nn.Module):
     """Only those run that have tokens; of two tokens some have none."""
 
@@ -344,7 +337,6 @@ PATTERNS: dict[str, Build] = {
     "a prompt of no token": rows(prompted, p=lambda: nn.Parameter(torch.randn(0, 16))),
     "nothing left of a head": of(Rotated, "q k v o", tokens),
     "nothing split off": rows(nothing_split_off),
-    "matched, if that can be": rows(matched(first_or_nearest)),
     "matched by a list": rows(matched(nearest)),
     "matched by NumPy": rows(matched(lambda costs: torch.from_numpy(costs.detach().numpy().argmin(0)))),
     "matched by an array": rows(matched(lambda costs: torch.as_tensor(np.argmin(np.asarray(costs.detach()), 0)))),
