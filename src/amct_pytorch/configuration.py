@@ -43,11 +43,12 @@ class _Impossible(Exception):
 
 @dataclass
 class _Source:
-    """A module that can be built again: its path, and the parameters of its constructor that it keeps."""
+    """A module that can be built again: its path, and the parameters of its constructor that it keeps, with the
+    attributes that hold them."""
 
     name: str
     module: nn.Module
-    parameters: tuple[str, ...]
+    parameters: Mapping[str, str]
 
     def inside(self, path: str) -> bool:
         return not self.name or path == self.name or path.startswith(f"{self.name}.")
@@ -56,8 +57,8 @@ class _Source:
         return Setting(".".join(filter(None, (self.name, setting.module))), setting.path)
 
     def called(self) -> str:
-        kept = [p for p in self.parameters if holds_sizes(vars(self.module)[p], p)]
-        return " and ".join(_name(Setting(self.name, p)) for p in kept)
+        kept = [a for a in self.parameters.values() if holds_sizes(vars(self.module)[a], a)]
+        return " and ".join(_name(Setting(self.name, a)) for a in kept)
 
 
 @dataclass
@@ -137,7 +138,7 @@ class Configurations:
         for source in self.sources:
             built = None
             try:
-                built = build(source.module, {p: held[source.name][p] for p in source.parameters})
+                built = build(source.module, {p: held[source.name][a] for p, a in source.parameters.items()})
                 _require_alike(built.module, source.module)
             except (NotBuilt, _Impossible) as why:
                 kind = type(source.module).__name__
@@ -171,7 +172,7 @@ class Configurations:
     @functools.cached_property
     def _holding(self) -> dict[str, dict[str, Any]]:
         """What is copied, by module and attribute."""
-        wanted = {source.name: source.parameters for source in self.sources}
+        wanted = {source.name: source.parameters.values() for source in self.sources}
         held = {
             name: {k: v for k, v in vars(module).items() if holds_sizes(v, k) or k in wanted.get(name, ())}
             for name, module in named_modules(self.model)
@@ -302,11 +303,11 @@ def _built_again(
     found = {}
     for source, traced in family.traced:
         part = pruned.get_submodule(source.name)
-        for parameter in source.parameters:
-            if why := _refusal(held[source.name][parameter], vars(source.module)[parameter]):
+        for attribute in source.parameters.values():
+            if why := _refusal(held[source.name][attribute], vars(source.module)[attribute]):
                 raise _Impossible(why)
         try:
-            again = build(source.module, {p: held[source.name][p] for p in source.parameters})
+            again = build(source.module, {p: held[source.name][a] for p, a in source.parameters.items()})
         except NotBuilt as why:
             raise _Impossible(f"{type(part).__name__} cannot be built with the new values ({why})") from why
         _require_alike(again.module, part)
@@ -363,9 +364,9 @@ def _invalid(new: Any, old: Any) -> str:
 def _sources(module: nn.Module, name: str) -> Iterator[_Source]:
     """The outermost modules whose constructor takes a configuration that they keep."""
     own = vars(module)
-    if any(type(value) not in marking.NO_OBJECTS and holds_sizes(value, key) for key, value in own.items()):
+    if any(_is_object(value, key) for key, value in own.items()):
         parameters = _kept(module)
-        if parameters and any(holds_sizes(own[p], p) for p in parameters):
+        if parameters and any(holds_sizes(own[a], a) for a in parameters.values()):
             yield _Source(name, module, parameters)
             return
     for key, part in module._modules.items():
@@ -373,17 +374,31 @@ def _sources(module: nn.Module, name: str) -> Iterator[_Source]:
             yield from _sources(part, f"{name}.{key}" if name else key)
 
 
-def _kept(module: nn.Module) -> tuple[str, ...]:
-    """The parameters of a module's constructor that it keeps under their names; none if a required one is missing."""
-    found = []
+def _kept(module: nn.Module) -> dict[str, str]:
+    """The parameters of a module's constructor that it keeps under their names; none if a required one is missing, but
+    for one that is the one object that it keeps of which lengths could be: `self.config = args`."""
+    found: dict[str, str] = {}
+    missing = []
     for name, parameter in list(inspect.signature(type(module).__init__).parameters.items())[1:]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         if parameter.kind is not parameter.POSITIONAL_ONLY and name in vars(module):
-            found.append(name)
+            found[name] = name
         elif parameter.default is parameter.empty:
-            return ()
-    return tuple(found)
+            missing.append(parameter)
+    if not missing:
+        return found
+    kept = {id(v): k for k, v in vars(module).items() if k not in found and k[0] != "_" and _is_object(v, k)}
+    if len(missing) > 1 or len(kept) != 1 or missing[0].kind is inspect.Parameter.POSITIONAL_ONLY:
+        return {}
+    (attribute,) = kept.values()
+    lengths = {n for t in named_tensors(module).values() for n in t.shape if n > 1}
+    stated = {value for _, value in _integers(vars(module)[attribute], "")}
+    return {} if stated.isdisjoint(lengths) else {**found, missing[0].name: attribute}
+
+
+def _is_object(value: Any, name: str) -> bool:
+    return type(value) not in marking.NO_OBJECTS and holds_sizes(value, name)
 
 
 def _touches(plan: ChannelPlan, source: _Source) -> bool:

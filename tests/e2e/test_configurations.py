@@ -844,6 +844,54 @@ def test_tokens_go_with_the_layers_of_their_module_where_nothing_is_beside_them(
     assert "nothing used embed.token, as long as what shrinks in its module: it stays as it is" in notes(small)
 
 
+class Kept(nn.Module):
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+
+class OfOtherNames(Kept):
+    """Its constructor calls the configuration otherwise than its base does, which keeps it."""
+
+    def __init__(self, args: Any, classes: int = 4) -> None:
+        super().__init__(args)
+        self.a, self.b = nn.Linear(6, args.width), nn.Linear(args.width, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(self.a(x).relu())  # type: ignore[no-any-return]
+
+
+def test_a_configuration_that_is_kept_by_another_name(tmp_path: Path) -> None:
+    model = OfOtherNames(Options())
+    small = create(model, tmp_path)
+    assert (small.config.width, model.config.width) == (16, 32)
+    assert not notes(small)
+    require_built_again(small, OfOtherNames(small.config))
+
+
+def test_which_of_two_objects_the_constructor_takes_is_not_guessed(tmp_path: Path) -> None:
+    model = OfOtherNames(Options())
+    model.other = Head()
+    small = create(model, tmp_path)
+    assert (small.a.out_features, small.config.width) == (16, 32)
+
+
+def test_another_object_is_no_configuration(tmp_path: Path) -> None:
+    built = []
+
+    class Logged(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            built.append(width)
+            self.log, self.a, self.b = SimpleNamespace(level=20), nn.Linear(6, width), nn.Linear(width, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(self.a(x).relu())
+
+    small = create(Logged(32), tmp_path)
+    assert (small.a.out_features, built, notes(small)) == (16, [32], "")
+
+
 class WithLoss(nn.Module):
     """A parameter of its loss is as long as the one hidden layer."""
 
