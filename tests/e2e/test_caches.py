@@ -6,7 +6,7 @@ import functools
 import gc
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -326,3 +326,60 @@ def test_tables_of_other_kinds_are_left_alone() -> None:
     plan = amct.plan(Remembering(own=False).eval(), X, CONFIG)
     assert "qkv" in plan.report()
     assert GUARDED.asked == 0
+
+
+class Mean(nn.Module):
+    """It assigns its buffer, as running means do that are no norm's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.mean = 0.9 * self.mean + 0.1 * x.detach().mean()
+        return x
+
+
+class Stats:
+    def __init__(self) -> None:
+        self.table = {"mean": torch.zeros(())}
+
+
+OF_THE_FILE, IN_AN_OBJECT, IN_A_TABLE = Mean(), Stats(), {"eval": {"mean": torch.zeros(())}}
+
+
+class Outside(nn.Module):
+    """What is assigned lies outside of the model, and was there before."""
+
+    of_the_class: ClassVar[list[Mean]] = [Mean()]
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.a, self.b, self.where = nn.Linear(4, 16), nn.Linear(16, 3), where
+
+    def held(self) -> dict[str, Any]:
+        modules = {"file": OF_THE_FILE, "class": self.of_the_class[0]}
+        if self.where in modules:
+            return modules[self.where]._buffers
+        return IN_AN_OBJECT.table if self.where == "object" else IN_A_TABLE["eval"]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.a(x)
+        if self.where == "file":
+            x = OF_THE_FILE(x)
+        elif self.where == "class":
+            x = self.of_the_class[0](x)
+        else:
+            self.held()["mean"] = 0.9 * self.held()["mean"] + 0.1 * x.detach().mean()
+        return self.b(x.relu())
+
+
+@pytest.mark.parametrize("where", ["file", "class", "object", "table"])
+def test_what_was_there_before_outside_of_the_model_is_put_back(where: str) -> None:
+    net, x = Outside(where).eval(), torch.rand(2, 4)
+    net(x)
+    before = net.held()["mean"]
+    plan = amct.plan(net, x, CONFIG)
+    assert net.held()["mean"] is before
+    assert ("a.weight", 8) in {(a.tensor, len(r.removed)) for a, r in plan.removals.items()}
+    net(x)

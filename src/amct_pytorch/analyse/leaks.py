@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import gc
+import itertools
+import logging
 import sys
 import types
 import weakref
@@ -24,11 +26,12 @@ from amct_pytorch.structure import classes, named_modules
 Made = list[weakref.ref[torch.Tensor]]
 Namespaces = list[tuple[Any, dict[Any, Any]]]
 _DEPTH = 4  # how deep in containers of containers a cache may keep a tensor
+_LONG, _MANY = 1000, 20_000  # what is longer than that, and what comes after so many, is not looked into
 
 
 def namespaces(model: nn.Module) -> Namespaces:
     """The classes of a model's modules and the files that define them, with what their names stand for now; the tables
-    of tensors that they have, or that hooks write into."""
+    of tensors that lie in these, objects' attributes among them, or that hooks write into."""
     own = [c for c in classes(model) if c.__module__.partition(".")[0] not in ("torch", "builtins")]
     files = {c.__module__: sys.modules[c.__module__] for c in own if c.__module__ in sys.modules}
     found: Namespaces = [(owner, dict(vars(owner))) for owner in (*own, *files.values())]
@@ -37,8 +40,24 @@ def namespaces(model: nn.Module) -> Namespaces:
         cells = [cell for c in hook.__closure__ or () for cell in gc.get_referents(c)]
         held = [value for cell in cells if isinstance(cell, nn.Module) for value in vars(cell).values()]
         reached += [hook.__globals__, dict(enumerate((*cells, *held)))]
-    tables = {id(v): v for names in reached for v in names.values() if type(v) in (dict, OrderedDict)}
-    found += [(t, dict(t)) for t in tables.values() if any(isinstance(v, torch.Tensor) for v in t.values())]
+    return found + [(t, dict(t)) for t in _tables(reached)]
+
+
+def _tables(reached: Iterable[Any]) -> list[dict[Any, Any]]:
+    """The tables that hold tensors, in what is reached, as deep as caches are looked for; what is long is data."""
+    level: list[Any] = [v for names in reached for v in names.values()]
+    seen: dict[int, Any] = {}
+    found = []
+    for _ in range(_DEPTH):
+        new = {id(v): v for v in level if not _holds_nothing(v) and id(v) not in seen}
+        seen.update(new)
+        level = []
+        for value in new.values():
+            held = list(itertools.islice(_held(value), _LONG))
+            if isinstance(value, dict) and any(isinstance(v, torch.Tensor) for v in held):
+                found.append(value)
+            if len(held) < _LONG and len(seen) < _MANY:
+                level += held
     return found
 
 
@@ -134,7 +153,7 @@ def _held(value: Any) -> Iterator[Any]:
         yield from value.values()
     elif isinstance(value, (list, tuple, set)):
         yield from value
-    elif hasattr(value, "__dict__") and not isinstance(value, (torch.Tensor, type, types.ModuleType)):
+    elif hasattr(value, "__dict__") and not isinstance(value, _NO_STATE):
         yield vars(value)
 
 
@@ -157,6 +176,7 @@ def _holds_nothing(value: Any) -> bool:
     return kind in _ATOMS or (kind in _TABLES and not value)
 
 
+_NO_STATE = (torch.Tensor, type, types.ModuleType, logging.Logger)
 _ATOMS = frozenset((int, float, bool, str, type(None), torch.dtype, torch.device, types.FunctionType))
 _TABLES = frozenset((dict, OrderedDict, list, tuple, set))
 
