@@ -53,10 +53,10 @@ def _tables(reached: Iterable[Any]) -> list[dict[Any, Any]]:
         seen.update(new)
         level = []
         for value in new.values():
-            held = list(itertools.islice(_held(value), _LONG))
+            held = [v for v in itertools.islice(_held(value), _LONG + 1) if type(v) not in _ATOMS]
             if isinstance(value, dict) and any(isinstance(v, torch.Tensor) for v in held):
                 found.append(value)
-            if len(held) < _LONG and len(seen) < _MANY:
+            if len(held) <= _LONG and len(seen) < _MANY:
                 level += held
     return found
 
@@ -177,7 +177,8 @@ def _holds_nothing(value: Any) -> bool:
 
 
 _NO_STATE = (torch.Tensor, type, types.ModuleType, logging.Logger)
-_ATOMS = frozenset((int, float, bool, str, type(None), torch.dtype, torch.device, types.FunctionType))
+_CODE = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType)
+_ATOMS = frozenset((int, float, bool, str, type(None), torch.dtype, torch.device, *_CODE))
 _TABLES = frozenset((dict, OrderedDict, list, tuple, set))
 
 
