@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from amct_pytorch.analyse import leaks
@@ -24,3 +26,21 @@ def test_what_many_modules_hold_is_looked_at_once(monkeypatch: pytest.MonkeyPatc
     owned = leaks._owned(nn.Sequential(*(Knows(tables) for _ in range(50))))
     assert owned.keys() >= {id(tables), *map(id, tables)}
     assert len(looked) < 500
+
+
+class Proxy:
+    """It stands for what is there in some contexts alone."""
+
+    @property
+    def __class__(self):
+        raise RuntimeError("there is nothing here")
+
+    @property
+    def __dict__(self):
+        raise RuntimeError("there is nothing here")
+
+
+def test_tables_are_looked_for_where_no_code_has_to_run() -> None:
+    table, held = {"mean": torch.zeros(())}, SimpleNamespace(kept=torch.zeros(()))
+    found = leaks._tables([{"proxy": Proxy(), "table": [table], "object": held, "long": [[torch.zeros(())]] * 2000}])
+    assert sorted(map(id, found)) == sorted((id(table), id(vars(held))))

@@ -54,7 +54,7 @@ def _tables(reached: Iterable[Any]) -> list[dict[Any, Any]]:
         level = []
         for value in new.values():
             held = [v for v in itertools.islice(_held(value), _LONG + 1) if type(v) not in _ATOMS]
-            if isinstance(value, dict) and any(isinstance(v, torch.Tensor) for v in held):
+            if issubclass(type(value), dict) and any(issubclass(type(v), torch.Tensor) for v in held):
                 found.append(value)
             if len(held) <= _LONG and len(seen) < _MANY:
                 level += held
@@ -148,13 +148,19 @@ def _held_by_us(holder: Any, left: Sequence[Any]) -> bool:
 
 
 def _held(value: Any) -> Iterator[Any]:
-    """What a table, a list, a tuple or a plain object holds."""
-    if isinstance(value, dict):
-        yield from value.values()
-    elif isinstance(value, (list, tuple, set)):
+    """What a table, a list, a tuple or a plain object holds. No code of theirs runs, as of proxies it would, and other
+    threads may change them."""
+    kind = type(value)
+    if issubclass(kind, dict):
+        yield from list(dict.values(value))
+    elif issubclass(kind, set):
+        yield from list(value)
+    elif issubclass(kind, (list, tuple)):
         yield from value
-    elif hasattr(value, "__dict__") and not isinstance(value, _NO_STATE):
-        yield vars(value)
+    elif not issubclass(kind, _NO_STATE):
+        table = next((vars(base)["__dict__"] for base in kind.__mro__ if "__dict__" in vars(base)), None)
+        if type(table) in (types.GetSetDescriptorType, types.MemberDescriptorType):
+            yield table.__get__(value)
 
 
 def _owned(copy: nn.Module) -> dict[int, Any]:
