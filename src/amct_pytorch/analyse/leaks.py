@@ -159,7 +159,7 @@ def _held(value: Any) -> Iterator[Any]:
         yield from value
     elif not issubclass(kind, _NO_STATE):
         table = next((vars(base)["__dict__"] for base in kind.__mro__ if "__dict__" in vars(base)), None)
-        if type(table) in (types.GetSetDescriptorType, types.MemberDescriptorType):
+        if isinstance(table, (types.GetSetDescriptorType, types.MemberDescriptorType)):
             yield table.__get__(value)
 
 
