@@ -31,7 +31,7 @@ from amct_pytorch.apply.sizes import apply_sizes, layer_sizes
 from amct_pytorch.errors import few
 from amct_pytorch.record import Change, ChannelPlan, Setting
 from amct_pytorch.report import Summary
-from amct_pytorch.structure import copy_structure, named_modules
+from amct_pytorch.structure import around, copy_structure, named_modules
 
 _NO_LABELS = np.zeros(0, np.bool_)
 _ABSENT = object()
@@ -263,7 +263,7 @@ def _derived(
                 computed.setdefault(setting.module, {})[setting] = size
         inside: dict[str, list[Equation]] = {module: [] for module in computed}
         for path, e in _equations(source, built, shapes, known):
-            for module in inside.keys() & _around(path):
+            for module in inside.keys() & around(path):
                 inside[module].append(e)
         for module, sizes in computed.items():
             found.update(_of_module(sizes, before, _surest_first(inside[module]), known))
@@ -285,12 +285,6 @@ def _of_module(
         after = evaluate(size.origin, {**values, **{s: known[s] for s in mine & known.keys()}}, _NO_LABELS)
         if mine.isdisjoint(unclear) and after is not None and 0 < after < before[setting]:
             yield setting, Change(before[setting], after)
-
-
-def _around(path: str) -> set[str]:
-    """A module, and those that it is inside of."""
-    parts = path.split(".") if path else []
-    return {".".join(parts[:i]) for i in range(len(parts) + 1)}
 
 
 def _built_again(

@@ -20,7 +20,7 @@ def warn_of_copy(model: nn.Module) -> None:
 
 
 def _warn_of_hooks(model: nn.Module) -> None:
-    """Warn of hooks on parameters: they hold tensors as long as these were, for gradients of that length."""
+    """Warn of hooks on parameters, which are for gradients as long as these were."""
     hooked = [
         name
         for name, p in model.named_parameters()

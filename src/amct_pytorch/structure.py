@@ -47,6 +47,12 @@ def named_modules(model: nn.Module, every_name: bool = False) -> list[tuple[str,
     return found
 
 
+def around(path: str) -> list[str]:
+    """The paths of a module and of those that it is inside of, from its own to the whole's."""
+    parts = path.split(".") if path else []
+    return [".".join(parts[:i]) for i in range(len(parts), -1, -1)]
+
+
 def classes(model: nn.Module) -> set[type]:
     """The classes of a model's modules, and their bases."""
     return {base for kind in {type(module) for _, module in named_modules(model)} for base in kind.__mro__}

@@ -94,6 +94,12 @@ def test_pattern(label: str, ratio: float) -> None:
     assert wrong == ""
 
 
+@pytest.mark.parametrize("ratio", [0.7, 0.9, 0.97])
+@pytest.mark.parametrize("kind", ["heads without a common share", "one head and of more"])
+def test_each_window_keeps_a_head_where_nearly_all_go(kind: str, ratio: float) -> None:
+    assert judge(PATTERNS[f"heads: windows of {kind}"], ratio) == ""
+
+
 @pytest.mark.parametrize("label", TRAINED)
 def test_pattern_in_train_mode(label: str) -> None:
     assert judge(PATTERNS[label], training=True) == ""

@@ -42,5 +42,6 @@ class Proxy:
 
 def test_tables_are_looked_for_where_no_code_has_to_run() -> None:
     table, held = {"mean": torch.zeros(())}, SimpleNamespace(kept=torch.zeros(()))
-    found = leaks._tables([{"proxy": Proxy(), "table": [table], "object": held, "long": [[torch.zeros(())]] * 2000}])
+    data = [{"sample": torch.zeros(())} for _ in range(2000)]
+    found = leaks._tables([{"proxy": Proxy(), "table": [table], "object": held, "data": data}])
     assert sorted(map(id, found)) == sorted((id(table), id(vars(held))))

@@ -26,6 +26,7 @@ from amct_pytorch.analyse.settle import components, stay
 from amct_pytorch.analyse.unread import first_alone, misfit, of_other_batches, other_forwards, settings, twice, unread
 from amct_pytorch.errors import ModelError
 from amct_pytorch.record import Norm, Setting
+from amct_pytorch.structure import around
 
 Found = TypeVar("Found")
 
@@ -258,8 +259,7 @@ def _hold_beside_idle(
 
 def parts_of(name: str) -> list[str]:
     """The modules that hold a tensor, from its own to the whole."""
-    parts = name.split(".")[:-1]
-    return [".".join(parts[:i]) for i in range(len(parts), -1, -1)]
+    return around(name.rpartition(".")[0])
 
 
 def _hold_for(first: Trace, labels: Labels) -> None:
