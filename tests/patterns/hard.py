@@ -287,11 +287,19 @@ PATTERNS: dict[str, Build] = {
     ),
     "style modulation": net(
         lambda s, x: s.b(_modulated(s.i(x), s.w, s.style(x.mean((2, 3))))),
-        "",
+        "i style w b",
         i=lambda: C(3, 16),
         style=lambda: L(3, 16),
         w=lambda: nn.Parameter(torch.randn(16, 16, 3, 3) * 0.1),
         b=lambda: C(16, 8),
+    ),
+    "mixed kernels": net(
+        lambda s, x: s.b(_mixed_kernels(s, s.a(x)).relu()),
+        "w b",
+        a=lambda: C(3, 16),
+        route=lambda: L(16, 3),
+        w=lambda: nn.Parameter(torch.randn(3, 24, 16, 3, 3) * 0.1),
+        b=lambda: C(24, 8),
     ),
     "FiLM": net(
         lambda s, x: (lambda y, gb: s.b(y * gb[0][..., None, None] + gb[1][..., None, None]))(
@@ -386,6 +394,15 @@ def _modulated(x: torch.Tensor, w: torch.Tensor, style: torch.Tensor) -> torch.T
     w = w[None] * style[:, None, :, None, None]
     w = w * torch.rsqrt(w.square().sum((2, 3, 4), keepdim=True) + 1e-8)
     x = F.conv2d(x.reshape(1, b * c, h, width), w.view(b * w.shape[1], c, 3, 3), padding=1, groups=b)
+    return x.view(b, -1, h, width)
+
+
+def _mixed_kernels(s: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """CondConv's and DynamicConv's: a kernel per sample, mixed of several that are kept as one parameter."""
+    b, c, h, width = x.shape
+    share = s.route(x.mean((2, 3))).sigmoid()
+    w = torch.mm(share, s.w.view(len(s.w), -1)).view(b * s.w.shape[1], c, 3, 3)
+    x = F.conv2d(x.reshape(1, b * c, h, width), w, padding=1, groups=b)
     return x.view(b, -1, h, width)
 
 

@@ -178,13 +178,13 @@ class Labels:
         return joint
 
     def apart(self, factor: Factor) -> list[Factor]:
-        """The two factors of a product again, where they are along dims of their own."""
+        """The factors of a product again, where they are along dims of their own."""
         block = self.block(factor)
         pairs = self.pairs.get(block)
         if pairs is None or factor.max() >= self.starts[block] + len(pairs[0]):
             return [factor]
         one, two = (reduced(p[factor - self.starts[block]]) for p in pairs)
-        return [factor] if set(dims(one)) & set(dims(two)) else [one, two]
+        return [factor] if set(dims(one)) & set(dims(two)) else [*self.apart(one), *self.apart(two)]
 
     def _made(self, size: int, *factors: Factor) -> Factor:
         """New labels of channels that the axes of other factors make."""
