@@ -10,6 +10,15 @@ from torch import nn
 
 L, C = nn.Linear, conv
 
+KERNELS = {
+    "a": lambda: C(3, 16),
+    "z": lambda: 3,
+    "o": lambda: 24,
+    "i": lambda: 16,
+    "h": lambda: L(3, 24 * 16 * 9),
+    "b": lambda: C(24, 8),
+}
+
 PATTERNS: dict[str, Build] = {
     "counted by ones_like": between(lambda t: t / torch.ones_like(t).sum(1, keepdim=True), ""),
     "counted by new_ones": between(lambda t: t / t.new_ones(t.shape[1]).sum(), ""),
@@ -301,6 +310,13 @@ PATTERNS: dict[str, Build] = {
         w=lambda: nn.Parameter(torch.randn(3, 24, 16, 3, 3) * 0.1),
         b=lambda: C(24, 8),
     ),
+    "kernels of a layer, per sample": net(lambda s, x: s.b(_made_kernels(s, s.a(x), len(x)).relu()), "h b", **KERNELS),
+    "kernels of a layer": net(lambda s, x: s.b(_made_kernels(s, s.a(x), 1).relu()), "h b", **KERNELS),
+    "kernels of a layer, in groups": net(
+        lambda s, x: s.b(_made_kernels(s, s.a(x), 1, 4).relu()),
+        "h",
+        **(KERNELS | {"i": lambda: 4, "h": lambda: L(3, 24 * 4 * 9)}),
+    ),
     "FiLM": net(
         lambda s, x: (lambda y, gb: s.b(y * gb[0][..., None, None] + gb[1][..., None, None]))(
             s.a(x), s.f(x.mean((2, 3))).chunk(2, 1)
@@ -403,6 +419,15 @@ def _mixed_kernels(s: nn.Module, x: torch.Tensor) -> torch.Tensor:
     share = s.route(x.mean((2, 3))).sigmoid()
     w = torch.mm(share, s.w.view(len(s.w), -1)).view(b * s.w.shape[1], c, 3, 3)
     x = F.conv2d(x.reshape(1, b * c, h, width), w, padding=1, groups=b)
+    return x.view(b, -1, h, width)
+
+
+def _made_kernels(s: nn.Module, x: torch.Tensor, samples: int, groups: int = 1) -> torch.Tensor:
+    """A hypernetwork's: a kernel for each of so many samples, or one for all."""
+    b, c, h, width = x.shape
+    w = s.h(x.mean((2, 3))[:, : s.z])
+    w = (w if samples > 1 else w.mean(0)).view(samples * s.o, s.i, 3, 3)
+    x = F.conv2d(x.reshape(b // samples, samples * c, h, width), w, padding=1, groups=samples * groups)
     return x.view(b, -1, h, width)
 
 

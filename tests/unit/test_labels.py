@@ -10,7 +10,7 @@ import pytest
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse.groups import group
 from amct_pytorch.analyse.labels import Labels, Reason
-from amct_pytorch.analyse.settle import components, settle
+from amct_pytorch.analyse.settle import components, joined, settle
 from amct_pytorch.record import Axis
 
 
@@ -88,7 +88,10 @@ def test_components_are_those_of_the_ties() -> None:
                 ways = [(one, two), (one[:, None], two[:, None]), (one, two[::-1]), (one[:, None], two[None])]
                 ties.append(ways[int(random.integers(0, len(ways)))])
         pairs = [p for tie in ties for p in zip(*(x.ravel().tolist() for x in np.broadcast_arrays(*tie)), strict=True)]
-        found = components(labels, ties)
+        known = int(random.integers(0, len(ties) + 1))
+        for tie in ties[:known]:
+            labels.tie(*tie)
+        found = joined(components(labels), ties[known:])
         assert {frozenset(s) for s in closure(labels.count, pairs)} == {
             frozenset(np.flatnonzero(found == c).tolist()) for c in np.unique(found)
         }

@@ -124,7 +124,7 @@ def _follow(idle: Set[str], may: Set[str], entries: Mapping[str, Entry], labels:
         others = _as_long(beside.values(), mine) or (_as_long(inside.values(), mine) if part else [])
         if not others:
             continue
-        found = components(labels, labels.ties) if found is None else found
+        found = components(labels) if found is None else found
         if all(np.array_equal(found[f], found[others[0]]) for f in others):
             labels.tie(mine.ravel(), others[0])
             followed.add(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from enum import Enum
 
 import numpy as np
@@ -34,20 +34,21 @@ def settle(labels: Labels) -> Ids:
     """
     joints = _unique([f for f in labels.joints if len(dims(f)) > 1])
     goes, known = [Goes.ROWS] * len(labels.sums), len(labels.frozen)
+    tied = components(labels)
     while True:
         ties, partial = _first_ties(labels, goes)
-        found = components(labels, ties)
+        found = joined(tied, ties)
         if not _lost(labels, found, goes):
             whole = [rows for (_, rows), what in zip(labels.sums, goes, strict=True) if what is Goes.ROWS]
-            found = _decide(labels, ties, partial, joints, whole, found)
+            found = _decide(labels, partial, joints, whole, found)
             if not _lost(labels, found, goes):
                 return _followed(labels, found)
         del labels.frozen[known:]
 
 
 def _first_ties(labels: Labels, goes: list[Goes]) -> tuple[Ties, Ties]:
-    """The ties from which to start, and what is open: factors over more dims, and over some of them."""
-    ties, partial = list(labels.ties), []
+    """The ties of what was summed, and what is open: factors over more dims, and over some of them."""
+    ties, partial = Ties(), Ties()
     for (wide, rows), what in zip(labels.sums, goes, strict=True):
         if what is Goes.EITHER:
             partial.append((wide, rows))
@@ -79,16 +80,16 @@ def _lost(labels: Labels, found: Ids, goes: list[Goes]) -> bool:
     return lost
 
 
-def _decide(labels: Labels, ties: Ties, partial: Ties, joints: list[Factor], whole: list[Factor], found: Ids) -> Ids:
-    """The components when every joint factor is decided; `ties` gains those that do it. `whole`: rows that go whole."""
+def _decide(labels: Labels, partial: Ties, joints: list[Factor], whole: list[Factor], found: Ids) -> Ids:
+    """The components when every joint factor is decided. `whole`: rows that go whole."""
     while True:
-        done = len(ties)
+        ties = Ties()
         partial = [p for p in partial if not _follow(labels, ties, found, *p)]
-        if len(ties) == done:
+        if not ties:
             _default(labels, ties, found, partial, joints, whole)
-        if len(ties) == done:
+        if not ties:
             return found
-        found = components(labels, ties)
+        found = joined(found, ties)
 
 
 def _frozen(labels: Labels, found: Ids, known: int | None = None) -> Mask:
@@ -101,7 +102,7 @@ def _frozen(labels: Labels, found: Ids, known: int | None = None) -> Mask:
 
 def stay(labels: Labels, known: int) -> Mask:
     """Which labels stay however joint factors shrink; `known`: how many were frozen before that was decided."""
-    found = components(labels, labels.ties)
+    found = components(labels)
     return np.asarray(_frozen(labels, found, known)[found], np.bool_)
 
 
@@ -152,24 +153,29 @@ def _unique(factors: list[Factor]) -> list[Factor]:
     return list({(f.shape, f.tobytes()): f for f in factors}.values())
 
 
-def components(labels: Labels, ties: Sequence[tuple[Factor, Factor]]) -> Ids:
+def components(labels: Labels) -> Ids:
     """Which component each label is in, when tied labels are in one.
 
     Most ties are of whole blocks of labels, one by one: those blocks count as one; the rest is found label by label.
     """
-    pairs, blocks = [], []
-    for a, b in ties:
+    pairs, blocks = Ties(), []
+    for a, b in labels.ties:
         one = labels.whole(a) if a.shape == b.shape else None
         two = None if one is None else labels.whole(b)
         if one is None or two is None:
-            pairs.append((a, b) if a.shape == b.shape else np.broadcast_arrays(a, b))
+            pairs.append((a, b))
         else:
             blocks.append((one, two))
-    node = _nodes(labels, first_of(len(labels.starts), blocks))
-    count = int(node.max()) + 1 if len(node) else 0
-    if not pairs:
+    return joined(_nodes(labels, first_of(len(labels.starts), blocks)), pairs)
+
+
+def joined(node: Ids, ties: Ties) -> Ids:
+    """The components when further labels are tied."""
+    if not ties:
         return node
+    count = int(node.max()) + 1 if len(node) else 0
     node = node.astype(np.int32 if count < 2**31 else np.int64)  # scipy copies the wider ones
+    pairs = [(a, b) if a.shape == b.shape else np.broadcast_arrays(a, b) for a, b in ties]
     left, right = (np.concatenate([node[side].ravel() for side in sides]) for sides in zip(*pairs, strict=True))
     graph = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(count, count))
     return np.asarray(connected_components(graph, directed=False)[1], np.int64)[node]

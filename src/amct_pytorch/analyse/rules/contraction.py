@@ -150,11 +150,12 @@ def convolution(capture: Capture, call: Call) -> None:
     kernel = list(range(2, w.ndim))
     fx, fw = _covered(capture, call, kernel)
     fx = capture.fixed(fx, [d for d in kernel if _windowed(call, d)], "windows are taken along it")
-    fw = [f for f in _channels(capture, fw, kernel) if not _mixed(capture, f)]
+    fw = _channels(capture, fw, kernel)
+    mixed = next((f for f in fw if len(lb.dims(f)) > 1), None)
     inputs, outputs = (0, 1) if transposed else (1, 0)
     if groups == 1:
-        capture.labels.consumed += [f for f in fw if f.shape[inputs] > 1]
-        left, right = contract(capture, fx, 1, fw, inputs)
+        capture.labels.consumed += [f for f in fw if f.shape[inputs] > 1 and f is not mixed]
+        left, right = contract(capture, fx, 1, fw, inputs, learned=mixed is None)
         made = next((f.ravel() for f in right if f.shape[outputs] > 1), None)
         capture.labels.produced += [made] if made is not None else []
     else:
@@ -166,7 +167,10 @@ def convolution(capture: Capture, call: Call) -> None:
         for f in joint:
             capture.freeze(f, "channels of a grouped convolution that depend on more than one dim")
         channels = next((f.ravel() for f in fx if f.shape[1] > 1 and len(lb.dims(f)) == 1), None)
-        made = (_grouped_transposed if transposed else _grouped)(capture, w, fw, channels, groups)
+        if mixed is not None:
+            made = _grouped_mixed(capture, mixed, channels, groups, transposed)
+        else:
+            made = (_grouped_transposed if transposed else _grouped)(capture, w, fw, channels, groups)
     if bias is not None:
         for f in capture.factors(bias):
             if made is None:
@@ -187,12 +191,24 @@ def _each_channel(
     capture.put(call.out, [*left, *(out if len(made) == len(vectors) else capture.fixed(out, [1], BARE))])
 
 
-def _mixed(capture: Capture, factor: Factor) -> bool:
-    """Whether a kernel's channels depend on both of its dims, as those that are made per sample do: they stay."""
-    joint = len(lb.dims(factor)) > 1
-    if joint:
-        capture.freeze(factor, "channels of a convolution's kernel that depend on more than one dim")
-    return joint
+def _grouped_mixed(
+    capture: Capture, kernel: Factor, channels: Factor | None, groups: int, transposed: bool
+) -> Factor | None:
+    """A kernel whose channels depend on both of its dims, as one that a layer makes: all of an input go, or all of an
+    output."""
+    if transposed or channels is None:
+        for f in (kernel, channels):
+            if f is not None:
+                capture.freeze(f, "channels of a convolution's kernel that depend on more than one dim")
+        return None
+    rows = channels.reshape(groups, 1, -1)
+    wide = kernel.reshape(groups, -1, rows.shape[-1])
+    capture.labels.partial.append((wide, rows))
+    made = capture.summed(wide, [2])
+    if made is not None:
+        made = made.ravel()
+    _balance(capture.labels, rows[:, 0], made, groups)
+    return made
 
 
 def _covered(capture: Capture, call: Call, kernel: Sequence[int]) -> tuple[list[Factor], list[Factor]]:
