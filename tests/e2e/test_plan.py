@@ -180,8 +180,8 @@ def test_an_unknown_operation_is_named(tmp_path: Path) -> None:
     left = {entry.reason.partition(" (")[0]: entry for entry in amct.plan(model, X, HALF).summary.left}
     assert left["no rule for the operation testing::snake"].channels == 16
     assert left["no rule for the operation testing::snake"].tensors == ("a.weight",)
-    assert left["no rule for the operation testing::project"].channels == 12
-    assert left["no rule for the operation testing::project"].tensors == ("b.weight",)
+    assert left["no rule for the operation testing::project"].channels == 12 + 2 * 12
+    assert left["no rule for the operation testing::project"].tensors == ("b.weight", "weight")
     assert Path(__file__).name in amct.plan(model, X, HALF).report()  # the line of the user's code
 
 

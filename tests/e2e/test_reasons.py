@@ -473,3 +473,17 @@ def test_what_torch_refuses_is_refused(label: str) -> None:
 def test_a_number_that_the_code_states_is_no_product_of_sizes(view: Callable[[torch.Tensor], torch.Tensor]) -> None:
     plan = planned(between(lambda t: view(t).view(t.shape))()[0], torch.rand(2, 3, 8, 8))
     assert "a size in user code without an origin" in reasons(plan)
+
+
+def test_weights_that_nothing_else_tells_of_are_told_of() -> None:
+    """Flat ones, viewed by numbers, and matrices that no layer uses as its own; not the vectors of norms."""
+
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        y = x @ s.flat.view(16, 4, 2).flatten(1)
+        return s.n(y) @ s.other.reshape(-1, 64).view((8, 8))  # type: ignore[no-any-return]
+
+    parts = {n: nn.Parameter(torch.randn(*shape)) for n, shape in {"flat": (128,), "other": (64,)}.items()}
+    plan = planned(Net(forward, n=nn.LayerNorm(8), **parts), torch.randn(2, 5, 16))
+    told = {axis for left in plan.summary.left for axis in left.tensors}
+    assert told == {"flat", "other"}
+    assert not plan.removals

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from amct_pytorch.analyse import labels as lb
-from amct_pytorch.analyse.labels import KERNEL, Factor, Labels, Mask, Reason
+from amct_pytorch.analyse.labels import KERNEL, LITERAL, Factor, Labels, Mask, Reason
 from amct_pytorch.analyse.settle import Ids, first_of, settle
 from amct_pytorch.record import Axis
 
@@ -70,7 +70,8 @@ def group(labels: Labels, untouched: Iterable[str], buffers: Iterable[str] = ())
     produced = _produced(labels, given)
     consumed = _axes(labels, labels.consumed)
     groups = _groups(labels, unit, axis_of, why, rows, count, produced, consumed, given)
-    return Grouping(unit, groups, _frozen(labels, unit, why, produced | _filters(labels, idle)))
+    told = produced | _filters(labels, idle)
+    return Grouping(unit, groups, _frozen(labels, unit, why, told | _untold(labels, unit, why, groups, told, given)))
 
 
 class _Why:
@@ -100,6 +101,26 @@ def _filters(labels: Labels, tensors: set[str]) -> set[int]:
         if axis.tensor in tensors:
             axes.setdefault(axis.tensor, []).append(i)
     return {of[0] for of in axes.values() if len(of) > 1}
+
+
+def _untold(
+    labels: Labels, unit: Ids, why: _Why, groups: Iterable[Group], told: Iterable[int], buffers: set[str]
+) -> set[int]:
+    """The axes of weights none of whose channels go or are told of so far. A vector is one where code views it as other
+    sizes; others, as norms have, say nothing of what stays."""
+    met = np.zeros(len(why.of), np.bool_)
+    for group in groups:
+        met[np.concatenate(group.classes)] = True
+    for i in told:
+        met[unit[_range(labels, i)]] = True
+    axes: dict[str, list[int]] = {}
+    for i, axis in enumerate(labels.axes):
+        if axis.tensor and axis.tensor not in buffers and not met[unit[_range(labels, i)]].any():
+            axes.setdefault(axis.tensor, []).append(i)
+        elif axis.tensor:
+            axes[axis.tensor] = [-1]
+    viewed = {labels.block(f) for f in labels.joints} | {labels.block(f) for f, r in labels.frozen if r.text == LITERAL}
+    return {i for own in axes.values() if -1 not in own and (len(own) > 1 or own[0] in viewed) for i in own}
 
 
 def _reasons(labels: Labels, unit: Ids, count: int, untouched: set[str]) -> _Why:

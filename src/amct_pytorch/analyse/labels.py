@@ -31,6 +31,7 @@ class Reason:
 
 
 KERNEL = Reason("it is the size of a kernel")  # which are no channels
+LITERAL = "a size in user code without an origin"
 _KNOWN = (
     "ties frozen joints sums partial products following grouped convolved balanced produced consumed residual".split()
 )

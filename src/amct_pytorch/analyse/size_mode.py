@@ -15,10 +15,10 @@ from torch.overrides import TorchFunctionMode
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse.capture import Capture
 from amct_pytorch.analyse.known import Piece, digest
+from amct_pytorch.analyse.labels import LITERAL
 from amct_pytorch.analyse.sizes import VALUE, Dim, Expression, Size, attributes, origin
 from amct_pytorch.analyse.values import flatten
 
-LITERAL = "a size in user code without an origin"
 Handler = Callable[["SizeMode", Any, tuple[Any, ...], dict[str, Any]], Any]
 
 

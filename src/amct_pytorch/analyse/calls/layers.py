@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 from amct_pytorch.analyse.calls.products import Inside
 from amct_pytorch.analyse.calls.shaping import input_of, shape, stated
-from amct_pytorch.analyse.size_mode import LITERAL, Handler, SizeMode
+from amct_pytorch.analyse.labels import LITERAL
+from amct_pytorch.analyse.size_mode import Handler, SizeMode
 from amct_pytorch.analyse.sizes import Dim, Size, origin
 
 

@@ -11,8 +11,8 @@ import torch
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse.calls.places import as_mask
 from amct_pytorch.analyse.known import Piece
-from amct_pytorch.analyse.labels import index
-from amct_pytorch.analyse.size_mode import LITERAL, Handler, SizeMode
+from amct_pytorch.analyse.labels import LITERAL, index
+from amct_pytorch.analyse.size_mode import Handler, SizeMode
 from amct_pytorch.analyse.sizes import Dim, Expression, Operation, Size, attributes
 
 
