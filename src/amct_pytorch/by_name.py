@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from amct_pytorch.closures import contents
+
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial)
 
@@ -39,14 +41,6 @@ def known(held: Iterable[Any]) -> list[tuple[str, Any]]:
         inside = [c for cell in function.__closure__ or () for c in contents(cell)]
         queue += [v for v in (*named.values(), *inside) if isinstance(v, _FUNCTIONS)]
     return list(found.values())
-
-
-def contents(cell: types.CellType) -> tuple[Any, ...]:
-    """What a cell of a closure holds, if it does."""
-    try:
-        return (cell.cell_contents,)
-    except ValueError:  # it is empty
-        return ()
 
 
 @functools.lru_cache(maxsize=1024)

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from amct_pytorch import by_name
-from amct_pytorch.by_name import contents
+from amct_pytorch.closures import contents, like
 from amct_pytorch.errors import ModelError
 from amct_pytorch.inputs import named_leaves
 
@@ -198,11 +198,7 @@ class _Copying:
         if not self.holds(value, set()):
             return value
         cells = [types.CellType() for _ in value.__closure__ or ()]
-        new = types.FunctionType(value.__code__, value.__globals__, value.__name__, None, tuple(cells) or None)
-        self.memo[id(value)] = new  # before what it holds: it may hold itself
-        new.__dict__.update(value.__dict__)
-        new.__qualname__, new.__doc__, new.__module__ = value.__qualname__, value.__doc__, value.__module__
-        new.__annotations__ = value.__annotations__
+        new = self.memo[id(value)] = like(value, cells)  # before what it holds: it may hold itself
         new.__defaults__ = value.__defaults__ and tuple(map(self.held, value.__defaults__))
         new.__kwdefaults__ = value.__kwdefaults__ and {k: self.held(v) for k, v in value.__kwdefaults__.items()}
         for cell, old in zip(cells, value.__closure__ or (), strict=True):

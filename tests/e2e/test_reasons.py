@@ -487,3 +487,33 @@ def test_weights_that_nothing_else_tells_of_are_told_of() -> None:
     told = {axis for left in plan.summary.left for axis in left.tensors}
     assert told == {"flat", "other"}
     assert not plan.removals
+
+
+@pytest.mark.parametrize(
+    "spread", [torch.std, torch.var, lambda y, d, keepdim: torch.std_mean(y, d, keepdim=keepdim)[0]]
+)
+def test_of_one_element_there_is_no_spread(spread: Any) -> None:
+    """At a ratio at which one would be left."""
+    model = Net(
+        lambda s, x: s.b(s.a(x) / (spread(s.a(x), -1, keepdim=True) + 1)), a=nn.Linear(8, 16), b=nn.Linear(16, 4)
+    )
+    plan = amct.plan(model.eval(), TOKENS, amct.SparsityConfig(ChannelSparsity(0.94, False)))
+    assert not plan.removals
+    assert "too few elements stay for an unbiased variance" in reasons(plan)
+
+
+def test_models_that_are_left_whole_have_a_plan() -> None:
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    for whole in (model, nn.Linear):
+        assert not planned(model, TOKENS, opaque=(whole,)).removals
+
+
+def test_compiled_objects_are_arguments_like_others() -> None:
+    """As packed weights of quantized layers are: what meets them stays."""
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 12), nn.Linear(12, 4)).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # they are deprecated
+        model[3] = torch.ao.nn.quantized.dynamic.Linear(12, 4)
+    plan = planned(model, TOKENS)
+    assert "no rule for the operation quantized::linear_dynamic" in reasons(plan)
+    assert {a.tensor for a in plan.removals} >= {"0.weight", "0.bias"}

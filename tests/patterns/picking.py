@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from judge import Build, conv, image, net, of, tokens
+from judge import Build, between, conv, image, net, of, tokens
 from torch import nn
 
 L = nn.Linear
@@ -286,6 +286,26 @@ def plane(fn: Callable[[torch.Tensor], torch.Tensor], must: str = "") -> Build:
     return net(forward, must, image, a=lambda: conv(3, 16), b=lambda: conv(17, 12), c=lambda: conv(12, 4))
 
 
+def one_written(write: Callable[[torch.Tensor], Any]) -> Callable[[torch.Tensor], torch.Tensor]:
+    def between_layers(t: torch.Tensor) -> torch.Tensor:
+        m = torch.ones_like(t)
+        write(m)
+        return t * m
+
+    return between_layers
+
+
+def read_before(t: torch.Tensor, write: Callable[[torch.Tensor], Any]) -> torch.Tensor:
+    m = torch.zeros_like(t)
+    one = m[:, 3]
+    write(m)
+    return t * one[:, None]
+
+
+def outer(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return (a[..., :, None] * b[..., None, :]).flatten(-2)
+
+
 PATTERNS: dict[str, Build] = {
     "channels past the last, in steps": net(
         lambda s, x: s.b((lambda h: torch.cat([h, h[:, 16::2] * h[:, 17::2]], 1))(s.a(x))),
@@ -333,6 +353,24 @@ PATTERNS: dict[str, Build] = {
     "a plane that is written": plane(lambda h: h[:, :1].fill_(2.0)),
     "a plane that is a result": net(
         lambda s, x: (h := s.a(x).relu(), h[:, :1], s.b(h))[1:], "", image, a=lambda: conv(3, 16), b=lambda: conv(16, 4)
+    ),
+    "one written in ones": between(one_written(lambda m: m[:, 3].zero_()), ""),
+    "one written in ones by a view of a view": between(one_written(lambda m: m.flatten(1)[:, 200].fill_(5.0)), ""),
+    "one written in ones by an index of an index": between(one_written(lambda m: m[0][3].fill_(5.0)), ""),
+    "one read of ones": between(one_written(lambda m: m[:, 3])),
+    "one of noughts that channels fill": between(lambda t: read_before(t, lambda m: m.copy_(t)), ""),
+    "one of noughts that channels are added to": between(lambda t: read_before(t, lambda m: m.add_(t)), ""),
+    "numbers of a seed": between(
+        lambda t: t * torch.randn(t.shape[1], 1, 1, generator=torch.Generator().manual_seed(0)).to(t), ""
+    ),
+    "a product beside channels": net(
+        lambda s, x: s.b((y := torch.cat([outer(s.a(x), s.c(x)), s.d(x)], -1)).reshape(-1, y.shape[-1])),
+        "d b",
+        tokens,
+        a=lambda: L(8, 4),
+        c=lambda: L(8, 4),
+        d=lambda: L(8, 6),
+        b=lambda: L(22, 4),
     ),
     "a prompt of no token": rows(prompted, p=lambda: nn.Parameter(torch.randn(0, 16))),
     "nothing left of a head": of(Rotated, "q k v o", tokens),

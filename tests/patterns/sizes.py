@@ -237,6 +237,47 @@ class ViewedByClosure(Base):
         return self.act(x).view(x.shape)
 
 
+class ViewedByClosureOfTwo(Base):
+    """What another function knows, too, may be written there."""
+
+    def prepare(self) -> None:
+        width = 16
+        self.act = lambda x: R(x).reshape(-1, width, 64)
+        self.other = [lambda: width]
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(x).view(x.shape)
+
+
+class ViewedByWrittenClosure(Base):
+    def prepare(self) -> None:
+        width, calls = 16, 2
+
+        def act(x: torch.Tensor) -> torch.Tensor:
+            nonlocal width, calls
+            calls, width = calls + 1, max(width, 1)
+            return R(x).reshape(-1, width, 64) * (calls > 0)
+
+        self.act = act
+
+    def between(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(x).view(x.shape)
+
+
+class PaddedByClosure(nn.Module):
+    """The shortcuts without parameters of the first residual networks for small images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = C(3, 16), C(16, 32), C(32, 8)
+        width = 32
+        self.shortcut = lambda x: F.pad(x, (0, 0, 0, 0, width // 4, width // 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = R(self.a(x))
+        return self.c(R(self.b(y) + self.shortcut(y)))
+
+
 class ViewedByPartial(Base):
     def prepare(self) -> None:
         self.act = functools.partial(_as_rows, width=16)
@@ -712,7 +753,10 @@ PATTERNS: dict[str, Build] = {
     "viewed, property": of(ViewedByProperty, "a b"),
     "viewed, shape of a weight": of(ViewedByWeight, "a b"),
     "viewed, cached by int": of(ViewedByCache, ""),
-    "viewed, closure": of(ViewedByClosure, ""),
+    "viewed, closure": of(ViewedByClosure, "a b"),
+    "viewed, closure of two": of(ViewedByClosureOfTwo, ""),
+    "viewed, closure that is written": of(ViewedByWrittenClosure, ""),
+    "padded by a closure": of(PaddedByClosure, "a b c"),
     "viewed, partial": of(ViewedByPartial, "a b"),
     "viewed, int(a / b)": of(ViewedByFloat, ""),
     "viewed, a quotient": of(ViewedByRatio, "a b"),

@@ -17,6 +17,7 @@ from torch import nn
 from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse import shapes
 from amct_pytorch.analyse.decided import Decided
 from amct_pytorch.analyse.earlier import Earlier, Finding
@@ -158,7 +159,7 @@ class Capture(Labelling, TorchDispatchMode):
                 self.touched.add(info.name)
             if info.factors:
                 labelled = True
-            picked = info.picked is not None and kind.name not in OF_SHAPES
+            picked = (info.picked is not None or info.even) and kind.name not in OF_SHAPES
             if picked or (info.size is not None and kind.name not in _NOT_THE_VALUE):
                 self.use(info)
             if info.multiple is not None and kind.name not in _COMPARISONS:
@@ -220,6 +221,9 @@ class Capture(Labelling, TorchDispatchMode):
         dependent = [i for i in infos if i.makers is not None]
         if outs and dependent:
             self._hand_on(call, kind, infos, outs, given, made=len(self.labels.produced) > produced)
+        if kind.view and infos and infos[0].even:
+            for info in given:
+                info.even += infos[0].even
         if kind.same:
             for info in given:
                 info.copied = infos[0].source()
@@ -238,6 +242,10 @@ class Capture(Labelling, TorchDispatchMode):
                 self.labels.write(f, number=kind.name in _ONE_FOR_ALL)
             if info is not None and info.picked is not None:
                 self.labels.write(info.picked[0], number=False)
+            if info is not None and info.even:
+                for f, _ in info.even:
+                    self.labels.write(lb.narrow(f, range(f.ndim)), number=False)
+                self.use(info)
 
     def _hand_on(
         self,

@@ -10,7 +10,7 @@ import types
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from amct_pytorch.by_name import contents
+from amct_pytorch.closures import contents
 
 CODE = (types.FunctionType, types.MethodType, functools.partial)
 _STORE = dis.opmap["STORE_ATTR"]

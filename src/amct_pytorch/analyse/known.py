@@ -30,12 +30,15 @@ class Info:
     `name`: of a parameter, a buffer or an input, or what is known of the values of a tensor from `outside` of the
     pass. `copied`: what this is a plain copy of. `makers`: see `residual`. `like`: another tensor of which the same is
     known, as far as rules go. `picked`: of a single channel that was picked by its number, the labels and the dim that
-    it is of, and the reason for which these stay once its values are used. `size`: that its one element is. `multiple`:
-    the size that its one element is a multiple of, which stays once it is used, but for a comparison.
+    it is of, and the reason for which these stay once its values are used. `even`: of one of equal elements, any of
+    which is as good as another, the labels and the dim of all, for when something is written there. `size`: that its
+    one element is. `multiple`: the size that its one element is a multiple of, which stays once it is used, but for a
+    comparison.
     """
 
     __slots__ = (
         "copied",
+        "even",
         "factors",
         "indices",
         "like",
@@ -65,6 +68,7 @@ class Info:
         self.makers: Makers = None
         self.like: Info | None = None  # itself, but for the reference to itself
         self.picked: tuple[Factor, int, Reason] | None = None
+        self.even: tuple[tuple[Factor, int], ...] = ()
         self.size: Size | None = None
         self.multiple: Size | None = None
 
@@ -114,8 +118,9 @@ _NAN = float("nan")
 
 
 def comparable(values: Sequence[Any]) -> tuple[Any, ...]:
-    """Scalars as tuples compare them: every NaN is the same object, for none is equal to another."""
-    return tuple([v if v == v else _NAN for v in values])
+    """Scalars as tuples compare them: every NaN is the same object, for none is equal to another, and objects of
+    compiled code, which refuse to be compared, are their classes."""
+    return tuple([type(v) if isinstance(v, torch.ScriptObject) else v if v == v else _NAN for v in values])
 
 
 def identical(one: Sequence[Factor], two: Sequence[Factor]) -> bool:

@@ -16,7 +16,7 @@ from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse.earlier import Earlier
 from amct_pytorch.analyse.equations import Equation
 from amct_pytorch.analyse.known import MARK, Call, Info, Piece, digest_of
-from amct_pytorch.analyse.labels import Factor, Labels, Reason, index
+from amct_pytorch.analyse.labels import PICKED, Factor, Labels, Reason, index
 from amct_pytorch.analyse.running import Running
 from amct_pytorch.analyse.sizes import APART, NUMBER, PLAIN, VALUE, Attribute, Dim, Expression, Size, leaves, origin
 from amct_pytorch.analyse.values import flatten
@@ -120,6 +120,9 @@ class Labelling:
                 self.freeze(factor, reason)
             else:
                 self.fix(factor, [dim], reason)
+        for factor, dim in info.even:
+            if not self.labels.is_one_constant(factor):
+                self.fix(factor, [dim], PICKED)
         if info.size is not None:
             self.equate(info.size.origin, int.__int__(info.size), VALUE)
 

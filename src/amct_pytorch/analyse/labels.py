@@ -31,6 +31,7 @@ class Reason:
 
 
 KERNEL = Reason("it is the size of a kernel")  # which are no channels
+PICKED = "single channels are picked by their index"
 LITERAL = "a size in user code without an origin"
 _KNOWN = (
     "ties frozen joints sums partial products following grouped convolved balanced produced consumed residual".split()
@@ -182,9 +183,10 @@ class Labels:
         """The factors of a product again, where they are along dims of their own."""
         block = self.block(factor)
         pairs = self.pairs.get(block)
-        if pairs is None or factor.max() >= self.starts[block] + len(pairs[0]):
+        start = self.starts[block]
+        if pairs is None or factor.min() < start or factor.max() >= start + len(pairs[0]):
             return [factor]
-        one, two = (reduced(p[factor - self.starts[block]]) for p in pairs)
+        one, two = (reduced(p[factor - start]) for p in pairs)
         return [factor] if set(dims(one)) & set(dims(two)) else [*self.apart(one), *self.apart(two)]
 
     def _made(self, size: int, *factors: Factor) -> Factor:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from amct_pytorch import closures
 from amct_pytorch.analyse.sizes import Attribute, Size, Told
 from amct_pytorch.record import ChannelPlan, Setting
 from amct_pytorch.structure import named_modules, tables_of_items
@@ -27,8 +28,8 @@ DEPTH = 2  # how deep in objects of objects sizes are looked for
 def mark(model: nn.Module, told: Told, original: nn.Module | None = None) -> None:
     """Replace the integers in the attributes of every module of `model` (a copy of `original`) with sizes.
 
-    NumPy's, too, tuples, lists and dictionaries of integers, configuration objects that are no module, and the keywords
-    of `functools.partial`.
+    NumPy's, too, tuples, lists and dictionaries of integers, configuration objects that are no module, the keywords of
+    `functools.partial` and the closures of functions.
     """
     modules, known = named_modules(model), _OfClasses()
     for _, module in modules:
@@ -91,7 +92,7 @@ class _Replacing:
             return self.plain(value, module, path)
         if named := _named_items(value):
             if id(value) not in self.done:
-                step = ".{}" if isinstance(value, tuple) else ".keywords['{}']"
+                step = _STEPS.get(type(value), ".{}")
                 items = {n: self.plain(v, module, path + step.format(n)) for n, v in named.items()}
                 same = all(map(operator.is_, items.values(), named.values()))
                 self.done[id(value)] = value if same else _with_items(value, items)
@@ -147,7 +148,10 @@ def _of_integers(values: Sequence[Any], depth: int = 0) -> bool:
 
 
 def _named_items(value: Any) -> Mapping[str, Any]:
-    """The items of a named tuple, the keywords of a part of a function; of one that holds nothing else."""
+    """The items of a named tuple, the keywords of a part of a function; of one that holds nothing else. And what a
+    function holds."""
+    if type(value) is types.FunctionType:
+        return closures.own(value) if value.__closure__ else _NO_ITEMS
     if getattr(value, "__dict__", None):
         return _NO_ITEMS
     if isinstance(value, tuple) and hasattr(value, "_make"):
@@ -157,6 +161,8 @@ def _named_items(value: Any) -> Mapping[str, Any]:
 
 def _with_items(value: Any, items: Mapping[str, Any]) -> Any:
     """Another one with these: others may hold the first."""
+    if type(value) is types.FunctionType:
+        return closures.replaced(value, items)
     if isinstance(value, tuple):
         return value._make(items.values())  # type: ignore[attr-defined]
     return functools.partial(value.func, *value.args, **items)
@@ -179,6 +185,7 @@ def holds_sizes(value: Any, path: str) -> bool:
     return not path.startswith("_") if type(value) is dict else is_configuration(value)
 
 
+_STEPS = {functools.partial: ".keywords['{}']", types.FunctionType: ".closure['{}']"}
 _NO_SIZES = frozenset((bool, float, str, type(None), set, OrderedDict, torch.Tensor, nn.Parameter, ChannelPlan))
 _SEQUENCES = frozenset((tuple, list, torch.Size))
 NO_OBJECTS = _NO_SIZES | _SEQUENCES | {int}  # no objects in which sizes are looked for

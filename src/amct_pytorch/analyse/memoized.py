@@ -21,7 +21,7 @@ from torch import nn
 from amct_pytorch.analyse.code import CODE, files, looked_at
 from amct_pytorch.analyse.sizes import Size
 from amct_pytorch.analyse.values import flatten
-from amct_pytorch.by_name import contents
+from amct_pytorch.closures import contents
 from amct_pytorch.structure import classes
 
 _METHODS = (staticmethod, classmethod)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from amct_pytorch import closures
 from amct_pytorch.errors import RecordError
 from amct_pytorch.record import Change, Setting
 from amct_pytorch.structure import named_modules, tables_of_items
@@ -20,6 +21,9 @@ from amct_pytorch.structure import named_modules, tables_of_items
 _STEP = re.compile(r"\.?([^\W\d]\w*)|\[(\d+)\]|\['(.*?)'\]")
 # What a path may not lead through: nothing in there is the model's alone.
 _CODE = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType)
+
+
+_ANEW = (functools.partial, types.FunctionType)  # they are built anew with other sizes
 
 
 class _Item(str):
@@ -71,8 +75,8 @@ def _set(
     change: Change,
     copies: dict[int, tuple[Any, Any]],
 ) -> Any:
-    """`owner` with the value at the end of the steps replaced: itself, changed in place, or a tuple or a part of a
-    function built anew."""
+    """`owner` with the value at the end of the steps replaced: itself, changed in place, or a tuple, a function or a
+    part of one built anew."""
     if _is_not_yet(owner, steps[0]):
         return owner
     step, rest = steps[0], steps[1:]
@@ -87,7 +91,7 @@ def _set(
     elif item is shared:
         item = copies.setdefault(id(item), (item, copy.copy(item)))[1]
     new = _set(item, shared, rest, setting, change, copies)
-    if new is not item and (type(item) is functools.partial or hasattr(item, "_make")):
+    if new is not item and (type(item) in _ANEW or hasattr(item, "_make")):
         copies[id(item)] = item, new
     return _put(owner, step, new, setting)
 
@@ -106,6 +110,8 @@ def _is_of_class(owner: Any, step: Step) -> bool:
 
 
 def _get(owner: Any, step: Step, setting: Setting) -> Any:
+    if type(owner) is types.FunctionType and step == "closure":
+        return closures.own(owner)
     if isinstance(owner, _CODE) or (type(step) is str and step.startswith("__")):
         raise RecordError(f"{_name(setting)} leads into {owner!r:.80}, which is no size of this model alone")
     try:
@@ -124,6 +130,8 @@ def _get(owner: Any, step: Step, setting: Setting) -> Any:
 def _put(owner: Any, step: Step, value: Any, setting: Setting) -> Any:
     if type(owner) is functools.partial and step == "keywords":
         return functools.partial(owner.func, *owner.args, **value)
+    if type(owner) is types.FunctionType and step == "closure":
+        return closures.replaced(owner, value)
     if isinstance(owner, tuple) and (isinstance(step, int) or step in getattr(owner, "_fields", ())):
         items = dict(enumerate(owner))
         items[owner._fields.index(step) if isinstance(step, str) else step] = value  # type: ignore[attr-defined]

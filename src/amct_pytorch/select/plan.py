@@ -322,7 +322,7 @@ def _layer(layers: Mapping[str, nn.Module], tensor: str) -> str:
 
 def _axis_labels(facts: Facts) -> dict[Axis, slice]:
     labels = facts.labels
-    ends = zip(labels.axes, labels.starts, [*labels.starts[1:], labels.count], strict=True)
+    ends = zip(labels.axes, labels.starts, [*labels.starts, labels.count][1:], strict=True)
     return {axis: slice(start, stop) for axis, start, stop in sorted(ends) if axis.tensor}
 
 

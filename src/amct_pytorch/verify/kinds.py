@@ -212,7 +212,7 @@ def repeat(moves: Moves, call: Call, a: Logged) -> bool:
     return move(moves, call, a._replace(outs=(out,)))
 
 
-_VARIANCES, _NORMS = ("var", "var_mean"), ("native_group_norm", "native_layer_norm")
+_VARIANCES, _NORMS = ("var", "var_mean", "std", "std_mean"), ("native_group_norm", "native_layer_norm")
 _WRONG = {
     **dict.fromkeys(_VARIANCES, "too few elements stay for an unbiased variance"),
     **dict.fromkeys(_NORMS, "single elements would be normalized, of which nothing is left"),

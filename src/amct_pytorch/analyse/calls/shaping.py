@@ -161,6 +161,8 @@ def factory(at: int) -> Handler:
 
     def handle(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         out = func(*args, **kwargs)
+        if kwargs.get("generator") is not None:  # the same numbers in each pass, which differ between channels
+            return out
         plain = [a for a in args[at:] if isinstance(a, (int, tuple, list, torch.Tensor))]
         sizes = plain[0] if plain and isinstance(plain[0], (tuple, list)) else kwargs.get("size", plain)
         for d, size in enumerate(sizes if len(sizes) == out.ndim else ()):

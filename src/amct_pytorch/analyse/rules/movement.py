@@ -13,9 +13,7 @@ import torch
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse.capture import Capture, Rule
 from amct_pytorch.analyse.known import Call, Piece
-from amct_pytorch.analyse.labels import Factor, index, unlabelled
-
-PICKED = "single channels are picked by their index"
+from amct_pytorch.analyse.labels import PICKED, Factor, index, unlabelled
 
 
 def reshape(capture: Capture, call: Call) -> None:
@@ -163,12 +161,15 @@ def select(capture: Capture, call: Call) -> None:
     x = call.args[0]
     dim, at = call.args[1] % x.ndim, call.args[2] % max(x.shape[call.args[1]], 1)
     along = [f for f in capture.factors(x) if f.shape[dim] > 1]
-    if along and all(map(capture.labels.is_one_constant, along)):  # any is as good
+    even = along if all(map(capture.labels.is_one_constant, along)) else []
+    if even:  # any is as good
         along = [lb.narrow(f, range(f.ndim)) for f in along[:1]]
     if len(along) == 1 and along[0].size in (1, x.shape[dim]):  # others stay where its values are used
         rest = [f for f in capture.factors(x) if f.shape[dim] == 1]
         capture.put(call.out, _row(rest, dim, at))
         capture.pick(Piece(along[0], dim, at, at + 1, call.out), PICKED, from_end=call.args[2] < 0)
+        if (info := capture.info(call.out)) is not None:
+            info.even = tuple((f, dim) for f in even)
     else:
         capture.put(call.out, _row(_rows(capture, x, dim), dim, at))
 
