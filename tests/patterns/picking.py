@@ -297,9 +297,17 @@ def one_written(write: Callable[[torch.Tensor], Any]) -> Callable[[torch.Tensor]
 
 def read_before(t: torch.Tensor, write: Callable[[torch.Tensor], Any]) -> torch.Tensor:
     m = torch.zeros_like(t)
-    one = m[:, 3]
+    one = m[:, 5]
     write(m)
     return t * one[:, None]
+
+
+def heads_in_the_batch(s: Any, x: torch.Tensor) -> torch.Tensor:
+    y = s.a(x.transpose(0, 1))
+    length, batch, width = y.shape
+    y = y.view(length, batch * s.heads, width // s.heads).transpose(0, 1)
+    y = torch.softmax(y @ y.mT, -1) @ y
+    return s.o(y.transpose(0, 1).reshape(length, batch, width))  # type: ignore[no-any-return]
 
 
 def outer(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -354,10 +362,10 @@ PATTERNS: dict[str, Build] = {
     "a plane that is a result": net(
         lambda s, x: (h := s.a(x).relu(), h[:, :1], s.b(h))[1:], "", image, a=lambda: conv(3, 16), b=lambda: conv(16, 4)
     ),
-    "one written in ones": between(one_written(lambda m: m[:, 3].zero_()), ""),
-    "one written in ones by a view of a view": between(one_written(lambda m: m.flatten(1)[:, 200].fill_(5.0)), ""),
-    "one written in ones by an index of an index": between(one_written(lambda m: m[0][3].fill_(5.0)), ""),
-    "one read of ones": between(one_written(lambda m: m[:, 3])),
+    "one written in ones": between(one_written(lambda m: m[:, 5].zero_()), ""),
+    "one written in ones by a view of a view": between(one_written(lambda m: m.flatten(1)[:, 328].fill_(5.0)), ""),
+    "one written in ones by an index of an index": between(one_written(lambda m: m[0][5].fill_(5.0)), ""),
+    "one read of ones": between(one_written(lambda m: m[:, 5])),
     "one of noughts that channels fill": between(lambda t: read_before(t, lambda m: m.copy_(t)), ""),
     "one of noughts that channels are added to": between(lambda t: read_before(t, lambda m: m.add_(t)), ""),
     "numbers of a seed": between(
@@ -371,6 +379,24 @@ PATTERNS: dict[str, Build] = {
         c=lambda: L(8, 4),
         d=lambda: L(8, 6),
         b=lambda: L(22, 4),
+    ),
+    "heads as wide as the batch": net(
+        lambda s, x: s.o(s.m(*3 * [s.a(x)])[0]),
+        "a m.in_proj_weight o",
+        tokens,
+        a=lambda: L(8, 16),
+        m=lambda: nn.MultiheadAttention(16, 4, batch_first=True),
+        o=lambda: L(16, 4),
+    ),
+    "heads as wide as the batch, by a view": net(
+        heads_in_the_batch, "a o", tokens, heads=lambda: 4, a=lambda: L(8, 16), o=lambda: L(16, 4)
+    ),
+    "channels in the place of positions": net(
+        lambda s, x: s.b((y := s.a(x)).reshape(len(y), y.shape[2], y.shape[1])),
+        "",
+        lambda: tokens(2, 4, 8),
+        a=lambda: L(8, 16),
+        b=lambda: nn.Conv1d(16, 4, 1),
     ),
     "a prompt of no token": rows(prompted, p=lambda: nn.Parameter(torch.randn(0, 16))),
     "nothing left of a head": of(Rotated, "q k v o", tokens),
