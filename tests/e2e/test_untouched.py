@@ -264,3 +264,17 @@ def test_inputs_of_every_kind_give_the_same(tmp_path: Path) -> None:
     images = [torch.randn(3, 8, 8), torch.randn(3, 6, 6)]
     small = made(Detector().eval(), (images, {"n": (1, 2)}), tmp_path)
     assert [tuple(p.shape) for p in small.parameters()] == shapes[0]
+
+
+def test_computing_a_weight_leaves_the_power_iteration_of_its_norm(tmp_path: Path) -> None:
+    """In train mode, each time that the weight is read moves the vectors of a spectral norm."""
+    layer = nn.utils.parametrizations.spectral_norm(nn.Linear(16, 32))
+    model, x = nn.Sequential(layer, nn.ReLU(), nn.Linear(32, 8)).train(), torch.randn(2, 16)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    config = amct.SparsityConfig(amct.NmSparsity(0))
+    sparse = amct.create_prune_retrain_model(model, x, config, tmp_path / "r.txt")
+    amct.apply(model, amct.plan(model, x, config))
+    for checked in (model, sparse):
+        amct.check_2to4(checked)
+        assert all(torch.equal(v, before[k]) for k, v in checked.state_dict().items() if k.startswith("0."))
+    assert all(module.training for module in model.modules())

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-import torch
 from torch import nn
 
-from amct_pytorch.apply.nm_weights import weights
+from amct_pytorch.apply.nm_weights import value_of, weights
 from amct_pytorch.errors import ModelError
 from amct_pytorch.wrappers import refuse_spread
 
@@ -49,8 +48,7 @@ def _of_model(model: nn.Module) -> Iterator[NotSparse]:
     refuse_spread(model, "check_2to4")
     for weight in weights(model):
         if weight.for_2to4:
-            with torch.no_grad():
-                effective = getattr(model.get_submodule(weight.layer), weight.parameter)
+            effective = value_of(model.get_submodule(weight.layer), weight.parameter)
             name = f"{weight.layer}.{weight.parameter}".lstrip(".")
             yield _checked(name, (effective != 0).cpu().numpy(), weight.axis, weight.groups)
 

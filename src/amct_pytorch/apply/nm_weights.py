@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized
 
 from amct_pytorch.apply.nm_layers import SparseLayer, mask_name
 from amct_pytorch.errors import ModelError
@@ -92,7 +93,21 @@ def _weights_of(name: str, layer: nn.Module) -> Iterator[Weight]:
             yield Weight(name, parameter, 1, 1, tensor, reason, for_2to4=False)
     if "weight" in eligible and "weight" not in layer._parameters:
         reason = "a weight that is computed from others (a parametrization, weight norm) stays dense"
-        yield Weight(name, "weight", *eligible["weight"], torch.as_tensor(layer.weight).detach(), reason)
+        yield Weight(name, "weight", *eligible["weight"], value_of(layer, "weight"), reason)
+
+
+def value_of(layer: nn.Module, parameter: str) -> torch.Tensor:
+    """What a layer computes with as its parameter. Parametrizations are asked in eval mode: in train mode some change
+    with each time, as the vectors of a spectral norm do."""
+    modes = {m: m.training for m in layer.modules()} if is_parametrized(layer, parameter) else {}
+    try:
+        for module in modes:
+            module.training = False
+        with torch.no_grad():
+            return torch.as_tensor(getattr(layer, parameter)).detach()
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def _place(tensor: torch.Tensor) -> object:
