@@ -227,7 +227,7 @@ def _matches(name: str, skipped: tuple[str, ...]) -> bool:
 def _ratio(value: object) -> float:
     if not isinstance(value, Real) or isinstance(value, bool):
         raise ConfigError(f"prune_ratio: expected a number between 0 and 1, got {_short(value)}")
-    if 0 < float(value) < 1:  # False for NaN
+    if 0 < value < 1:  # False for NaN
         rounded: float = struct.unpack("f", struct.pack("f", float(value)))[0]
         if 0 < rounded < 1:
             return rounded
@@ -239,9 +239,8 @@ def _ratio(value: object) -> float:
 
 def _names(where: str, names: object) -> tuple[str, ...]:
     if isinstance(names, str) or not isinstance(names, (tuple, list, set, frozenset)):
-        raise ConfigError(
-            f"{where}: expected a tuple of names, got {_short(names)}; write ({_short(names)},) for one name"
-        )
+        remedy = f"({_short(names)},) for one name" if isinstance(names, str) else "() for none"
+        raise ConfigError(f"{where}: expected a tuple of names, got {_short(names)}; write {remedy}")
     for name in names:
         if not isinstance(name, str):
             raise ConfigError(f"{where}: expected names as strings, got {_short(name)}")

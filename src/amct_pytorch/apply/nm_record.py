@@ -101,8 +101,9 @@ def _resolved(
         raise RecordError(f"{record.source}: selective_prune {entry.name!r} is for {weight.reason}")
     asked = config.for_layer(weight.layer, model.get_submodule(weight.layer))
     if not isinstance(asked, NmSparsity):
+        given = f"the config {config.source}".rstrip()
         raise RecordError(
-            f"{record.source}: layer {entry.name!r} is 2:4 sparse, but the config {config.source or ''} leaves it out; "
+            f"{record.source}: layer {entry.name!r} is 2:4 sparse, but {given} leaves it out; "
             "give the config that the record was made with"
         )
     return NmLayer(weight.layer, weight.parameter, weight.axis, asked.update_freq, entry.shape, entry.mask)
