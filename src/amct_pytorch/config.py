@@ -227,7 +227,7 @@ def _matches(name: str, skipped: tuple[str, ...]) -> bool:
 def _ratio(value: object) -> float:
     if not isinstance(value, Real) or isinstance(value, bool):
         raise ConfigError(f"prune_ratio: expected a number between 0 and 1, got {_short(value)}")
-    if 0 < value < 1:  # False for NaN
+    if value < 1 and not value <= 0:  # False for NaN
         rounded: float = struct.unpack("f", struct.pack("f", float(value)))[0]
         if 0 < rounded < 1:
             return rounded
