@@ -237,31 +237,23 @@ class ViewedByClosure(Base):
         return self.act(x).view(x.shape)
 
 
-class ViewedByClosureOfTwo(Base):
+class ScaledByClosureOfTwo(Base):
     """What another function knows, too, may be written there."""
 
     def prepare(self) -> None:
         width = 16
-        self.act = lambda x: R(x).reshape(-1, width, 64)
-        self.other = [lambda: width]
+
+        def write(n: int) -> None:
+            nonlocal width
+            width = n
+
+        self.act, self.write = lambda x: R(x) * width, write
 
     def between(self, x: torch.Tensor) -> torch.Tensor:
-        return self.act(x).view(x.shape)
-
-
-class ViewedByWrittenClosure(Base):
-    def prepare(self) -> None:
-        width, calls = 16, 2
-
-        def act(x: torch.Tensor) -> torch.Tensor:
-            nonlocal width, calls
-            calls, width = calls + 1, max(width, 1)
-            return R(x).reshape(-1, width, 64) * (calls > 0)
-
-        self.act = act
-
-    def between(self, x: torch.Tensor) -> torch.Tensor:
-        return self.act(x).view(x.shape)
+        self.write(3)
+        x = self.act(x)
+        self.write(16)
+        return x
 
 
 class PaddedByClosure(nn.Module):
@@ -754,8 +746,7 @@ PATTERNS: dict[str, Build] = {
     "viewed, shape of a weight": of(ViewedByWeight, "a b"),
     "viewed, cached by int": of(ViewedByCache, ""),
     "viewed, closure": of(ViewedByClosure, "a b"),
-    "viewed, closure of two": of(ViewedByClosureOfTwo, ""),
-    "viewed, closure that is written": of(ViewedByWrittenClosure, ""),
+    "scaled by a closure of two": of(ScaledByClosureOfTwo, "a b"),
     "padded by a closure": of(PaddedByClosure, "a b c"),
     "viewed, partial": of(ViewedByPartial, "a b"),
     "viewed, int(a / b)": of(ViewedByFloat, ""),

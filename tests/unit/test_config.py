@@ -35,7 +35,9 @@ def asked(config: SparsityConfig) -> dict[str, object]:
     return {name: config.for_layer(name, layer) for name, layer in Net().named_children()}
 
 
-@pytest.mark.parametrize("ratio", [0, 1, -0.1, 1.5, 0.0, 1.0, float("nan"), float("inf"), 1e300, 10**400, 1e-60, 1 - 1e-12])
+@pytest.mark.parametrize(
+    "ratio", [0, 1, -0.1, 1.5, 0.0, 1.0, float("nan"), float("inf"), 1e300, 10**400, 1e-60, 1 - 1e-12]
+)
 def test_a_ratio_outside_0_and_1_is_refused_as_float32_sees_it(ratio: float) -> None:
     with pytest.raises(ConfigError, match=r"prune_ratio.*between 0 and 1"):
         ChannelSparsity(ratio)
@@ -85,7 +87,10 @@ def test_update_freq_may_be_a_number_of_numpy() -> None:
         ({"sparsity": HALF, "override_layers": [("fc", HALF)]}, "override_layers: expected a mapping"),
         ({"sparsity": HALF, "override_types": {nn.Linear: HALF}}, "override_types: expected names as strings"),
         ({"sparsity": HALF, "skip_layers": "fc"}, r"skip_layers: expected a tuple of names, got 'fc'; write \('fc',\)"),
-        ({"sparsity": HALF, "skip_layers": None}, r"skip_layers: expected a tuple of names, got None; write \(\) for none"),
+        (
+            {"sparsity": HALF, "skip_layers": None},
+            r"skip_layers: expected a tuple of names, got None; write \(\) for none",
+        ),
         ({"sparsity": HALF, "skip_types": (nn.Linear,)}, "skip_types: expected names as strings"),
         ({"sparsity": NmSparsity(), "gradients": "all"}, "gradients: expected one of kept, straight_through, sr_ste"),
         ({"sparsity": HALF, "gradients": "sr_ste"}, "gradients: 'sr_ste' has a meaning for 2:4 sparsity only"),
