@@ -18,15 +18,18 @@ def contents(cell: types.CellType) -> tuple[Any, ...]:
         return ()
 
 
+def held(function: types.FunctionType) -> dict[str, Any]:
+    """What a function holds, by the names that its code has for it."""
+    named = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    return {name: inside[0] for name, cell in named if (inside := contents(cell))}
+
+
 def own(function: types.FunctionType) -> dict[str, Any]:
     """What only this function knows, by the names that its code has for it, and no code of it assigns."""
-    cells = function.__closure__ or ()
-    found: dict[str, Any] = {}
-    for i, name in enumerate(function.__code__.co_freevars):
-        # One more is the argument itself. Code that still runs holds its variables, and other functions theirs.
-        if sys.getrefcount(cells[i]) <= 2 and (held := contents(cells[i])) and name not in _assigned(function.__code__):
-            found[name] = held[0]
-    return found
+    cells, code = function.__closure__ or (), function.__code__
+    # One more is the argument itself. Code that still runs holds its variables, and other functions theirs.
+    shared = {name for i, name in enumerate(code.co_freevars) if sys.getrefcount(cells[i]) > 2}
+    return {name: value for name, value in held(function).items() if name not in shared | _assigned(code)}
 
 
 def like(function: types.FunctionType, cells: Sequence[types.CellType]) -> types.FunctionType:

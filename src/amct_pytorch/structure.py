@@ -197,13 +197,16 @@ class _Copying:
         place; others as they are, which is what copy.deepcopy does with all."""
         if not self.holds(value, set()):
             return value
-        cells = [types.CellType() for _ in value.__closure__ or ()]
+        old = value.__closure__ or ()
+        fresh = [cell for cell in old if id(cell) not in self.memo]
+        self.memo.update((id(cell), types.CellType()) for cell in fresh)
+        cells = [self.memo[id(cell)] for cell in old]  # functions go on sharing them
         new = self.memo[id(value)] = like(value, cells)  # before what it holds: it may hold itself
         new.__defaults__ = value.__defaults__ and tuple(map(self.held, value.__defaults__))
         new.__kwdefaults__ = value.__kwdefaults__ and {k: self.held(v) for k, v in value.__kwdefaults__.items()}
-        for cell, old in zip(cells, value.__closure__ or (), strict=True):
-            if contents(old):
-                cell.cell_contents = self.held(old.cell_contents)
+        for cell in fresh:
+            if contents(cell):
+                self.memo[id(cell)].cell_contents = self.held(cell.cell_contents)
         return new
 
     def parts(self, value: nn.Module) -> None:

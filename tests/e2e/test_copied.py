@@ -127,3 +127,71 @@ def test_attributes_that_are_called_as_global_names_are_none(tmp_path: Path) -> 
     small(X)
     assert net.table == before
     assert small.table is not net.table
+
+
+def part_of(width: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda x: x[:, : width // 2]
+
+
+def halves() -> nn.Module:
+    model = nn.Module()
+    model.a, model.b = nn.Conv2d(3, 16, 3), nn.Conv2d(8, 4, 3)
+    return model
+
+
+def test_sizes_that_code_which_runs_holds_too(tmp_path: Path) -> None:
+    """The width is a variable of this test, which its function shares: where create sees it alone, in the copy of a
+    function that holds the model, it is set anew in that copy; restore sets it wherever it is."""
+    x, width = torch.randn(1, 3, 9, 9), 16
+    config = KINDS["channels"]
+    model = halves()
+    model.forward = lambda x: model.b(model.a(x)[:, : width // 2])
+    small = amct.create_prune_retrain_model(model, x, config, tmp_path / "r.txt")
+    assert small(x).shape == model(x).shape
+    assert small.b.in_channels < 8
+    assert width == 16
+
+    made, given = halves(), halves()
+    for one, function in ((made, part_of(16)), (given, lambda x: x[:, : width // 2])):
+        one.part = function
+        one.__class__ = Halved
+    small = amct.create_prune_retrain_model(made, x, config, tmp_path / "r.txt")
+    assert "closure" in (tmp_path / "r.txt").read_text()
+    torch.save(small.state_dict(), tmp_path / "s.pth")
+    restored = amct.restore_prune_retrain_model(given, x, tmp_path / "r.txt", config, tmp_path / "s.pth")
+    assert torch.equal(restored(x), small(x))
+    assert given(x).shape == small(x).shape
+
+
+class Halved(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(self.part(self.a(x)))  # type: ignore[no-any-return]
+
+
+def test_functions_go_on_sharing_what_they_hold(tmp_path: Path) -> None:
+    """In a copy, too: one writes what the other reads."""
+
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 4)
+            scale = 2
+
+            def write(n: int) -> None:
+                nonlocal scale
+                scale = n if self.a is not None else 0
+
+            self.write, self.scaled = write, lambda x: self.a(x) * scale
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.write(3)
+            y = self.b(self.scaled(x))
+            self.write(2)
+            return y
+
+    model, x = Counting().eval(), torch.randn(2, 8)
+    kept = amct.SparsityConfig(amct.ChannelSparsity(0.5, False))
+    small = amct.create_prune_retrain_model(model, x, kept, tmp_path / "r.txt")
+    with torch.no_grad():
+        y = nn.functional.linear(x, small.a.weight, small.a.bias) * 3
+        torch.testing.assert_close(small(x), small.b(y))

@@ -517,3 +517,16 @@ def test_compiled_objects_are_arguments_like_others() -> None:
     plan = planned(model, TOKENS)
     assert "no rule for the operation quantized::linear_dynamic" in reasons(plan)
     assert {a.tensor for a in plan.removals} >= {"0.weight", "0.bias"}
+
+
+def test_sizes_of_the_model_do_not_make_positions_of_channels() -> None:
+    """A view in the wrong order: at another size of the image, other channels would come together."""
+
+    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
+        y = s.a(x)
+        z = y.reshape(y.shape[0], -1, s.w).transpose(1, 2)
+        return s.b(z.reshape(y.shape[0], -1, y.shape[1]))  # type: ignore[no-any-return]
+
+    plan = planned(Net(forward, a=conv(3, 16), b=nn.Linear(16, 8), w=16), IMAGES)
+    assert not plan.removals
+    assert "channels and positions change places" in reasons(plan)

@@ -302,14 +302,6 @@ def read_before(t: torch.Tensor, write: Callable[[torch.Tensor], Any]) -> torch.
     return t * one[:, None]
 
 
-def heads_in_the_batch(s: Any, x: torch.Tensor) -> torch.Tensor:
-    y = s.a(x.transpose(0, 1))
-    length, batch, width = y.shape
-    y = y.view(length, batch * s.heads, width // s.heads).transpose(0, 1)
-    y = torch.softmax(y @ y.mT, -1) @ y
-    return s.o(y.transpose(0, 1).reshape(length, batch, width))  # type: ignore[no-any-return]
-
-
 def outer(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a[..., :, None] * b[..., None, :]).flatten(-2)
 
@@ -387,9 +379,6 @@ PATTERNS: dict[str, Build] = {
         a=lambda: L(8, 16),
         m=lambda: nn.MultiheadAttention(16, 4, batch_first=True),
         o=lambda: L(16, 4),
-    ),
-    "heads as wide as the batch, by a view": net(
-        heads_in_the_batch, "a o", tokens, heads=lambda: 4, a=lambda: L(8, 16), o=lambda: L(16, 4)
     ),
     "channels in the place of positions": net(
         lambda s, x: s.b((y := s.a(x)).reshape(len(y), y.shape[2], y.shape[1])),

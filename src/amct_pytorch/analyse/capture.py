@@ -69,9 +69,7 @@ class Capture(Labelling, TorchDispatchMode):
         self.log: list[Logged] = []
         self.touched: set[str] = set()
         self.found: list[Finding] = []
-        self.stated: Sequence[
-            int
-        ] = ()  # the dims of a view that user code gives the sizes of attributes or of channels
+        self.in_place = False  # whether no reshape makes positions of channels, whatever its sizes look like
         self.repeated: Factor | None = None  # what a dim of one element that is expanded to this many is repeated for
         self.times: Fraction | int = 1  # how often the model does what is done once
         self.sized = True  # whether shapes are given as sizes

@@ -111,7 +111,7 @@ def _is_of_class(owner: Any, step: Step) -> bool:
 
 def _get(owner: Any, step: Step, setting: Setting) -> Any:
     if type(owner) is types.FunctionType and step == "closure":
-        return closures.own(owner)
+        return closures.held(owner)
     if isinstance(owner, _CODE) or (type(step) is str and step.startswith("__")):
         raise RecordError(f"{_name(setting)} leads into {owner!r:.80}, which is no size of this model alone")
     try:
@@ -131,7 +131,8 @@ def _put(owner: Any, step: Step, value: Any, setting: Setting) -> Any:
     if type(owner) is functools.partial and step == "keywords":
         return functools.partial(owner.func, *owner.args, **value)
     if type(owner) is types.FunctionType and step == "closure":
-        return closures.replaced(owner, value)
+        was = closures.held(owner)
+        return closures.replaced(owner, {k: v for k, v in value.items() if v is not was[k]})
     if isinstance(owner, tuple) and (isinstance(step, int) or step in getattr(owner, "_fields", ())):
         items = dict(enumerate(owner))
         items[owner._fields.index(step) if isinstance(step, str) else step] = value  # type: ignore[attr-defined]

@@ -245,12 +245,12 @@ def multi_head(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[st
     rows = np.concatenate(found) if len(found) == len(weights) else None
     if rows is not None:
         capture.repeated = rows[: int(embed)].reshape(int(heads), -1)[:, 0]  # masks are expanded to the heads
-    capture.stated = range(query.ndim + 1)  # heads move into the batch, and no places change
+    capture.in_place = True  # heads move into the batch, which may be as large as one is wide
     try:
         with Inside(mode):
             out = func(*args, **kwargs)
     finally:
-        capture.stated = ()
+        capture.in_place = False
     capture.repeated = None
     capture.pieces.clear()
     width = capture.varying(query, query.ndim - 1)

@@ -59,12 +59,8 @@ def _sizes(args: tuple[Any, ...], kwargs: dict[str, Any], name: str, at: int = 1
 
 
 def view(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    out = func(*args, **kwargs)
     sizes = _sizes(args, kwargs, "shape" if "shape" in kwargs else "size")
-    mode.capture.stated = [d for d, size in enumerate(sizes) if type(size) is Size]
-    try:
-        out = func(*args, **kwargs)
-    finally:
-        mode.capture.stated = ()
     if len(sizes) == out.ndim:
         for d, size in enumerate(sizes):
             mode.sized(out, d, size)

@@ -41,7 +41,7 @@ def _reshaped(capture: Capture, factors: Sequence[Factor], before: Sequence[int]
         f = queue.pop(0)
         g = lb.reshape(f, before, after)
         met = next((i for i, (_, m) in enumerate(moved) if not set(lb.dims(g)).isdisjoint(lb.dims(m))), None)
-        if len(lb.dims(g)) > 1 and _change_places(f, before, after, capture.stated):
+        if len(lb.dims(g)) > 1 and not capture.in_place and _change_places(f, before, after):
             capture.freeze(f, "channels and positions change places, and which ones depends on how many positions")
         elif met is None:
             moved.append((f, g))
@@ -52,10 +52,9 @@ def _reshaped(capture: Capture, factors: Sequence[Factor], before: Sequence[int]
     return [part for _, g in moved for part in capture.labels.apart(g)]
 
 
-def _change_places(factor: Factor, before: Sequence[int], after: Sequence[int], stated: Sequence[int]) -> bool:
+def _change_places(factor: Factor, before: Sequence[int], after: Sequence[int]) -> bool:
     """Whether a reshape does what only a permute can: (positions, channels) become (channels, positions), or the other
-    way round. Not where user code states for the new positions a size of the model's, as it does where heads move into
-    a batch of as many as a head is wide."""
+    way round."""
     varied = set(lb.dims(factor))
     for old, new in lb.blocks(before, after):
         wide = [d for d in old if before[d] > 1]
@@ -63,11 +62,8 @@ def _change_places(factor: Factor, before: Sequence[int], after: Sequence[int], 
         positions = math.prod(before[d] for d in wide if d not in varied)
         if channels > 1 and positions > 1:
             first = positions if wide[0] in varied else channels
-            sizes = list(itertools.accumulate((after[d] for d in new[:-1]), operator.mul))
-            if first in sizes:
-                end = sizes.index(first) + 1
-                places = new[:end] if wide[0] in varied else new[end:]
-                return set(places).isdisjoint(stated)
+            if first in itertools.accumulate((after[d] for d in new[:-1]), operator.mul):
+                return True
     return False
 
 
