@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from oracle import distance, kept_twin, run
@@ -167,3 +169,29 @@ def test_what_runs_for_more_samples_is() -> None:
     batches.clear()
     amct.plan(Lists().eval(), torch.rand(4, 5), CONFIG)
     assert batches == [4, 8, 4, 8]  # those of the pruned model, too
+
+
+class InFours(nn.Module):
+    """Learned keys for each four samples: attention refuses one sample, which has none, amid its parts of weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width, self.keys = 16, nn.Parameter(torch.randn(4, 2, 16))
+        self.a, self.b = nn.Linear(5, 16), nn.Linear(16, 3)
+        self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batches.append(len(x))
+        keys = self.keys.repeat(len(x) // 4, 1, 1)
+        y = self.attention(self.a(x), keys, keys)[0]
+        return self.b(y if len(x) > 1 else y.expand(1, 5, self.width))  # type: ignore[no-any-return]
+
+
+def test_batches_that_fail_amid_an_operation_leave_nothing() -> None:
+    batches.clear()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")  # an error would end that pass, as its own did
+        plan = amct.plan(InFours().eval(), torch.rand(8, 5, 5), CONFIG)
+    assert not told
+    assert {1, 8} <= set(batches)
+    assert plan.summary.parameters[1] < plan.summary.parameters[0]

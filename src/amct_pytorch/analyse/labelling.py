@@ -102,6 +102,7 @@ class Labelling:
             delattr(tensor, MARK)
         self._marked.clear()
         self._outside.clear()
+        self.pieces.clear()
 
     def pick(self, piece: Piece, text: str, from_end: bool = False) -> None:
         """A single channel is picked by its number: it stays, and those that are counted up to it, only once its values

@@ -250,9 +250,8 @@ def multi_head(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[st
         with Inside(mode):
             out = func(*args, **kwargs)
     finally:
-        capture.in_place = False
-    capture.repeated = None
-    capture.pieces.clear()
+        capture.in_place, capture.repeated = False, None
+        capture.pieces.clear()
     width = capture.varying(query, query.ndim - 1)
     mode.sized(query, query.ndim - 1, embed)
     if rows is None:
