@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from numbers import Integral, Real
-from types import MappingProxyType
 
 from torch import nn
 
 from amct_pytorch.errors import ConfigError, few, warn
+from amct_pytorch.frozen import FrozenDict
 from amct_pytorch.renamed import plain
 
 GRADIENTS = ("kept", "straight_through", "sr_ste")
@@ -195,18 +195,6 @@ class SparsityConfig:
     def _prefix(self) -> str:
         return f"{self.source}: " if self.source else ""
 
-    def __reduce__(self) -> tuple[object, ...]:  # a mapping proxy cannot be pickled or copied
-        overrides = (dict(self.override_layers), dict(self.override_types))
-        return SparsityConfig, (
-            self.sparsity,
-            self.skip_layers,
-            self.skip_types,
-            *overrides,
-            self.gradients,
-            self.residual_width,
-            self.source,
-        )
-
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU)
 
@@ -253,7 +241,7 @@ def _overrides(where: str, overrides: object) -> Mapping[str, Sparsity]:
     for name in overrides:
         if not isinstance(name, str):
             raise ConfigError(f"{where}: expected names as strings, got {_short(name)}")
-    return MappingProxyType(dict(sorted(overrides.items())))
+    return FrozenDict(overrides)
 
 
 def _check_kinds(sparsities: Mapping[str, Sparsity]) -> None:

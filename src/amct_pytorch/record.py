@@ -6,10 +6,10 @@ import math
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import NamedTuple
 
 from amct_pytorch.errors import RecordError
+from amct_pytorch.frozen import FrozenDict
 from amct_pytorch.report import Summary
 
 
@@ -123,7 +123,7 @@ class ChannelPlan:
 
     def __post_init__(self) -> None:
         for name in ("removals", "shapes", "settings", "magnitudes"):
-            object.__setattr__(self, name, MappingProxyType(dict(sorted(getattr(self, name).items()))))
+            object.__setattr__(self, name, FrozenDict(getattr(self, name)))
         for axis in self.removals:
             if axis.tensor not in self.shapes:
                 raise RecordError(
@@ -136,10 +136,6 @@ class ChannelPlan:
 
     def __deepcopy__(self, memo: dict[int, object]) -> ChannelPlan:
         return self  # frozen; a model that carries its plan copies faster
-
-    def __reduce__(self) -> tuple[object, ...]:  # a mapping proxy cannot be pickled or copied
-        mappings = (dict(self.removals), dict(self.shapes), dict(self.settings))
-        return ChannelPlan, (*mappings, self.groups, self.summary, self.scored, dict(self.magnitudes))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ FILES = sorted(path for path in SOURCE.rglob("*.py") if not path.name.endswith("
 # What each part may import of this package, beside itself. A part is a file or a folder under src/amct_pytorch.
 MAY_IMPORT = {
     "errors": set(),
+    "frozen": set(),
     "report": {"errors"},
     "files": {"errors"},
     "inputs": {"errors"},
@@ -23,8 +24,8 @@ MAY_IMPORT = {
     "copied": {"errors", "by_name", "structure"},
     "spread": set(),
     "wrappers": {"errors", "spread", "structure"},
-    "config": {"errors", "renamed"},
-    "record": {"errors", "report"},
+    "config": {"errors", "frozen", "renamed"},
+    "record": {"errors", "report", "frozen"},
     "textio": {"errors", "files", "proto", "config", "record"},
     "renamed": {"record", "structure"},
     "checkpoint": {"errors", "files", "record", "renamed", "spread"},

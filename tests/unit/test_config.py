@@ -1,6 +1,8 @@
 """Config values: validation, precedence per layer, names that the model lacks."""
 
 import copy
+import dataclasses
+import json
 import pickle
 import struct
 import warnings
@@ -175,9 +177,16 @@ def test_a_config_is_a_value() -> None:
     assert pickle.loads(pickle.dumps(left)) == copy.deepcopy(left) == left
     for twin in (copy.deepcopy(config), pickle.loads(pickle.dumps(config))):
         assert twin == config
+        assert hash(twin) == hash(config)
         assert twin.source == "f"
+    written = json.loads(json.dumps(dataclasses.asdict(config)))
+    assert written["skip_layers"] == ["a", "b"]
+    assert written["override_types"] == {"Conv2d": {"prune_ratio": 0.5, "ascend_optimized": HALF.ascend_optimized}}
+    assert dataclasses.replace(config, source="g").override_layers == config.override_layers
     with pytest.raises(TypeError):
         config.override_layers["y"] = HALF  # type: ignore[index]
+    with pytest.raises(TypeError, match="frozen"):
+        config.override_layers.update(y=HALF)  # type: ignore[attr-defined]
     mine = {"x": FIFTH}
     held = SparsityConfig(override_layers=mine)
     mine.clear()
