@@ -20,7 +20,7 @@ class FrozenDict(dict[K, V]):
         raise TypeError("these values are frozen; dataclasses.replace makes others of them")
 
     __setitem__ = __delitem__ = __ior__ = _refuse
-    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+    clear = pop = popitem = setdefault = update = _refuse
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))
