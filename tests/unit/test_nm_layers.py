@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import amct_pytorch as amct
-from amct_pytorch.apply.nm_layers import SR_STE_DECAY, SparseLayer
+from amct_pytorch.apply.nm_layers import SparseLayer
 
 BATCHES = "sparse_batches"
 
@@ -127,7 +127,7 @@ def test_gradients_as_written_by_hand(gradients: str, update_freq: int) -> None:
         if gradients == "kept":
             gradient = gradient * mask
         elif gradients == "sr_ste":
-            gradient = gradient + SR_STE_DECAY * (1 - mask) * weight
+            gradient = gradient + 2e-4 * (1 - mask) * weight
         weight = weight - rate * (gradient + decay * weight)
         step(made, optimizer, x)
         torch.testing.assert_close(made._parameters["weight"], weight, rtol=1e-5, atol=1e-7)
@@ -369,13 +369,17 @@ def test_the_checkpoint_grows_by_4_percent_at_most() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own, in tracing
-def test_layers_compile_without_a_break() -> None:
-    made = sparse(Net())
+@pytest.mark.parametrize("gradients", ["kept", "straight_through", "sr_ste"])
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.filterwarnings("ignore:gradients .sr_ste. is meant for update_freq 1")  # which breaks graphs
+def test_layers_compile_without_a_break(gradients: str, dynamic: bool) -> None:
+    made = sparse(Net(), 0, gradients)
     twin = copy.deepcopy(made)
-    compiled = torch.compile(made, fullgraph=True, backend="aot_eager")
+    torch._dynamo.reset()
+    compiled = torch.compile(made, fullgraph=True, backend="aot_eager", dynamic=dynamic)
     optimizers = [torch.optim.SGD(model.parameters(), 0.1) for model in (made, twin)]
-    for _ in range(3):
-        x = torch.randn(2, 8, 6, 6)
+    for batch in (2, 3, 4):
+        x = torch.randn(batch, 8, 6, 6)
         step(compiled, optimizers[0], x)
         step(twin, optimizers[1], x)
     for one, other in zip(made.parameters(), twin.parameters(), strict=True):

@@ -20,9 +20,6 @@ from amct_pytorch.apply.stepped import watch
 from amct_pytorch.errors import ModelError
 from amct_pytorch.spread import here, is_spread, is_wanted_itself, spread_like, whole
 
-SR_STE_DECAY = (
-    2e-4  # lambda_w of Zhou et al. 2021, "Learning N:M fine-grained structured sparse neural networks from scratch"
-)
 COUNTER = "sparse_batches"  # the buffer of the root module: how many training batches there were
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by the bytes of an element
 _KNOWN, _HANDLE = "_sparse_batches_known", "_sparse_batches_handle"  # attributes of the root module
@@ -65,25 +62,28 @@ class _KeptGradient(torch.autograd.Function):
 
 
 class _StraightThrough(torch.autograd.Function):
-    """The masked weight; its gradient reaches every weight, and `decay` times the dropped weights is added to it."""
+    """The masked weight; its gradient reaches every weight, and where these decay, a small part of what is dropped is
+    added to it."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(weight: torch.Tensor, mask: torch.Tensor, decay: float) -> torch.Tensor:
+    def forward(weight: torch.Tensor, mask: torch.Tensor, decays: bool) -> torch.Tensor:
         return weight * mask
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[torch.Tensor, torch.Tensor, float], output: torch.Tensor) -> None:
-        weight, mask, ctx.decay = inputs
-        if ctx.decay:
+    def setup_context(ctx: Any, inputs: tuple[torch.Tensor, torch.Tensor, bool], output: torch.Tensor) -> None:
+        weight, mask, ctx.decays = inputs
+        if ctx.decays:
             ctx.save_for_backward(weight, mask)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        if ctx.decay:
+        if ctx.decays:
             weight, mask = ctx.saved_tensors
-            gradient = gradient + ctx.decay * (1 - mask) * weight
+            # lambda_w of Zhou et al. 2021, "Learning N:M fine-grained structured sparse neural networks from scratch";
+            # a literal, for compiled code takes other numbers for inputs, and a backward pass has none
+            gradient = gradient + 2e-4 * (1 - mask) * weight
         return gradient, None, None
 
 
@@ -258,8 +258,7 @@ def _effective(layer: SparseLayer, name: str, weight: torch.Tensor) -> torch.Ten
             return weight * mask
         product = _product(layer.products_2to4[name], weight, mask)
         return _KeptGradient.apply(weight, mask, product)  # type: ignore[no-untyped-call, no-any-return]
-    decay = SR_STE_DECAY if sparsity.gradients == "sr_ste" else 0.0
-    return _StraightThrough.apply(weight, mask, decay)  # type: ignore[no-untyped-call, no-any-return]
+    return _StraightThrough.apply(weight, mask, sparsity.gradients == "sr_ste")  # type: ignore[no-untyped-call, no-any-return]
 
 
 def _with_zeros(layer: SparseLayer, name: str, weight: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
