@@ -101,7 +101,8 @@ class Replay(Capture):  # type: ignore[no-untyped-call]
                 self.fault = e
                 raise
         if difference:
-            self.differences[i] = difference
+            line = self.running.where()[1]
+            self.differences[i] = f"{difference} ({line})" if line else difference
         return a.outs
 
     def _difference(self, a: Logged, b: Logged) -> str:
