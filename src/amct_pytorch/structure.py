@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from amct_pytorch import by_name
-from amct_pytorch.closures import contents, like
+from amct_pytorch.closures import assigns, contents, holders, like, shared
 from amct_pytorch.errors import ModelError
 from amct_pytorch.inputs import named_leaves
 
@@ -198,9 +198,10 @@ class _Copying:
         if not self.holds(value, set()):
             return value
         old = value.__closure__ or ()
-        fresh = [cell for cell in old if id(cell) not in self.memo]
+        kept = {id(cell) for cell in shared(value).values() if id(cell) not in self.memo and self.stays(cell)}
+        fresh = [cell for cell in old if id(cell) not in self.memo and id(cell) not in kept]
         self.memo.update((id(cell), types.CellType()) for cell in fresh)
-        cells = [self.memo[id(cell)] for cell in old]  # functions go on sharing them
+        cells = [self.memo.get(id(cell), cell) for cell in old]  # functions go on sharing them
         new = self.memo[id(value)] = like(value, cells)  # before what it holds: it may hold itself
         new.__defaults__ = value.__defaults__ and tuple(map(self.held, value.__defaults__))
         new.__kwdefaults__ = value.__kwdefaults__ and {k: self.held(v) for k, v in value.__kwdefaults__.items()}
@@ -208,6 +209,13 @@ class _Copying:
             if contents(cell):
                 self.memo[id(cell)].cell_contents = self.held(cell.cell_contents)
         return new
+
+    def stays(self, cell: types.CellType) -> bool:
+        """Whether functions write into a cell for each other of which some stay as they are."""
+        if any(self.holds(value, set()) for value in contents(cell)):
+            return False
+        functions = holders(cell)
+        return any(assigns(f, cell) for f in functions) and not all(self.holds(f, set()) for f in functions)
 
     def parts(self, value: nn.Module) -> None:
         """Copy the parts of a module that is copied as copy.deepcopy does, which takes these then."""

@@ -168,30 +168,39 @@ class Halved(nn.Module):
         return self.b(self.part(self.a(x)))  # type: ignore[no-any-return]
 
 
-def test_functions_go_on_sharing_what_they_hold(tmp_path: Path) -> None:
-    """In a copy, too: one writes what the other reads."""
+class Shares(nn.Module):
+    """One function writes what the other reads; each may hold the model."""
 
-    class Counting(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 4)
-            scale = 2
+    def __init__(self, writer_holds: bool, reader_holds: bool) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 4)
+        scale = 2
 
-            def write(n: int) -> None:
-                nonlocal scale
-                scale = n if self.a is not None else 0
+        def write(n: int) -> None:
+            nonlocal scale
+            scale = n
 
-            self.write, self.scaled = write, lambda x: self.a(x) * scale
+        def write_too(n: int) -> None:
+            nonlocal scale
+            scale = n if self.a is not None else 0
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            self.write(3)
-            y = self.b(self.scaled(x))
-            self.write(2)
-            return y
+        self.write = write_too if writer_holds else write
+        self.scaled = (lambda x: self.a(x) * scale) if reader_holds else (lambda x: x * scale)
+        self.is_inside = reader_holds
 
-    model, x = Counting().eval(), torch.randn(2, 8)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.write(3)
+        y = self.scaled(x if self.is_inside else self.a(x))
+        self.write(2)
+        return self.b(y)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("writer_holds", [False, True])
+@pytest.mark.parametrize("reader_holds", [False, True])
+def test_functions_go_on_sharing_what_they_hold(writer_holds: bool, reader_holds: bool, tmp_path: Path) -> None:
+    """In a copy, too, which copies those that hold the model."""
+    model, x = Shares(writer_holds, reader_holds).eval(), torch.randn(2, 8)
     kept = amct.SparsityConfig(amct.ChannelSparsity(0.5, False))
     small = amct.create_prune_retrain_model(model, x, kept, tmp_path / "r.txt")
     with torch.no_grad():
-        y = nn.functional.linear(x, small.a.weight, small.a.bias) * 3
-        torch.testing.assert_close(small(x), small.b(y))
+        torch.testing.assert_close(small(x), small.b(small.a(x) * 3))
