@@ -21,13 +21,14 @@ from amct_pytorch.analyse.known import Info, Logged
 from amct_pytorch.analyse.passes import Arguments, Means, Options, Passes, Trace, line_of
 from amct_pytorch.analyse.run import Facts, analyse, parts_of
 from amct_pytorch.analyse.shapes import exact
-from amct_pytorch.analyse.unread import inside, misfit
+from amct_pytorch.analyse.unread import inside, misfit, settings
 from amct_pytorch.apply.compose import removals_by_tensor
 from amct_pytorch.apply.cut import cut_shape, cut_tensor
 from amct_pytorch.apply.sizes import apply_sizes, layer_sizes
 from amct_pytorch.config import SparsityConfig
 from amct_pytorch.configuration import Configurations
 from amct_pytorch.errors import few
+from amct_pytorch.folds import with_folds
 from amct_pytorch.record import ChannelPlan, Removal, Setting
 from amct_pytorch.replay import Replay
 from amct_pytorch.select.cost import macs
@@ -51,7 +52,7 @@ def check(
         if again.summary.parameters[1] >= least:
             break
         plan = again
-    return plan
+    return with_folds(model, plan, arguments, settings(choice.selector.facts.equations))
 
 
 def _checked(selector: Selector, arguments: Arguments, options: Options) -> tuple[ChannelPlan, Choice]:

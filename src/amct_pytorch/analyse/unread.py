@@ -28,7 +28,7 @@ def unread(
 ) -> dict[Setting, int]:
     """Integers of modules that their forward names, in a branch or a method of its own, that no equation speaks of, and
     that are as long as a dim that may shrink of a tensor of that module."""
-    return _unread(model, entries, labels, equations, lambda kind: _names(kind, "forward"))
+    return _unread(model, entries, labels, equations, lambda kind: names_of(kind, "forward"))
 
 
 def of_other_batches(model: nn.Module, sizes: Iterable[Setting]) -> bool:
@@ -50,7 +50,7 @@ def other_forwards(
     named: dict[type[nn.Module], dict[str, str]] = {}  # by what it names, the method
 
     def names(kind: type[nn.Module]) -> set[str]:
-        named[kind] = {name: method for method in _others(kind) for name in _names(kind, method)}
+        named[kind] = {name: method for method in _others(kind) for name in names_of(kind, method)}
         return set(named[kind])
 
     found = _unread(model, entries, labels, equations, names)
@@ -72,7 +72,7 @@ def _others(kind: type[nn.Module]) -> list[str]:
     found = {name: getattr(kind, name) for name in own if name.startswith(_OTHER)}
     if not found or not isinstance(kind.forward, types.FunctionType):
         return []
-    called, taken = _names(kind, "forward"), list(inspect.signature(kind.forward).parameters)
+    called, taken = names_of(kind, "forward"), list(inspect.signature(kind.forward).parameters)
     return [
         name
         for name, method in found.items()
@@ -85,7 +85,7 @@ def _others(kind: type[nn.Module]) -> list[str]:
 _OTHER = "forward_"
 
 
-def _is_integer(value: Any) -> bool:
+def is_integer(value: Any) -> bool:
     return type(value) is int or isinstance(value, np.integer)
 
 
@@ -105,7 +105,7 @@ def _unread(
             named[kind] = names(kind) if looked_at(kind.__module__) else set()
         if not named[kind]:  # most are layers of torch
             continue
-        sizes = ((n, v) for n, v in vars(module).items() if _is_integer(v) and v > 1 and n in named[kind])
+        sizes = ((n, v) for n, v in vars(module).items() if is_integer(v) and v > 1 and n in named[kind])
         found.update({setting: int(v) for n, v in sizes if (setting := Setting(path, n)) not in read})
     if not found:
         return {}
@@ -124,7 +124,7 @@ def inside(name: str, setting: Setting) -> bool:
     return not setting.module or name.startswith(f"{setting.module}.")
 
 
-def _names(kind: type[nn.Module], method: str) -> set[str]:
+def names_of(kind: type[nn.Module], method: str) -> set[str]:
     """The attributes of its object that a method of a class asks for, and the methods that it calls."""
     own = [vars(base) for base in kind.__mro__ if looked_at(base.__module__)]
     found: set[str] = set()
@@ -181,10 +181,10 @@ def _of_branches(kind: type[nn.Module], changed: set[str]) -> set[str]:
     """Of what the forward of a class names, what methods do where more than settings decides, and what these call."""
     own = [vars(base) for base in kind.__mro__ if looked_at(base.__module__)]
     found: set[str] = set()
-    for name in _names(kind, "forward"):
+    for name in names_of(kind, "forward"):
         methods = (_function(members[name]) for members in own if name in members)
         if any(f is not None and _branches(f.__code__, changed, f.__code__.co_varnames[:1]) for f in methods):
-            found |= _names(kind, name)
+            found |= names_of(kind, name)
     return found
 
 

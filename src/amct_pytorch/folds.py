@@ -1,0 +1,164 @@
+"""Sizes for methods that fold the layers of a module into one, for use without training: `reparameterize`, `fuse`.
+
+No forward pass reads these integers, so no equation says what they are as long as. One that is as long as dims of its
+module follows them, where all of these become equally long and what is folded then computes the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import math
+import types
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from amct_pytorch.analyse.code import looked_at
+from amct_pytorch.analyse.passes import Arguments
+from amct_pytorch.analyse.unread import inside, is_integer, names_of
+from amct_pytorch.apply.names import named_tensors
+from amct_pytorch.apply.shrink import cut_shapes, shrink
+from amct_pytorch.apply.sizes import layer_sizes
+from amct_pytorch.errors import few
+from amct_pytorch.randomness import random_state_kept
+from amct_pytorch.record import Change, ChannelPlan, Setting
+from amct_pytorch.structure import copy_structure, named_modules
+
+# How such methods are called.
+_FOLDS = ("fuse", "fold", "merge", "reparam", "re_param", "to_deploy", "switch_to_deploy", "convert_to_deploy")
+
+
+@dataclass(frozen=True)
+class _Folding:
+    """A module, its methods that fold, and the integers that these read and its forward does not."""
+
+    path: str
+    methods: tuple[str, ...]
+    sizes: Mapping[Setting, int]
+
+
+def with_folds(model: nn.Module, plan: ChannelPlan, arguments: Arguments, read: Collection[Setting]) -> ChannelPlan:
+    """The plan with new values of such integers, and a note on those that stay; `read`: by the forward pass.
+
+    They are tried on the pruned model: what is folded has to compute the same.
+    """
+    foldings = list(_foldings(model, plan, read)) if plan.scored else []
+    if not foldings:
+        return plan
+    lengths = _lengths(model, plan)
+    ends, new = {}, {}
+    for f in foldings:
+        ends.update({s: {n for name, n in lengths.get(v, ()) if inside(name, s)} for s, v in f.sizes.items()})
+        sure = {s: v for s, v in f.sizes.items() if len(ends[s]) == 1 and v not in ends[s]}
+        new[f.path] = {s: Change(v, *ends[s]) for s, v in sure.items()}
+    trying = [f for f in foldings if any(ends[s] - {v} for s, v in f.sizes.items())]
+    failed: list[_Folding] = []
+    while trying:
+        following = {**plan.settings, **{s: c for f in trying for s, c in new[f.path].items()}}
+        wrong = _wrong(model, replace(plan, settings=following), arguments, trying)
+        if not wrong:
+            plan = replace(plan, settings=following)
+            break
+        failed += [f for f in wrong if not new[f.path]]
+        trying = [f for f in trying if f not in failed]
+        for f in wrong:  # the least is rather the number of something else
+            least = min((c.before for c in new[f.path].values()), default=0)
+            new[f.path] = {s: c for s, c in new[f.path].items() if c.before > least}
+    left = [_said(f, s) for f in failed for s, v in f.sizes.items() if ends[s] - {v}]
+    notes = [f"no forward pass reads {few(left)}, and how long it becomes is not known: it stays"] if left else []
+    return replace(plan, summary=replace(plan.summary, notes=(*plan.summary.notes, *notes)))
+
+
+def _said(folding: _Folding, setting: Setting) -> str:
+    name = ".".join(filter(None, setting))
+    return f"{name} = {folding.sizes[setting]} (of {', '.join(folding.methods)})"
+
+
+def _foldings(model: nn.Module, plan: ChannelPlan, read: Collection[Setting]) -> Iterator[_Folding]:
+    known: dict[type[nn.Module], tuple[tuple[str, ...], set[str]]] = {}
+    for path, module in named_modules(model):
+        kind = type(module)
+        if kind not in known:
+            methods = _methods(kind) if looked_at(kind.__module__) else ()
+            named = {name for method in methods for name in names_of(kind, method)}
+            known[kind] = methods, named - names_of(kind, "forward") if named else named
+        methods, named = known[kind]
+        found = {Setting(path, n): int(v) for n, v in vars(module).items() if n in named and is_integer(v) and v > 1}
+        sizes = {s: v for s, v in found.items() if s not in read and s not in plan.settings}
+        if sizes:
+            yield _Folding(path, methods, sizes)
+
+
+def _methods(kind: type[nn.Module]) -> tuple[str, ...]:
+    """The methods of a class that are called so and need no arguments."""
+    found = {n: m for n in dir(kind) if n.startswith(_FOLDS) and isinstance(m := getattr(kind, n), types.FunctionType)}
+    return tuple(n for n, m in found.items() if _needs_nothing(m))
+
+
+def _needs_nothing(method: types.FunctionType) -> bool:
+    _, *others = inspect.signature(method).parameters.values()
+    return all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in others)
+
+
+def _lengths(model: nn.Module, plan: ChannelPlan) -> dict[int, set[tuple[str, int]]]:
+    """By the length that a tensor has or an attribute says: the names of these, and what it becomes."""
+    shapes, layers = cut_shapes(model, plan), dict(named_modules(model))
+    found: dict[int, set[tuple[str, int]]] = {}
+    for name, t in named_tensors(model).items():
+        for before, after in zip(t.shape, shapes[name], strict=True):
+            found.setdefault(before, set()).add((name, after))
+    for path, sizes in layer_sizes(model, plan, shapes).items():
+        for attribute, after in sizes.items():
+            if is_integer(after) and is_integer(before := vars(layers[path]).get(attribute)):
+                found.setdefault(before, set()).add((f"{path}.{attribute}", after))
+    for setting, change in plan.settings.items():
+        found.setdefault(change.before, set()).add((".".join(filter(None, setting)), change.after))
+    return found
+
+
+def _wrong(model: nn.Module, plan: ChannelPlan, arguments: Arguments, foldings: Sequence[_Folding]) -> list[_Folding]:
+    """The modules of the pruned model that do something else once they are folded, or are not seen to do the same."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # told once the plan is applied
+        small = shrink(model, plan).eval()
+    same: dict[str, bool] = {}
+
+    def watch(f: _Folding) -> None:
+        def compare(part: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+            handle.remove()  # what is copied next is without
+            same[f.path] = all(_alike(part, method, args, kwargs, out) for method in f.methods)
+
+        handle = small.get_submodule(f.path).register_forward_hook(compare, with_kwargs=True)
+
+    for f in foldings:
+        watch(f)
+    args, kwargs = arguments
+    with contextlib.suppress(Exception), torch.no_grad(), random_state_kept():  # of the user's code, which may not run
+        small(*args, **kwargs)
+    return [f for f in foldings if not same.get(f.path)]
+
+
+def _alike(part: nn.Module, method: str, args: Any, kwargs: Any, out: Any) -> bool:
+    """Whether a copy of a module, or what the method makes of it, still computes this, to half of the digits."""
+    try:
+        folded = copy_structure(part, {})
+        made = getattr(folded, method)()
+        got = (made if isinstance(made, nn.Module) else folded)(*args, **kwargs)
+    except Exception:  # noqa: BLE001 - of the user's code
+        return False
+    one, other = ([t for t in tree_leaves(v) if isinstance(t, torch.Tensor)] for v in (out, got))
+    return len(one) == len(other) and all(map(_close, one, other))
+
+
+def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    if not one.is_floating_point() or not one.numel():
+        return torch.equal(one, other)
+    return bool((one - other).abs().max() <= math.sqrt(torch.finfo(one.dtype).eps) * one.abs().max())
