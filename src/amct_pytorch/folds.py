@@ -115,8 +115,9 @@ def _lengths(model: nn.Module, plan: ChannelPlan) -> dict[int, set[tuple[str, in
             found.setdefault(before, set()).add((name, after))
     for path, sizes in layer_sizes(model, plan, shapes).items():
         for attribute, after in sizes.items():
-            if is_integer(after) and is_integer(said := vars(layers[path]).get(attribute, None)):
-                found.setdefault(int(said), set()).add((f"{path}.{attribute}", after))
+            said = vars(layers[path]).get(attribute)
+            if isinstance(said, int) and isinstance(after, int):
+                found.setdefault(said, set()).add((f"{path}.{attribute}", after))
     for setting, change in plan.settings.items():
         found.setdefault(change.before, set()).add((".".join(filter(None, setting)), change.after))
     return found

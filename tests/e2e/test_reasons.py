@@ -519,14 +519,47 @@ def test_compiled_objects_are_arguments_like_others() -> None:
     assert {a.tensor for a in plan.removals} >= {"0.weight", "0.bias"}
 
 
-def test_sizes_of_the_model_do_not_make_positions_of_channels() -> None:
+def scrambled(s: Any, x: torch.Tensor) -> torch.Tensor:
+    y = s.a(x)
+    z = y.reshape(y.shape[0], -1, s.w).transpose(1, 2)
+    return z.reshape(y.shape[0], -1, y.shape[1])  # type: ignore[no-any-return]
+
+
+def as_pixels(s: Any, x: torch.Tensor) -> torch.Tensor:
+    y = s.a(x)
+    return y.reshape(-1, y.shape[1])  # type: ignore[no-any-return]
+
+
+def by_way_of_rows(s: Any, x: torch.Tensor) -> torch.Tensor:
+    b, c, h, w = (y := s.a(x)).shape
+    return y.flatten(1).relu().view(b, h * w, c)  # type: ignore[no-any-return]
+
+
+def by_way_of_groups(s: Any, x: torch.Tensor) -> torch.Tensor:
+    b, *_ = (y := s.a(x).flatten(2)).shape
+    y = y.reshape(b * s.g, s.w // s.g, -1).tanh()
+    return y.reshape(b, -1, s.g * (s.w // s.g))
+
+
+def pixels_as_an_image(s: Any, x: torch.Tensor) -> torch.Tensor:
+    b, c, h, w = (y := s.a(x)).shape
+    y = torch.relu(y.permute(0, 2, 3, 1).reshape(-1, c))
+    return y.view(b, -1, h, w).permute(0, 2, 3, 1)
+
+
+def with_the_batch_inside(s: Any, x: torch.Tensor) -> torch.Tensor:
+    b, c, *_ = (y := s.a(x)).shape
+    return y.permute(1, 0, 2, 3).reshape(b, -1).view(b, -1, c)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [scrambled, as_pixels, by_way_of_rows, by_way_of_groups, pixels_as_an_image, with_the_batch_inside],
+    ids=lambda f: f.__name__,
+)
+def test_channels_do_not_become_positions(forward: Callable[..., torch.Tensor]) -> None:
     """A view in the wrong order: at another size of the image, other channels would come together."""
-
-    def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
-        y = s.a(x)
-        z = y.reshape(y.shape[0], -1, s.w).transpose(1, 2)
-        return s.b(z.reshape(y.shape[0], -1, y.shape[1]))  # type: ignore[no-any-return]
-
-    plan = planned(Net(forward, a=conv(3, 16), b=nn.Linear(16, 8), w=16), IMAGES)
+    parts = {"a": nn.Conv2d(3, 32, 3, padding=1), "b": nn.Linear(32, 8), "w": 32, "g": 2}
+    plan = planned(Net(lambda s, x: s.b(forward(s, x)), **parts), torch.randn(5, 3, 4, 4))
     assert not plan.removals
     assert "channels and positions change places" in reasons(plan)

@@ -302,6 +302,22 @@ def read_before(t: torch.Tensor, write: Callable[[torch.Tensor], Any]) -> torch.
     return t * one[:, None]
 
 
+def heads_in_the_batch(s: Any, x: torch.Tensor) -> torch.Tensor:
+    y = s.a(x.transpose(0, 1))
+    length, batch, width = y.shape
+    y = y.view(length, batch * s.heads, width // s.heads).transpose(0, 1)
+    y = torch.softmax(y @ y.mT, -1) @ y
+    return s.o(y.transpose(0, 1).reshape(length, batch, width))  # type: ignore[no-any-return]
+
+
+def groups_in_the_batch(s: Any, x: torch.Tensor) -> torch.Tensor:
+    """Spatial group-wise enhancement (Li et al. 2019)."""
+    y = s.a(x)
+    z = y.view(len(x) * s.groups, -1, *y.shape[2:])
+    z = z * (z * z.mean((2, 3), keepdim=True)).sum(1, keepdim=True).sigmoid()
+    return s.b(z.view(*y.shape))  # type: ignore[no-any-return]
+
+
 def outer(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a[..., :, None] * b[..., None, :]).flatten(-2)
 
@@ -379,6 +395,17 @@ PATTERNS: dict[str, Build] = {
         a=lambda: L(8, 16),
         m=lambda: nn.MultiheadAttention(16, 4, batch_first=True),
         o=lambda: L(16, 4),
+    ),
+    "heads as wide as the batch, by a view": net(
+        heads_in_the_batch, "a o", tokens, heads=lambda: 4, a=lambda: L(8, 16), o=lambda: L(16, 4)
+    ),
+    "groups as wide as the batch": net(
+        groups_in_the_batch,
+        "a b",
+        lambda: image(4, 3, 8, 8),
+        groups=lambda: 4,
+        a=lambda: conv(3, 16),
+        b=lambda: conv(16, 4),
     ),
     "channels in the place of positions": net(
         lambda s, x: s.b((y := s.a(x)).reshape(len(y), y.shape[2], y.shape[1])),

@@ -70,6 +70,8 @@ class Capture(Labelling, TorchDispatchMode):
         self.touched: set[str] = set()
         self.found: list[Finding] = []
         self.in_place = False  # whether no reshape makes positions of channels, whatever its sizes look like
+        self.stated: Sequence[Any] = ()  # the sizes that user code gives for the dims of a view
+        self.positions: set[int] = set()  # the sizes that user code got of dims without channels
         self.repeated: Factor | None = None  # what a dim of one element that is expanded to this many is repeated for
         self.times: Fraction | int = 1  # how often the model does what is done once
         self.sized = True  # whether shapes are given as sizes

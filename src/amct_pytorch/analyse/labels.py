@@ -33,6 +33,7 @@ class Reason:
 KERNEL = Reason("it is the size of a kernel")  # which are no channels
 PICKED = "single channels are picked by their index"
 LITERAL = "a size in user code without an origin"
+SWAPPED = "channels and positions change places, and which ones depends on how many positions"
 _KNOWN = (
     "ties frozen joints sums partial products following grouped convolved balanced produced consumed residual".split()
 )

@@ -13,6 +13,7 @@ from torch import nn
 
 _TORCH = os.path.join(os.path.dirname(torch.__file__), "")
 _HERE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")
+_PASS = os.path.join(_HERE, "analyse", "passes.py")  # which runs the model
 
 
 class Running:
@@ -40,12 +41,22 @@ class Running:
         owner = frame.f_locals.get(code.co_varnames[0])
         return owner if isinstance(owner, nn.Module) and id(owner) in self.names else None
 
-    def states(self, number: int) -> bool:
-        """Whether the user's code that runs states a number, or names one of its file."""
+    def states(self, number: int, callers: bool = False) -> bool:
+        """Whether the user's code that runs states a number, or names one of its file; `callers`: or what called it."""
+        for frame in self._of_user():
+            if any(type(n) is int and n == number for n in _stated(frame)):
+                return True
+            if not callers:
+                return False
+        return False
+
+    def _of_user(self) -> Iterator[FrameType]:
+        """The frames of the user's code that the pass runs, from the innermost."""
         frame: FrameType | None = sys._getframe(1)
-        while frame is not None and frame.f_code.co_filename.startswith((_TORCH, _HERE)):
+        while frame is not None and frame.f_code.co_filename != _PASS:
+            if not frame.f_code.co_filename.startswith((_TORCH, _HERE)):
+                yield frame
             frame = frame.f_back
-        return frame is not None and any(type(n) is int and n == number for n in _stated(frame))
 
     def where(self) -> tuple[str, str]:
         """The path of the module that runs, and file and line of the user's code."""

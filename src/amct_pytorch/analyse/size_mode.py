@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse.capture import Capture
 from amct_pytorch.analyse.known import Piece, digest
-from amct_pytorch.analyse.labels import LITERAL
+from amct_pytorch.analyse.labels import LITERAL, SWAPPED
 from amct_pytorch.analyse.sizes import VALUE, Dim, Expression, Size, attributes, origin
 from amct_pytorch.analyse.values import flatten
 
@@ -84,6 +84,9 @@ class SizeMode(TorchFunctionMode):
         if isinstance(expression, int):
             expression = self.capture.product(expression, factor)
         if isinstance(expression, int):
+            by_positions = expression in self.capture.positions and not self.capture.running.states(expression, True)
+            if len(lb.dims(factor)) > 1 and by_positions:
+                self.capture.freeze(factor, SWAPPED)
             self.capture.fix_dim(tensor, dim, LITERAL)
         else:
             self.capture.equate(expression, Dim(factor, dim))

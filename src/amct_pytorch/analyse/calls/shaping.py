@@ -19,6 +19,7 @@ def shape(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
     found = func(*args, **kwargs)
     factors = mode.capture.factors(args[0])
     if not factors or not mode.capture.sized:
+        mode.capture.positions.update([found] if isinstance(found, int) else found)
         return found
     if isinstance(found, int):
         dim = (args[1] if len(args) > 1 else kwargs["dim"]) % args[0].ndim
@@ -47,6 +48,7 @@ def _size(mode: SizeMode, factors: Sequence[lb.Factor], dim: int, value: int) ->
     for f in factors:
         if f.shape[dim] > 1:
             return Size(value, Dim(f, dim), mode.capture.compared)
+    mode.capture.positions.add(value)
     return value
 
 
@@ -59,8 +61,12 @@ def _sizes(args: tuple[Any, ...], kwargs: dict[str, Any], name: str, at: int = 1
 
 
 def view(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    out = func(*args, **kwargs)
     sizes = _sizes(args, kwargs, "shape" if "shape" in kwargs else "size")
+    mode.capture.stated = sizes
+    try:
+        out = func(*args, **kwargs)
+    finally:
+        mode.capture.stated = ()
     if len(sizes) == out.ndim:
         for d, size in enumerate(sizes):
             mode.sized(out, d, size)

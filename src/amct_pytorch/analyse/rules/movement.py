@@ -13,7 +13,8 @@ import torch
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse.capture import Capture, Rule
 from amct_pytorch.analyse.known import Call, Piece
-from amct_pytorch.analyse.labels import PICKED, Factor, index, unlabelled
+from amct_pytorch.analyse.labels import PICKED, SWAPPED, Factor, index, unlabelled
+from amct_pytorch.analyse.sizes import Operation, Size
 
 
 def reshape(capture: Capture, call: Call) -> None:
@@ -41,8 +42,8 @@ def _reshaped(capture: Capture, factors: Sequence[Factor], before: Sequence[int]
         f = queue.pop(0)
         g = lb.reshape(f, before, after)
         met = next((i for i, (_, m) in enumerate(moved) if not set(lb.dims(g)).isdisjoint(lb.dims(m))), None)
-        if len(lb.dims(g)) > 1 and not capture.in_place and _change_places(f, before, after):
-            capture.freeze(f, "channels and positions change places, and which ones depends on how many positions")
+        if len(lb.dims(g)) > 1 and _swapped(capture, f, g, before, after):
+            capture.freeze(f, SWAPPED)
         elif met is None:
             moved.append((f, g))
         elif capture.labels.is_constant(f):
@@ -50,6 +51,27 @@ def _reshaped(capture: Capture, factors: Sequence[Factor], before: Sequence[int]
         else:
             queue.insert(0, capture.labels.product(moved.pop(met)[0], f))
     return [part for _, g in moved for part in capture.labels.apart(g)]
+
+
+def _swapped(capture: Capture, f: Factor, g: Factor, before: Sequence[int], after: Sequence[int]) -> bool:
+    """Whether what user code says of the sizes of a reshape, where it says something, makes channels of positions."""
+    if capture.in_place:
+        return False
+    stated = capture.stated if len(capture.stated) == g.ndim else ()
+    sizes = {d: size for d, size in enumerate(stated) if g.shape[d] > 1 and isinstance(size, Size)}
+    apart = {d: np.unique(np.moveaxis(g, d, 0).reshape(g.shape[d], -1)[:, 0]).size for d in sizes}
+    channels = np.unique(g).size if sizes else 0
+    if any(size == channels > apart[d] and not _is_times(size) for d, size in sizes.items()):
+        return True
+    if any(size == apart[d] or _is_times(size) for d, size in sizes.items()):
+        return False  # heads in a batch that is as large as one is wide
+    return _change_places(f, before, after)
+
+
+def _is_times(size: Size) -> bool:
+    """Whether a size is a multiple of one, as heads in a batch are."""
+    origin = size.origin
+    return isinstance(origin, Operation) and origin.name == "mul" and int in (type(origin.left), type(origin.right))
 
 
 def _change_places(factor: Factor, before: Sequence[int], after: Sequence[int]) -> bool:
