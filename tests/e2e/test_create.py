@@ -703,3 +703,44 @@ def test_a_warning_points_to_the_line_of_the_user(call: Any, tmp_path: Path) -> 
     with pytest.warns(amct.AmctWarning, match="no layer of the model is a Conv3d") as said:
         call(chain(16, 8), config, tmp_path / "record.txt")
     assert {warning.filename for warning in said} == {__file__}
+
+
+class Tasks(nn.Module):
+    """A head for each task: the input says of which task each sample is, or all are."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.body = way, nn.Linear(10, 16)
+        self.stem = nn.Sequential(nn.Linear(10, 24), nn.ReLU(), nn.Linear(24, 10))
+        self.heads = nn.ModuleList(nn.Sequential(nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 3)) for _ in range(3))
+
+    def forward(self, x: torch.Tensor, task: torch.Tensor) -> torch.Tensor:
+        y = self.body(self.stem(x)).relu()
+        if self.way == "one":
+            return self.heads[int(task[0])](y)  # type: ignore[no-any-return]
+        if self.way == "counted":
+            return self.heads[task.bincount().argmax()](y)  # type: ignore[no-any-return]
+        out = y.new_zeros(len(y), 3)
+        for k, head in enumerate(self.heads):
+            mine = task == k
+            if self.way == "any" and mine.any():
+                out = torch.where(mine[:, None], head(y), out)
+            elif self.way == "some" and len(some := y[mine]):
+                out[mine] = head(some)
+        return out
+
+
+@pytest.mark.parametrize("way", ["one", "counted", "any", "some"])
+@pytest.mark.parametrize("task", [0, 1, 2])
+def test_whole_numbers_decide_which_layers_run(way: str, task: int) -> None:
+    model, x = Tasks(way).eval(), torch.rand(4, 10)
+    plan = amct.plan(model, (x, torch.full((4,), task)), HALF)
+    small, parameters = amct.apply(model, plan), dict(model.named_parameters())
+    read = {axis.tensor: list(removal.removed) for axis, removal in plan.removals.items() if axis.axis == 1}
+    assert "stem.2.weight" in read
+    with torch.no_grad():
+        for name, removed in read.items():
+            parameters[name][:, removed] = 0
+        for other in range(3):
+            tasks = torch.full((4,), other)
+            torch.testing.assert_close(small(x, tasks), model(x, tasks))

@@ -79,6 +79,7 @@ class Capture(Labelling, TorchDispatchMode):
         self.mode: Shared | None = None  # of the copy that runs
         self.tells = False  # an operation runs by which code learns something of values
         self.decided: Decided | None = None  # of a pass on real values
+        self.looked: set[str] = set()  # in one by shapes, the modules whose code was told something of whole numbers
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -115,8 +116,11 @@ class Capture(Labelling, TorchDispatchMode):
             for o in flatten(out):
                 setattr(o, COPIED, True)
         decided = self.decided
-        if decided is not None and kind.tells:
-            decided.told()
+        if kind.tells:
+            if decided is not None:
+                decided.told()
+            elif _of_inputs(kind, [t for t in tensors if not self.is_static(t)]):
+                self.looked.update(self.running.looking())
         if decided is None or kind.aliases:
             self._follow(Call(func, kind.name, args, kwargs, out, before), kind, tensors, leaves)
             return out
@@ -359,6 +363,12 @@ _OF_NO_GRADIENT = torch._C._functions.DelayedError("an operation on shapes alone
 
 def _plain(value: Any) -> int | float:
     return float.__float__(value) if isinstance(value, Ratio) else int.__int__(value)
+
+
+def _of_inputs(kind: Operation, tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether an operation tells something of these, which depend on inputs: indices tell how many there are of masks
+    alone."""
+    return bool(tensors) and (not kind.name.startswith("index") or any(t.dtype is torch.bool for t in tensors))
 
 
 def _is_of_torch(tensor: torch.Tensor) -> bool:

@@ -29,11 +29,8 @@ class Decided:
         self._then = None if then is None else iter(then)
 
     def told(self) -> None:
-        """Code learns something of values: that of the module that runs, and of the one whose method it called."""
-        for module, function in self.running.modules():
-            self.looked.add(self.running.name(module))
-            if function == "forward":
-                return
+        """Code learns something of values."""
+        self.looked.update(self.running.looking())
 
     def returned(self, module: nn.Module, out: Any) -> None:
         """A module that looked at values gives something else than tensors: its caller may decide by that."""

@@ -291,7 +291,7 @@ class Passes:
             capture.apart,
             frozenset(capture.touched),
             () if decided is None else tuple(decided.taken),
-            frozenset() if decided is None else frozenset(decided.looked),
+            frozenset(capture.looked if decided is None else decided.looked),
             capture.found,
             capture.magnitudes,
             memory,

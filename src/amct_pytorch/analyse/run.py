@@ -23,7 +23,16 @@ from amct_pytorch.analyse.labels import Factor, Labels, Reason
 from amct_pytorch.analyse.memoized import Hashed, Remembering, memoized
 from amct_pytorch.analyse.passes import Arguments, Entry, Failed, Means, Options, Passes, Trace, enter, line_of, tensors
 from amct_pytorch.analyse.settle import components, stay
-from amct_pytorch.analyse.unread import first_alone, misfit, of_other_batches, other_forwards, settings, twice, unread
+from amct_pytorch.analyse.unread import (
+    first_alone,
+    misfit,
+    of_other_batches,
+    other_forwards,
+    renumbered,
+    settings,
+    twice,
+    unread,
+)
 from amct_pytorch.errors import ModelError
 from amct_pytorch.record import Norm, Setting
 from amct_pytorch.structure import around
@@ -77,9 +86,12 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options, both: bool
     others, left = _other_batches(model, arguments, labels, passes, done, both)
     done += others
     magnitudes = _magnitudes(own, done, labels)
-    if real := [trace for trace in done if trace.means is Means.REAL]:
-        parameters = [name for name, t in own.items() if isinstance(t, nn.Parameter)]
-        _hold_beside_idle(first.entries, parameters, _touched(done), _deciding(real, model), labels)
+    parameters = [name for name, t in own.items() if isinstance(t, nn.Parameter)]
+    deciding = _deciding(done, model)
+    if deciding and (
+        any(t.means is Means.REAL for t in done) or _more_runs(arguments, labels, passes, done, parameters)
+    ):
+        _hold_beside_idle(first.entries, parameters, _touched(done), deciding, labels)
     equations = tuple(e for p in done for e in p.equations)
     couple(list(equations), labels)
     known = labels.marks()
@@ -225,11 +237,31 @@ def _magnitudes(own: Mapping[str, torch.Tensor], done: Sequence[Trace], labels: 
     return found
 
 
-def _deciding(real: Iterable[Trace], model: nn.Module) -> set[str]:
-    """The modules whose code may decide by values what runs: those that looked at some. The whole where none was seen
-    to, or one can note what it saw, for whoever reads that."""
-    looked = set().union(*(trace.looked for trace in real))
-    return {""} if not looked or any(notes(type(model.get_submodule(m))) for m in looked) else looked
+def _deciding(done: Iterable[Trace], model: nn.Module) -> set[str]:
+    """The modules whose code may decide by values what runs: those that looked at some. The whole where a pass on real
+    values shows none that does, or one can note what it saw, for whoever reads that."""
+    looked: set[str] = set().union(*(trace.looked for trace in done))
+    unseen = not looked and any(trace.means is Means.REAL for trace in done)
+    return {""} if unseen or any(notes(type(model.get_submodule(m))) for m in looked) else looked
+
+
+def _more_runs(
+    arguments: Arguments, labels: Labels, passes: Passes, done: Sequence[Trace], parameters: Collection[str]
+) -> bool:
+    """Whether parameters that no pass used are at other whole numbers in the inputs: these may be tasks or experts, as
+    well as masks, whose values code looks at, too."""
+    idle = {*parameters} - _touched(done)
+    for other in renumbered(arguments) if idle else ():
+        marks = labels.marks()
+        try:
+            found = passes.anew().trace(labels, done[0].entries, other, training=False, fresh=True)
+        except (Exception, Hashed):  # noqa: BLE001 - it may take none of those
+            continue
+        finally:
+            labels.forget(marks)
+        if found.touched & idle:
+            return True
+    return False
 
 
 def _hold_beside_idle(

@@ -33,6 +33,13 @@ class Running:
                 yield module, frame.f_code.co_name
             frame = frame.f_back  # type: ignore[assignment]
 
+    def looking(self) -> Iterator[str]:
+        """The paths of the module whose code is told something, and of the one whose method it called."""
+        for module, function in self.modules():
+            yield self.name(module)
+            if function == "forward":
+                return
+
     def _module(self, frame: FrameType) -> nn.Module | None:
         """The module of the copy that a frame is of a function of, None where it is of none."""
         code = frame.f_code

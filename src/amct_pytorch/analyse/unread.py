@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import functools
 import inspect
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ from amct_pytorch.analyse.equations import Equation
 from amct_pytorch.analyse.labels import Labels
 from amct_pytorch.analyse.passes import Arguments, Entry
 from amct_pytorch.analyse.settle import stay
+from amct_pytorch.analyse.shapes import exact
 from amct_pytorch.analyse.sizes import attributes
 from amct_pytorch.inputs import map_tensors, named_leaves
 from amct_pytorch.record import Setting
@@ -222,6 +224,22 @@ def twice(arguments: Arguments) -> Arguments | None:
 def first_alone(arguments: Arguments) -> Arguments | None:
     """The first sample of the inputs, None where there is one, or nothing that could be the batch's dim."""
     return _changed(arguments, lambda t: t[:1]) if _samples(arguments) > 1 else None
+
+
+def renumbered(arguments: Arguments) -> Iterator[Arguments]:
+    """The same inputs with other whole numbers: noughts, ones, and each one more."""
+    tensors = [leaf for _, leaf in named_leaves(list(arguments), "") if isinstance(leaf, torch.Tensor)]
+    changes: list[Callable[[torch.Tensor], torch.Tensor]] = [torch.zeros_like, torch.ones_like, _one_more]
+    for change in changes if any(map(exact, tensors)) else ():
+        yield _changed(arguments, functools.partial(_where_exact, change))
+
+
+def _where_exact(change: Callable[[torch.Tensor], torch.Tensor], t: torch.Tensor) -> torch.Tensor:
+    return change(t) if exact(t) else t
+
+
+def _one_more(t: torch.Tensor) -> torch.Tensor:
+    return ~t if t.dtype is torch.bool else t + 1
 
 
 def _samples(arguments: Arguments) -> int:
