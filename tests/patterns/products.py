@@ -44,7 +44,20 @@ def by_its_gradient(s: Any, x: torch.Tensor) -> Any:
         return torch.autograd.grad(energy, x, create_graph=True)[0]
 
 
+def by_the_gradient_of(act: Callable[[torch.Tensor], torch.Tensor]) -> Build:
+    def forward(s: Any, x: torch.Tensor) -> Any:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            energy = s.c(act(s.b(act(s.a(x))))).sum()
+            return torch.autograd.grad(energy, x, create_graph=True)[0]
+
+    return net(forward, "a b c", tokens, a=lambda: L(8, 16), b=lambda: L(16, 12), c=lambda: L(12, 1))
+
+
+ACTIVATIONS = "softplus elu celu selu leaky_relu mish hardtanh hardswish hardsigmoid logsigmoid softshrink relu6".split()
 PATTERNS: dict[str, Build] = {
+    **{f"a gradient of {name}": by_the_gradient_of(getattr(F, name)) for name in ACTIVATIONS},
+    "a gradient of slopes": by_the_gradient_of(lambda x: F.prelu(x, torch.full((1,), 0.1).to(x))),
     "a linear map of maps": net(
         lambda s, x: s.c(s.b(s.a(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)),
         "a b c",

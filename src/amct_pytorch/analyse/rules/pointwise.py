@@ -74,6 +74,14 @@ def prelu(capture: Capture, call: Call) -> None:
     capture.put(call.out, capture.merge([(x, capture.factors(x)), *along], x.ndim))
 
 
+def gradient(capture: Capture, call: Call) -> None:
+    """(gradient of the result, elements, ...), and what goes with them: the gradient of each element, by its place."""
+    tensors = [t for t in flatten(call.args) if isinstance(t, torch.Tensor) and t.shape == call.args[0].shape]
+    factors = capture.merge([(t, capture.factors(t)) for t in tensors], call.args[0].ndim)
+    for out in call.out if isinstance(call.out, (tuple, list)) else (call.out,):
+        capture.put(out, factors)
+
+
 def _moved(capture: Capture, vector: torch.Tensor, dim: int, ndim: int) -> list[lb.Factor]:
     return [lb.place(f.ravel(), dim, ndim) for f in capture.factors(vector)]
 
@@ -129,11 +137,17 @@ POINTWISE = (
     "rsub atan2 remainder fmod floor_divide true_divide logical_and logical_or logical_xor bitwise_and "
     "bitwise_or bitwise_xor hypot xlogy logaddexp logaddexp2 copysign heaviside polar complex"
 ).split()
+# The others are tagged as pointwise.
+GRADIENTS = (
+    "softplus elu leaky_relu hardtanh hardswish hardsigmoid log_sigmoid softshrink hardshrink mish rrelu_with_noise "
+    "_prelu_kernel"
+).split()
 RULES: dict[str, Rule] = {
     **dict.fromkeys(UNARY, unary),
     **{name + "_": in_place(unary) for name in UNARY if name + "_" not in UNARY and not name.endswith("_")},
     **dict.fromkeys(POINTWISE, pointwise),
     **{name + "_": in_place(pointwise) for name in POINTWISE},
+    **{name + "_backward": gradient for name in GRADIENTS},
     **dict.fromkeys(("clamp", "clamp_min", "clamp_max", "clip"), clamp),
     **dict.fromkeys(("clamp_", "clamp_min_", "clamp_max_", "clip_"), in_place(clamp)),
     **dict.fromkeys(LIKE, like),
