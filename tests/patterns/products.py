@@ -54,9 +54,28 @@ def by_the_gradient_of(act: Callable[[torch.Tensor], torch.Tensor]) -> Build:
     return net(forward, "a b c", tokens, a=lambda: L(8, 16), b=lambda: L(16, 12), c=lambda: L(12, 1))
 
 
+def one_key(s: Any, x: torch.Tensor) -> Any:
+    """Multi-query attention (Shazeer 2019), whose keys and values the products repeat for each head."""
+    q = s.q(x).unflatten(-1, (s.heads, s.size)).transpose(1, 2)
+    k, v = (part(x).unsqueeze(1) for part in (s.k, s.v))
+    y = (q * s.size**-0.5 @ k.mT).softmax(-1) @ v
+    return s.o(y.transpose(1, 2).flatten(2))
+
+
 ACTIVATIONS = "softplus elu celu selu leaky_relu mish hardtanh hardswish hardsigmoid logsigmoid softshrink relu6".split()
 PATTERNS: dict[str, Build] = {
     **{f"a gradient of {name}": by_the_gradient_of(getattr(F, name)) for name in ACTIVATIONS},
+    "attention to one key of all heads": net(
+        one_key,
+        "q o",
+        tokens,
+        heads=lambda: 4,
+        size=lambda: 6,
+        q=lambda: L(8, 24),
+        k=lambda: L(8, 6),
+        v=lambda: L(8, 6),
+        o=lambda: L(24, 4),
+    ),
     "a gradient of slopes": by_the_gradient_of(lambda x: F.prelu(x, torch.full((1,), 0.1).to(x))),
     "a linear map of maps": net(
         lambda s, x: s.c(s.b(s.a(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)),

@@ -104,7 +104,7 @@ def _expanded(mode: SizeMode, x: torch.Tensor, other: torch.Tensor, batch: torch
     out = x.expand(*batch, *x.shape[-2:])
     lag = len(batch) + 2 - other.ndim
     for d, size in enumerate(shape(mode, _T.size, (other,), {})[:-2]):
-        mode.spread(out, d + lag, size)
+        mode.spread(out, d + lag, size, new=True)
     return out
 
 
