@@ -35,7 +35,7 @@ class Expected:
     `shapes`: of each key, None where it holds no tensor, or one that is computed when it is asked for. `before`: the
     shapes of the dense model, where the model is still to be cut. `kinds`: the dtype and layout of each key with a
     shape. `names`: the parameter or buffer of each key. `tied`: keys that are one tensor. `meta`: tensors without
-    values that no checkpoint has, by name.
+    values that no checkpoint has, by name. `others`: the keys of no tensors, which a checkpoint may leave out.
     """
 
     shapes: Mapping[str, Shape | None]
@@ -44,6 +44,7 @@ class Expected:
     names: Mapping[str, str]
     tied: tuple[tuple[str, ...], ...]
     meta: tuple[str, ...]
+    others: frozenset[str]
 
 
 def load_checkpoint(model: nn.Module, path: Path, state_dict_name: str | None = None) -> None:
@@ -118,6 +119,7 @@ def expected(model: nn.Module, shapes: Mapping[str, Shape] | None = None) -> Exp
                 if _is_tensor(value) and value.is_meta
             ),
         ),
+        others=frozenset(key for key, value in state.items() if not _is_tensor(value)),
     )
 
 
@@ -135,7 +137,7 @@ def fitting(state: StateDict, wanted: Expected, path: Path) -> StateDict:
         )
     as_of_model(state, wanted, path)
     _complete_ties(state, wanted, name)
-    missing = [key for key in wanted.shapes if key not in state]
+    missing = [key for key in wanted.shapes if key not in state and key not in wanted.others]
     unexpected = [key for key in state if key not in wanted.shapes]
     different = [
         f"{key} is {_described(state[key])}, expected {shape}"
@@ -176,10 +178,13 @@ def fill(model: nn.Module, state: StateDict, path: Path) -> None:
     """Copy the values of a fitting state dict into a model's tensors.
 
     Where it does not say of which versions of their classes it is, it is of those that the model has: it has its keys.
+    What it leaves out, which is no tensor, stays as the model has it.
     """
+    own = model.state_dict(keep_vars=True)
     if not hasattr(state, "_metadata"):
         state = OrderedDict(state)
-        state._metadata = getattr(model.state_dict(keep_vars=True), "_metadata", None)  # type: ignore[attr-defined]
+        state._metadata = getattr(own, "_metadata", None)  # type: ignore[attr-defined]
+    state.update({key: value for key, value in own.items() if key not in state and not _is_tensor(value)})
     try:
         model.load_state_dict(state)
     except Exception as cause:  # what the model itself has to say of it, in a hook
@@ -385,7 +390,7 @@ def _refusal(cause: Exception) -> str:
     if reason:
         return (
             f"the file holds more than tensors, which could run code when read ({reason[0]}); save only tensors: "
-            "torch.save({'state_dict': model.state_dict()}, path)"
+            "torch.save({'state_dict': model.state_dict()}, path), without the entries that are none, if it has such"
         )
     text = text.rpartition("WeightsUnpickler error: ")[2].strip() or type(cause).__name__
     return f"the checkpoint is damaged or incomplete ({text.splitlines()[0][:200]})"

@@ -62,7 +62,9 @@ def one_key(s: Any, x: torch.Tensor) -> Any:
     return s.o(y.transpose(1, 2).flatten(2))
 
 
-ACTIVATIONS = "softplus elu celu selu leaky_relu mish hardtanh hardswish hardsigmoid logsigmoid softshrink relu6".split()
+ACTIVATIONS = (
+    "softplus elu celu selu leaky_relu mish hardtanh hardswish hardsigmoid logsigmoid softshrink relu6".split()
+)
 PATTERNS: dict[str, Build] = {
     **{f"a gradient of {name}": by_the_gradient_of(getattr(F, name)) for name in ACTIVATIONS},
     "attention to one key of all heads": net(

@@ -501,3 +501,32 @@ def test_values_of_another_precision_are_taken(file: Path) -> None:
     load_checkpoint(other, file)
     torch.testing.assert_close(other.state_dict(), state, rtol=1e-2, atol=1e-2)
     assert {t.dtype for t in other.parameters()} == {torch.float32}
+
+
+class Noted(nn.Linear):
+    """It keeps what is no tensor in its state."""
+
+    def __init__(self, note: str) -> None:
+        super().__init__(3, 4)
+        self.note = note
+
+    def get_extra_state(self) -> dict[str, str]:
+        return {"note": self.note}
+
+    def set_extra_state(self, state: dict[str, str]) -> None:
+        self.note = state["note"]
+
+
+def test_what_is_no_tensor_may_be_left_out(file: Path) -> None:
+    """As in safetensors, or where it is code, which no one reads; where it is there, it is taken."""
+    state = Noted("theirs").state_dict()
+    torch.save(state, file)
+    load_checkpoint(model := Noted("ours"), file)
+    assert model.note == "theirs"
+    assert torch.equal(model.weight, state["weight"])
+    save_file({name: value for name, value in state.items() if isinstance(value, torch.Tensor)}, file)
+    load_checkpoint(model := Noted("ours"), file)
+    assert model.note == "ours"
+    assert torch.equal(model.weight, state["weight"])
+    torch.save({**state, "_extra_state": {"note": print}}, file)
+    refused(lambda: load_checkpoint(model, file), str(file), "more than tensors", "without the entries that are none")
