@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
-from amct_pytorch.errors import CheckpointError, CheckpointKeyError, ModelError, few
+from amct_pytorch.errors import CheckpointError, CheckpointKeyError, ModelError, few, warn
 from amct_pytorch.renamed import plain
 from amct_pytorch.spread import is_spread
 
@@ -154,6 +154,8 @@ def fitting(state: StateDict, wanted: Expected, path: Path) -> StateDict:
     unlike = [f"{key} is {why}" for key, kind in wanted.kinds.items() if (why := _unlike(state[key], *kind))]
     if unlike:
         raise CheckpointError(f"{name}: {few(unlike)}")
+    if left := sorted(wanted.others - state.keys()):
+        warn(f"{name}: lacks {few(left)}, of which the model has no tensors: they stay as they are there")
     return state
 
 

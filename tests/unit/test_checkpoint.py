@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from amct_pytorch.checkpoint import expected, fitting, load_checkpoint, read_state_dict
-from amct_pytorch.errors import CheckpointError, CheckpointKeyError, ModelError
+from amct_pytorch.errors import AmctWarning, CheckpointError, CheckpointKeyError, ModelError
 
 
 def network() -> nn.Sequential:
@@ -157,8 +157,20 @@ def test_extra_state_comes_along(file: Path) -> None:
     torch.save({"s": source.state_dict()}, file)
     load_checkpoint(model, file, "s")
     assert model.extra == 7
-    torch.save({"s": {"weight": source.weight, "bias": source.bias}}, file)
-    refused(lambda: load_checkpoint(model, file, "s"), "1 missing: _extra_state")
+
+
+def test_what_is_no_tensor_may_be_missing(file: Path) -> None:
+    """As from safetensors, or where it is code, which is not read."""
+    source, model = WithExtra(2, 2), WithExtra(2, 2)
+    state = source.state_dict()
+    model.extra = 5
+    save_file({name: value for name, value in state.items() if isinstance(value, torch.Tensor)}, file)
+    with pytest.warns(AmctWarning, match="_extra_state, of which the model has no tensors: they stay"):
+        load_checkpoint(model, file)
+    assert model.extra == 5
+    assert torch.equal(model.weight, source.weight)
+    torch.save({**state, "_extra_state": {"steps": print}}, file)
+    refused(lambda: load_checkpoint(model, file), str(file), "more than tensors", "without the entries that are none")
 
 
 # What does not fit
@@ -501,32 +513,3 @@ def test_values_of_another_precision_are_taken(file: Path) -> None:
     load_checkpoint(other, file)
     torch.testing.assert_close(other.state_dict(), state, rtol=1e-2, atol=1e-2)
     assert {t.dtype for t in other.parameters()} == {torch.float32}
-
-
-class Noted(nn.Linear):
-    """It keeps what is no tensor in its state."""
-
-    def __init__(self, note: str) -> None:
-        super().__init__(3, 4)
-        self.note = note
-
-    def get_extra_state(self) -> dict[str, str]:
-        return {"note": self.note}
-
-    def set_extra_state(self, state: dict[str, str]) -> None:
-        self.note = state["note"]
-
-
-def test_what_is_no_tensor_may_be_left_out(file: Path) -> None:
-    """As in safetensors, or where it is code, which no one reads; where it is there, it is taken."""
-    state = Noted("theirs").state_dict()
-    torch.save(state, file)
-    load_checkpoint(model := Noted("ours"), file)
-    assert model.note == "theirs"
-    assert torch.equal(model.weight, state["weight"])
-    save_file({name: value for name, value in state.items() if isinstance(value, torch.Tensor)}, file)
-    load_checkpoint(model := Noted("ours"), file)
-    assert model.note == "ours"
-    assert torch.equal(model.weight, state["weight"])
-    torch.save({**state, "_extra_state": {"note": print}}, file)
-    refused(lambda: load_checkpoint(model, file), str(file), "more than tensors", "without the entries that are none")
