@@ -744,3 +744,33 @@ def test_whole_numbers_decide_which_layers_run(way: str, task: int) -> None:
         for other in range(3):
             tasks = torch.full((4,), other)
             torch.testing.assert_close(small(x, tasks), model(x, tasks))
+
+
+class IntoMemory(nn.Module):
+    """Joined into a tensor that is there, and its parts freed, as is done without gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(10, 16), nn.Linear(8, 8), nn.Linear(32, 4)
+
+    @torch.no_grad()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        one, two = self.a(x).chunk(2, -1)
+        one = one + self.b(two)
+        out = torch.cat([one, two], -1)
+        one.set_()  # type: ignore[call-overload]
+        two.set_()  # type: ignore[call-overload]
+        joined = out.new_empty(0)
+        return self.c(torch.cat([out, -out], 1, out=joined))  # type: ignore[no-any-return]
+
+
+def test_memory_is_filled_and_freed() -> None:
+    model, x = IntoMemory().eval(), torch.rand(3, 10)
+    plan = amct.plan(model, x, HALF)
+    small, parameters = amct.apply(model, plan), dict(model.named_parameters())
+    read = {axis.tensor: list(removal.removed) for axis, removal in plan.removals.items() if axis.axis == 1}
+    assert {*read} == {"b.weight", "c.weight"}
+    with torch.no_grad():
+        for name, removed in read.items():
+            parameters[name][:, removed] = 0
+    torch.testing.assert_close(small(x), model(x))

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import _disable_current_modes, _get_current_di
 from amct_pytorch.analyse import labels as lb
 from amct_pytorch.analyse.known import Call, Info, Logged
 from amct_pytorch.analyse.labels import Factor, Mask
+from amct_pytorch.analyse.values import flatten
 from amct_pytorch.verify.units import Codes, Key, Units, key, reduced, short
 
 Run = Callable[[Call, Sequence[Any]], Any]
@@ -151,7 +152,10 @@ def _once(out: torch.Tensor) -> Codes:
 
 
 def itself(call: Call, args: Sequence[Any]) -> Any:
-    return call.func(*args, **call.kwargs)
+    kwargs = dict(call.kwargs)
+    if "out" in kwargs:  # which is without data, too
+        kwargs["out"] = torch.empty(0, dtype=next(t.dtype for t in flatten(args) if isinstance(t, torch.Tensor)))
+    return call.func(*args, **kwargs)
 
 
 def padded(call: Call, args: Sequence[Any]) -> Any:

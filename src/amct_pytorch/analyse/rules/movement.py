@@ -403,6 +403,14 @@ def col2im(capture: Capture, call: Call) -> None:
     capture.put(call.out, out)
 
 
+def emptied(capture: Capture, call: Call) -> None:
+    """set_() without a source frees the memory of a tensor, of which nothing is left."""
+    if len(call.args) == 1 and not call.kwargs:
+        capture.put(call.out, [])
+    else:
+        capture.unknown(call)
+
+
 def as_strided(capture: Capture, call: Call) -> None:
     """as_strided(x, size, stride, offset): windows that overlap are taken so, and memory formats are set.
 
@@ -528,6 +536,7 @@ RULES: dict[str, Rule] = {
     "unfold": unfold,
     "im2col": im2col,
     "col2im": col2im,
+    "set_": emptied,
     "as_strided": as_strided,
     "as_strided_": as_strided,
     "view_as_complex": view_as_complex,
