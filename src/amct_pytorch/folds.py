@@ -26,6 +26,7 @@ from amct_pytorch.apply.names import named_tensors
 from amct_pytorch.apply.shrink import cut_shapes, shrink
 from amct_pytorch.apply.sizes import layer_sizes
 from amct_pytorch.errors import few
+from amct_pytorch.inputs import map_tensors
 from amct_pytorch.randomness import random_state_kept
 from amct_pytorch.record import Change, ChannelPlan, Setting
 from amct_pytorch.structure import copy_structure, named_modules
@@ -139,7 +140,7 @@ def _wrong(model: nn.Module, plan: ChannelPlan, arguments: Arguments, foldings: 
 
     for f in foldings:
         watch(f)
-    args, kwargs = arguments
+    args, kwargs = map_tensors(list(arguments), lambda t: t.detach().clone())  # some forwards write
     with contextlib.suppress(Exception), torch.no_grad(), random_state_kept():  # of the user's code, which may not run
         small(*args, **kwargs)
     return [f for f in foldings if not same.get(f.path)]

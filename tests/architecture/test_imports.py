@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "select": {"errors", "report", "inputs", "config", "record", "structure", "analyse"},
     "apply": {"errors", "report", "spread", "wrappers", "config", "record", "closures", "structure"},
     "configuration": {"errors", "report", "record", "structure", "analyse", "apply"},
-    "folds": {"errors", "record", "randomness", "structure", "analyse", "apply"},
+    "folds": {"errors", "inputs", "record", "randomness", "structure", "analyse", "apply"},
     "verify": {"analyse"},
     "replay": {"analyse", "verify"},
     "check": {"errors", "record", "analyse", "select", "apply", "config", "configuration", "folds", "verify", "replay"},

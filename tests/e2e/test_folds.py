@@ -110,6 +110,14 @@ def test_what_is_not_known_is_told() -> None:
     assert "2.inputs" not in report
 
 
+def test_the_input_stays_as_it_is(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.ReLU(inplace=True), *network(Branches(16, 16))).eval()
+    x = X.clone()
+    small = amct.create_prune_retrain_model(model, x, CONFIG, tmp_path / "record.txt")
+    assert small[2].inputs == 8
+    assert torch.equal(x, X)
+
+
 def test_models_without_weights_are_not_tried() -> None:
     with torch.device("meta"):
         model = nn.Sequential(nn.Conv2d(3, 16, 3), Branches(16, 16), nn.Conv2d(16, 5, 1))
