@@ -35,7 +35,7 @@ from amct_pytorch.structure import copy_structure, named_modules
 _FOLDS = ("fuse", "fold", "merge", "reparam", "re_param", "to_deploy", "switch_to_deploy", "convert_to_deploy")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Folding:
     """A module, its methods that fold, and the integers that these read and its forward does not."""
 
@@ -50,30 +50,44 @@ def with_folds(model: nn.Module, plan: ChannelPlan, arguments: Arguments, read: 
     They are tried on the pruned model: what is folded has to compute the same.
     """
     foldings = list(_foldings(model, plan, read)) if plan.scored else []
-    if not foldings:
-        return plan
-    lengths = _lengths(model, plan)
-    ends, new = {}, {}
-    for f in foldings:
-        ends.update({s: {n for name, n in lengths.get(v, ()) if inside(name, s)} for s, v in f.sizes.items()})
-        sure = {s: v for s, v in f.sizes.items() if len(ends[s]) == 1 and v not in ends[s]}
-        new[f.path] = {s: Change(v, *ends[s]) for s, v in sure.items()}
-    trying = [f for f in foldings if any(ends[s] - {v} for s, v in f.sizes.items())]
-    failed: list[_Folding] = []
-    while trying:
-        following = {**plan.settings, **{s: c for f in trying for s, c in new[f.path].items()}}
-        wrong = _wrong(model, replace(plan, settings=following), arguments, trying)
-        if not wrong:
-            plan = replace(plan, settings=following)
-            break
-        failed += [f for f in wrong if not new[f.path]]
-        trying = [f for f in trying if f not in failed]
-        for f in wrong:  # the least is rather the number of something else
-            least = min((c.before for c in new[f.path].values()), default=0)
-            new[f.path] = {s: c for s, c in new[f.path].items() if c.before > least}
-    left = [_said(f, s) for f in failed for s, v in f.sizes.items() if ends[s] - {v}]
+    lengths = _lengths(model, plan) if foldings else {}
+    ends = {s: _ends(lengths, s, value) for f in foldings for s, value in f.sizes.items()}
+    foldings = [f for f in foldings if any(ends[s] - {value} for s, value in f.sizes.items())]
+    plan, failed = _tried(model, plan, arguments, {f: _new(f, ends) for f in foldings})
+    left = [_said(f, s) for f in failed for s, value in f.sizes.items() if ends[s] - {value}]
     notes = [f"no forward pass reads {few(left)}, and how long it becomes is not known: it stays"] if left else []
     return replace(plan, summary=replace(plan.summary, notes=(*plan.summary.notes, *notes)))
+
+
+def _ends(lengths: Mapping[int, set[tuple[str, int]]], setting: Setting, value: int) -> set[int]:
+    """What becomes of the dims of this length in the module."""
+    return {after for name, after in lengths.get(value, ()) if inside(name, setting)}
+
+
+def _new(folding: _Folding, ends: Mapping[Setting, set[int]]) -> dict[Setting, Change]:
+    """The integers of which all dims become equally long."""
+    sure = {s: value for s, value in folding.sizes.items() if len(ends[s]) == 1 and value not in ends[s]}
+    return {s: Change(value, *ends[s]) for s, value in sure.items()}
+
+
+def _tried(
+    model: nn.Module, plan: ChannelPlan, arguments: Arguments, new: dict[_Folding, dict[Setting, Change]]
+) -> tuple[ChannelPlan, list[_Folding]]:
+    """The plan with those of the new values with which modules can be folded, and the modules that cannot with any."""
+    failed: list[_Folding] = []
+    while new:
+        following = {**plan.settings, **{s: c for changes in new.values() for s, c in changes.items()}}
+        wrong = _wrong(model, replace(plan, settings=following), arguments, [*new])
+        if not wrong:
+            return replace(plan, settings=following), failed
+        for f in wrong:  # the least is rather the number of something else
+            changes = new.pop(f)
+            least = min((c.before for c in changes.values()), default=0)
+            if changes:
+                new[f] = {s: c for s, c in changes.items() if c.before > least}
+            else:
+                failed.append(f)
+    return plan, failed
 
 
 def _said(folding: _Folding, setting: Setting) -> str:
@@ -98,13 +112,13 @@ def _foldings(model: nn.Module, plan: ChannelPlan, read: Collection[Setting]) ->
 
 def _methods(kind: type[nn.Module]) -> tuple[str, ...]:
     """The methods of a class that are called so and need no arguments."""
-    found = {n: m for n in dir(kind) if n.startswith(_FOLDS) and isinstance(m := getattr(kind, n), types.FunctionType)}
-    return tuple(n for n, m in found.items() if _needs_nothing(m))
+    found = {name: inspect.getattr_static(kind, name) for name in dir(kind) if name.startswith(_FOLDS)}
+    return tuple(n for n, m in found.items() if isinstance(m, types.FunctionType) and _needs_nothing(m))
 
 
 def _needs_nothing(method: types.FunctionType) -> bool:
-    _, *others = inspect.signature(method).parameters.values()
-    return all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in others)
+    own = list(inspect.signature(method).parameters.values())[1:]
+    return all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in own)
 
 
 def _lengths(model: nn.Module, plan: ChannelPlan) -> dict[int, set[tuple[str, int]]]:

@@ -48,6 +48,13 @@ class Branches(nn.Module):
             found.append(self.of(itself, torch.zeros(self.inputs), self.skip))
         return found
 
+    @staticmethod
+    def fuse_nothing() -> None:
+        raise AssertionError("this folds no module")
+
+    def fuse_with(self, other: Branches) -> None:
+        raise AssertionError("nothing says with which")
+
     def reparameterize(self) -> None:
         weights, biases = zip(*self.parts(), strict=True)
         folded = nn.Conv2d(self.inputs, self.outputs, 3, 1, 1, groups=self.groups)
