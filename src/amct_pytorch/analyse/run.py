@@ -87,11 +87,9 @@ def analyse(model: nn.Module, arguments: Arguments, options: Options, both: bool
     done += others
     magnitudes = _magnitudes(own, done, labels)
     parameters = [name for name, t in own.items() if isinstance(t, nn.Parameter)]
-    deciding = _deciding(done, model)
-    if deciding and (
-        any(t.means is Means.REAL for t in done) or _more_runs(arguments, labels, passes, done, parameters)
-    ):
-        _hold_beside_idle(first.entries, parameters, _touched(done), deciding, labels)
+    idle = _idle(first.entries, parameters, _touched(done), _deciding(done, model))
+    if idle and (any(t.means is Means.REAL for t in done) or _run_at_others(idle, arguments, labels, passes, first)):
+        _hold_beside(idle, first.entries, _touched(done), labels)
     equations = tuple(e for p in done for e in p.equations)
     couple(list(equations), labels)
     known = labels.marks()
@@ -245,43 +243,40 @@ def _deciding(done: Iterable[Trace], model: nn.Module) -> set[str]:
     return {""} if unseen or any(notes(type(model.get_submodule(m))) for m in looked) else looked
 
 
-def _more_runs(
-    arguments: Arguments, labels: Labels, passes: Passes, done: Sequence[Trace], parameters: Collection[str]
-) -> bool:
-    """Whether parameters that no pass used are at other whole numbers in the inputs: these may be tasks or experts, as
-    well as masks, whose values code looks at, too."""
-    idle = {*parameters} - _touched(done)
-    for other in renumbered(arguments) if idle else ():
+def _idle(
+    entries: Mapping[str, Entry], parameters: Iterable[str], touched: Collection[str], deciding: set[str]
+) -> list[str]:
+    """What did not run, and may at other values: layers in the modules that decide by some. Those that no such module
+    holds run at no values."""
+    ran = {part for name in entries if name in touched for part in parts_of(name)}
+    layers = {parts_of(name)[0] for name in parameters}  # not what holds a table alone, as a loss does
+    return [
+        name
+        for name in (entries if deciding else ())
+        if name not in touched and parts_of(name)[0] in layers - ran and not deciding.isdisjoint(parts_of(name))
+    ]
+
+
+def _run_at_others(idle: Collection[str], arguments: Arguments, labels: Labels, passes: Passes, first: Trace) -> bool:
+    """Whether layers that no pass used run at other whole numbers in the inputs: these may be tasks or experts, as well
+    as masks, whose values code looks at, too."""
+    for other in renumbered(arguments):
         marks = labels.marks()
         try:
-            found = passes.anew().trace(labels, done[0].entries, other, training=False, fresh=True)
+            found = passes.anew().trace(labels, first.entries, other, training=False, fresh=True)
         except (Exception, Hashed):  # noqa: BLE001 - it may take none of those
             continue
         finally:
             labels.forget(marks)
-        if found.touched & idle:
+        if not found.touched.isdisjoint(idle):
             return True
     return False
 
 
-def _hold_beside_idle(
-    entries: Mapping[str, Entry],
-    parameters: Iterable[str],
-    touched: Collection[str],
-    deciding: set[str],
-    labels: Labels,
-) -> None:
-    """Where values decide what runs, layers that did not run may at other values, or in the pruned model. What is
-    beside them (in the module that holds the largest part of which nothing ran) stays, with what it takes and gives:
-    other experts do the same as they, other stages feed them. Layers that no deciding module holds run at no values.
-    """
+def _hold_beside(idle: Iterable[str], entries: Mapping[str, Entry], touched: Collection[str], labels: Labels) -> None:
+    """What is beside layers that did not run (in the module that holds the largest part of which nothing ran) stays,
+    with what it takes and gives: other experts do the same as they, other stages feed them."""
     ran = {part for name in entries if name in touched for part in parts_of(name)}
-    layers = {parts_of(name)[0] for name in parameters}  # not what holds a table alone, as a loss does
-    idle = [
-        name
-        for name in entries
-        if name not in touched and parts_of(name)[0] in layers - ran and not deciding.isdisjoint(parts_of(name))
-    ]
     beside = {next((part for part in parts_of(name) if part in ran), "") for name in idle}
     for name, entry in entries.items():
         if name in touched and not beside.isdisjoint(parts_of(name)):
