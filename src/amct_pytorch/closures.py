@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dis
 import functools
-import gc
 import sys
 import types
 from collections.abc import Mapping, Sequence
@@ -25,30 +24,19 @@ def held(function: types.FunctionType) -> dict[str, Any]:
     return {name: inside[0] for name, cell in named if (inside := contents(cell))}
 
 
-def shared(function: types.FunctionType) -> dict[str, types.CellType]:
-    """The cells that something else holds, too: code that still runs those of its variables, other functions theirs."""
-    cells = function.__closure__ or ()
-    # One more is the argument itself.
-    return {name: cells[i] for i, name in enumerate(function.__code__.co_freevars) if sys.getrefcount(cells[i]) > 2}
-
-
 def own(function: types.FunctionType) -> dict[str, Any]:
     """What only this function knows, by the names that its code has for it, and no code of it assigns."""
-    others = shared(function).keys() | _assigned(function.__code__)
-    return {name: value for name, value in held(function).items() if name not in others}
+    cells, code = function.__closure__ or (), function.__code__
+    # One more is the argument itself. Code that still runs holds its variables, and other functions theirs.
+    shared = {name for i, name in enumerate(code.co_freevars) if sys.getrefcount(cells[i]) > 2}
+    return {name: value for name, value in held(function).items() if name not in shared | _assigned(code)}
 
 
-def holders(cell: types.CellType) -> list[types.FunctionType]:
-    """The functions that hold a cell. It looks at every object that there is."""
-    closures = [closure for closure in gc.get_referrers(cell) if type(closure) is tuple]
-    found = (f for f in gc.get_referrers(*closures) if type(f) is types.FunctionType) if closures else ()
-    return [f for f in found if any(f.__closure__ is closure for closure in closures)]
-
-
-def assigns(function: types.FunctionType, cell: types.CellType) -> bool:
-    """Whether the code of a function assigns what a cell holds."""
+def written(function: types.FunctionType) -> list[types.CellType]:
+    """The cells that the code of a function assigns."""
+    assigned = _assigned(function.__code__)
     named = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    return any(held is cell and name in _assigned(function.__code__) for name, held in named)
+    return [cell for name, cell in named if name in assigned]
 
 
 def like(function: types.FunctionType, cells: Sequence[types.CellType]) -> types.FunctionType:

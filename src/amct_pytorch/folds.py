@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from amct_pytorch.analyse.code import looked_at
 from amct_pytorch.analyse.passes import Arguments
-from amct_pytorch.analyse.unread import inside, is_integer, names_of
+from amct_pytorch.analyse.unread import inside, is_integer, names_of, other_ways
 from amct_pytorch.apply.names import named_tensors
 from amct_pytorch.apply.shrink import cut_shapes, shrink
 from amct_pytorch.apply.sizes import layer_sizes
@@ -31,8 +31,11 @@ from amct_pytorch.randomness import random_state_kept
 from amct_pytorch.record import Change, ChannelPlan, Setting
 from amct_pytorch.structure import copy_structure, named_modules
 
-# How such methods are called.
-_FOLDS = ("fuse", "fold", "merge", "reparam", "re_param", "to_deploy", "switch_to_deploy", "convert_to_deploy")
+# The names that such methods have. Others may do more, such as write files.
+_FOLDS = (
+    "fuse fuse_conv_bn fuse_convs fold merge merge_kernel merge_kernels reparam reparameterize reparametrize "
+    "re_parameterize to_deploy switch_to_deploy convert_to_deploy"
+).split()
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +83,8 @@ def _tried(
         wrong = _wrong(model, replace(plan, settings=following), arguments, [*new])
         if not wrong:
             return replace(plan, settings=following), failed
-        for f in wrong:  # the least is rather the number of something else
+        inner = [f for f in wrong if not any(g is not f and inside(g.path, Setting(f.path, "")) for g in wrong)]
+        for f in inner:  # which those around fold, too; the least is rather the number of something else
             changes = new.pop(f)
             least = min((c.before for c in changes.values()), default=0)
             if changes:
@@ -111,14 +115,13 @@ def _foldings(model: nn.Module, plan: ChannelPlan, read: Collection[Setting]) ->
 
 
 def _methods(kind: type[nn.Module]) -> tuple[str, ...]:
-    """The methods of a class that are called so and need no arguments."""
-    found = {name: inspect.getattr_static(kind, name) for name in dir(kind) if name.startswith(_FOLDS)}
-    return tuple(n for n, m in found.items() if isinstance(m, types.FunctionType) and _needs_nothing(m))
+    """The methods of a class that are called so and take no arguments."""
+    found = {name: inspect.getattr_static(kind, name, None) for name in _FOLDS}
+    return tuple(n for n, m in found.items() if isinstance(m, types.FunctionType) and _takes_nothing(m))
 
 
-def _needs_nothing(method: types.FunctionType) -> bool:
-    own = list(inspect.signature(method).parameters.values())[1:]
-    return all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in own)
+def _takes_nothing(method: types.FunctionType) -> bool:
+    return len(inspect.signature(method).parameters) == 1
 
 
 def _lengths(model: nn.Module, plan: ChannelPlan) -> dict[int, set[tuple[str, int]]]:
@@ -144,28 +147,49 @@ def _wrong(model: nn.Module, plan: ChannelPlan, arguments: Arguments, foldings: 
         warnings.simplefilter("ignore")  # told once the plan is applied
         small = shrink(model, plan).eval()
     same: dict[str, bool] = {}
-
-    def watch(f: _Folding) -> None:
-        def compare(part: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-            handle.remove()  # what is copied next is without
-            same[f.path] = all(_alike(part, method, args, kwargs, out) for method in f.methods)
-
-        handle = small.get_submodule(f.path).register_forward_hook(compare, with_kwargs=True)
-
-    for f in foldings:
-        watch(f)
     args, kwargs = map_tensors(list(arguments), lambda t: t.detach().clone())  # some forwards write
     with contextlib.suppress(Exception), torch.no_grad(), random_state_kept():  # of the user's code, which may not run
+        _without_constants(small)
+        for f in foldings:
+            _watch(small.get_submodule(f.path), f, same)
         small(*args, **kwargs)
     return [f for f in foldings if not same.get(f.path)]
 
 
+def _without_constants(small: nn.Module) -> None:
+    """Other values for parameters that are noughts or ones, as new scales and branches are: these would hide what the
+    modules do."""
+    for p in small.parameters():
+        if p.is_floating_point() and p.numel() and bool((p == p.flatten()[0]).all()):
+            p.uniform_(0.5, 1.5)
+
+
+def _watch(part: nn.Module, folding: _Folding, same: dict[str, bool]) -> None:
+    """Compare a module, the first time that its forward runs, with what is folded of it."""
+    own, forward = vars(part).get("forward"), part.forward
+
+    def compared(*args: Any, **kwargs: Any) -> Any:
+        vars(part).pop("forward")  # what is copied next is without
+        if own is not None:
+            part.forward = own
+        out = forward(*args, **kwargs)
+        same[folding.path] = all(_alike(part, method, args, kwargs, out) for method in folding.methods)
+        return out
+
+    part.forward = compared
+
+
 def _alike(part: nn.Module, method: str, args: Any, kwargs: Any, out: Any) -> bool:
     """Whether a copy of a module, or what the method makes of it, still computes this, to half of the digits."""
+    return any(_same(part, method, way, args, kwargs, out) for way in ("__call__", *other_ways(type(part))))
+
+
+def _same(part: nn.Module, method: str, way: str, args: Any, kwargs: Any, out: Any) -> bool:
+    """`way`: what is to be called then; some are given another forward after they are folded."""
     try:
         folded = copy_structure(part, {})
         made = getattr(folded, method)()
-        got = (made if isinstance(made, nn.Module) else folded)(*args, **kwargs)
+        got = getattr(made if isinstance(made, nn.Module) else folded, way)(*args, **kwargs)
     except Exception:  # noqa: BLE001 - of the user's code
         return False
     one, other = ([t for t in tree_leaves(v) if isinstance(t, torch.Tensor)] for v in (out, got))

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from amct_pytorch import by_name
-from amct_pytorch.closures import assigns, contents, holders, like, shared
+from amct_pytorch.closures import contents, like, written
 from amct_pytorch.errors import ModelError
 from amct_pytorch.inputs import named_leaves
 
@@ -194,14 +194,14 @@ class _Copying:
 
     def function(self, value: types.FunctionType) -> types.FunctionType:
         """A function that holds parts of the model, in its closure or as defaults, with the copies of these in their
-        place; others as they are, which is what copy.deepcopy does with all."""
+        place, or what functions of the model write for each other; others as they are, which is what copy.deepcopy
+        does with all."""
         if not self.holds(value, set()):
             return value
         old = value.__closure__ or ()
-        kept = {id(cell) for cell in shared(value).values() if id(cell) not in self.memo and self.stays(cell)}
-        fresh = [cell for cell in old if id(cell) not in self.memo and id(cell) not in kept]
+        fresh = [cell for cell in old if id(cell) not in self.memo]
         self.memo.update((id(cell), types.CellType()) for cell in fresh)
-        cells = [self.memo.get(id(cell), cell) for cell in old]  # functions go on sharing them
+        cells = [self.memo[id(cell)] for cell in old]  # functions go on sharing them
         new = self.memo[id(value)] = like(value, cells)  # before what it holds: it may hold itself
         new.__defaults__ = value.__defaults__ and tuple(map(self.held, value.__defaults__))
         new.__kwdefaults__ = value.__kwdefaults__ and {k: self.held(v) for k, v in value.__kwdefaults__.items()}
@@ -209,13 +209,6 @@ class _Copying:
             if contents(cell):
                 self.memo[id(cell)].cell_contents = self.held(cell.cell_contents)
         return new
-
-    def stays(self, cell: types.CellType) -> bool:
-        """Whether functions write into a cell for each other of which some stay as they are."""
-        if any(self.holds(value, set()) for value in contents(cell)):
-            return False
-        functions = holders(cell)
-        return any(assigns(f, cell) for f in functions) and not all(self.holds(f, set()) for f in functions)
 
     def parts(self, value: nn.Module) -> None:
         """Copy the parts of a module that is copied as copy.deepcopy does, which takes these then."""
@@ -244,6 +237,8 @@ class _Copying:
             return True
         seen.add(id(value))
         if type(value) is types.FunctionType:
+            if any(id(cell) in self.own for cell in value.__closure__ or ()):
+                return True
             cells = [c for cell in value.__closure__ or () for c in contents(cell)]
             values = (*cells, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
         elif type(value) is types.MethodType:
@@ -279,12 +274,14 @@ class _Copying:
         return module
 
     def prepared(self) -> set[int]:
-        """What a function may hold of the model, by identity; with the tables of its hooks made, which handles that are
-        copied with a function refer to."""
+        """What a function may hold of the model, by identity, and the cells that functions in its attributes write;
+        with the tables of its hooks made, which handles that are copied with a function refer to."""
         modules = list(self.model.modules())
+        functions = [v for module in modules for v in vars(module).values() if type(v) is types.FunctionType]
         held = _held_by(modules)
         inside = [v for o in held for v in (getattr(o, "__dict__", None) or {}).values() if _has_contents(v)]
         own = {*self.memo, *map(id, modules), *map(id, held), *map(id, inside)}
+        own.update(id(cell) for function in functions for cell in written(function))
         for k, v in ((k, v) for module in modules for k, v in vars(module).items()):
             if k in _TABLES_OF_HOOKS and type(v) in _MAPPINGS and id(v) not in self.memo:
                 self.memo[id(v)] = type(v)()

@@ -99,9 +99,13 @@ def test_pruned_layers_can_be_folded(groups: int, tmp_path: Path) -> None:
     torch.testing.assert_close(folded(smaller)(X), smaller(X), rtol=1e-4, atol=1e-5)
 
 
-def test_other_numbers_of_that_value_stay(tmp_path: Path) -> None:
-    """Four branches of four channels, two of which go: half of the branches would compute something else."""
+@pytest.mark.parametrize("scale", [None, 0.0, 1.0])
+def test_other_numbers_of_that_value_stay(scale: float | None, tmp_path: Path) -> None:
+    """Four branches of four channels, two of which go: half of the branches would compute something else, though they
+    may begin as nothing."""
     model = network(Branches(4, 4, branches=4))
+    for norm in model[1].norms if scale is not None else ():
+        nn.init.constant_(norm.weight, scale)
     small = amct.create_prune_retrain_model(model, X, CONFIG, tmp_path / "record.txt")
     assert (small[1].branches, small[0].out_channels) == (4, 2)
     assert "1.branches = 4 (of reparameterize)" in amct.plan(model, X, CONFIG).report()
@@ -115,6 +119,42 @@ def test_what_is_not_known_is_told() -> None:
     report = amct.plan(model, X, config).report()
     assert "no forward pass reads 1.inputs = 16 (of reparameterize), 1.outputs = 16 (of reparameterize)" in report
     assert "2.inputs" not in report
+
+
+class Around(nn.Module):
+    """It folds what is inside with a scale of its own, and runs that by its forward alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside, self.width = Branches(16, 16, branches=4), 16
+        self.scale: nn.Parameter | None = nn.Parameter(torch.rand(16, 1, 1) + 0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.inside.forward(x)
+        return y if self.scale is None else self.scale * y
+
+    def forward_folded(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inside(x) * self.ones  # type: ignore[no-any-return]
+
+    def fuse(self) -> None:
+        self.inside.reparameterize()
+        self.ones = torch.ones(self.width, 1, 1) * self.scale
+        self.scale = None
+        del self.inside.convs
+        self.forward = self.forward_folded  # type: ignore[method-assign]
+
+
+def test_modules_that_fold_others(tmp_path: Path) -> None:
+    """Where the inner one has a number that is as large as its width, 4 of 4, the outer one keeps its own width."""
+    outer = Around()
+    model = network(Branches(8, 16), Branches(16, 16))
+    model[2] = outer
+    small = amct.create_prune_retrain_model(model.eval(), X, CONFIG, tmp_path / "record.txt")
+    assert (small[2].width, small[2].inside.inputs, small[2].inside.branches) == (8, 8, 4)
+    before = small(X)
+    small[1].reparameterize()
+    small[2].fuse()
+    torch.testing.assert_close(small(X), before, rtol=1e-4, atol=1e-5)
 
 
 def test_the_input_stays_as_it_is(tmp_path: Path) -> None:

@@ -119,8 +119,8 @@ class Capture(Labelling, TorchDispatchMode):
         if kind.tells:
             if decided is not None:
                 decided.told()
-            elif _of_inputs(kind, [t for t in tensors if not self.is_static(t)]):
-                self.looked.update(self.running.looking())
+            elif not kind.name.startswith("index") or any(t.dtype is torch.bool for t in tensors):
+                self.told(tensors)  # by indices other than masks, how many there are is no news
         if decided is None or kind.aliases:
             self._follow(Call(func, kind.name, args, kwargs, out, before), kind, tensors, leaves)
             return out
@@ -129,6 +129,11 @@ class Capture(Labelling, TorchDispatchMode):
         drawn = torch.Tag.nondeterministic_seeded in getattr(func, "tags", ())
         decided.take(kind.key, tensors, out, self.factors, drawn)
         return out
+
+    def told(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Code learns something of the values of these, which have some in a pass by shapes, too."""
+        if not all(map(self.is_static, tensors)):
+            self.looked.update(self.running.looking())
 
     def at_once(self, func: Any, *args: Any, **kwargs: Any) -> Any:
         """What torch would do by several operations, as the one that `func` is; NotImplemented where it cannot be done
@@ -363,12 +368,6 @@ _OF_NO_GRADIENT = torch._C._functions.DelayedError("an operation on shapes alone
 
 def _plain(value: Any) -> int | float:
     return float.__float__(value) if isinstance(value, Ratio) else int.__int__(value)
-
-
-def _of_inputs(kind: Operation, tensors: Sequence[torch.Tensor]) -> bool:
-    """Whether an operation tells something of these, which depend on inputs: indices tell how many there are of masks
-    alone."""
-    return bool(tensors) and (not kind.name.startswith("index") or any(t.dtype is torch.bool for t in tensors))
 
 
 def _is_of_torch(tensor: torch.Tensor) -> bool:

@@ -52,7 +52,7 @@ def other_forwards(
     named: dict[type[nn.Module], dict[str, str]] = {}  # by what it names, the method
 
     def names(kind: type[nn.Module]) -> set[str]:
-        named[kind] = {name: method for method in _others(kind) for name in names_of(kind, method)}
+        named[kind] = {name: method for method in other_ways(kind) for name in names_of(kind, method)}
         return set(named[kind])
 
     found = _unread(model, entries, labels, equations, names)
@@ -68,7 +68,7 @@ def misfit(forwards: Mapping[str, str], why: str) -> str:
     return f"{name}{more}, in the place of the forward, may not run on the pruned model: {why}"
 
 
-def _others(kind: type[nn.Module]) -> list[str]:
+def other_ways(kind: type[nn.Module]) -> list[str]:
     """The methods of a class that are named so and take what its forward takes, which does not call them."""
     own = [name for base in kind.__mro__ if looked_at(base.__module__) for name in vars(base)]
     found = {name: getattr(kind, name) for name in own if name.startswith(_OTHER)}

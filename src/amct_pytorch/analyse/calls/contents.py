@@ -144,6 +144,8 @@ def leaving(mode: SizeMode, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
         mode.capture.freeze(f, "its values leave the pass")
     if mode.capture.decided is not None:
         mode.capture.decided.leaving(args[0])
+    else:
+        mode.capture.told([args[0]])
     return func(*args, **kwargs)
 
 
