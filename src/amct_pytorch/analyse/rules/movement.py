@@ -59,11 +59,12 @@ def _swapped(capture: Capture, f: Factor, g: Factor, before: Sequence[int], afte
         return False
     stated = capture.stated if len(capture.stated) == g.ndim else ()
     sizes = {d: size for d, size in enumerate(stated) if g.shape[d] > 1 and isinstance(size, Size)}
+    times = {d for d, size in sizes.items() if _is_times(size)}
     apart = {d: np.unique(np.moveaxis(g, d, 0).reshape(g.shape[d], -1)[:, 0]).size for d in sizes}
-    channels = np.unique(g).size if sizes else 0
-    if any(size == channels > apart[d] and not _is_times(size) for d, size in sizes.items()):
+    fewer = {g.shape[d] for d in sizes if g.shape[d] > apart[d] and d not in times}
+    if fewer and np.unique(g).size in fewer:
         return True
-    if any(size == apart[d] or _is_times(size) for d, size in sizes.items()):
+    if times or any(g.shape[d] == apart[d] for d in sizes):
         return False  # heads in a batch that is as large as one is wide
     return _change_places(f, before, after)
 
