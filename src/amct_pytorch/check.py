@@ -161,7 +161,7 @@ def _unread(plan: ChannelPlan, facts: Facts) -> list[str]:
     """A note on sizes that nothing read, of modules in which a dim of that length shrinks: they keep their values."""
     shrunk = _shrunk(plan, facts)
     stale = [
-        ".".join(filter(None, s)) + f" = {v}"
+        f"{s.name} = {v}"
         for s, v in facts.unread.items()
         if s not in plan.settings and any(v in sizes and inside(name, s) for name, sizes in shrunk.items())
     ]

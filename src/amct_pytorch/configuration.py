@@ -58,7 +58,7 @@ class _Source:
 
     def called(self) -> str:
         kept = [a for a in self.parameters.values() if holds_sizes(vars(self.module)[a], a)]
-        return " and ".join(_name(Setting(self.name, a)) for a in kept)
+        return " and ".join(Setting(self.name, a).name for a in kept)
 
 
 @dataclass
@@ -223,7 +223,7 @@ def _surest_first(equations: Iterable[Equation]) -> list[Equation]:
 
 
 def _read(settings: Set[Setting], known: Mapping[Setting, int]) -> list[Equation]:
-    return [Equation(Attribute(s, known[s]), known[s], Reason(_name(s))) for s in sorted(settings & known.keys())]
+    return [Equation(Attribute(s, known[s]), known[s], Reason(s.name)) for s in sorted(settings & known.keys())]
 
 
 def _gone(family: _Family, values: Mapping[Setting, int]) -> list[Equation]:
@@ -236,7 +236,7 @@ def _gone(family: _Family, values: Mapping[Setting, int]) -> list[Equation]:
             before = {a.setting: a.value for a in attributes(size.origin)}
             left, right = (evaluate(side, before, _NO_LABELS) for side in (size.origin.left, size.origin.right))
             if left == right and evaluate(size.origin, {**before, **values}, _NO_LABELS) == 0:
-                found.append(Equation(size.origin, 1, Reason(_name(setting))))
+                found.append(Equation(size.origin, 1, Reason(setting.name)))
     return found
 
 
@@ -421,7 +421,7 @@ def _equations(
                 yield full.rpartition(".")[0], Equation(expression, length, Reason(full))
     for relative, value in built.scalars.items():
         if isinstance(value, Size) and (setting := source.absolute(relative)) in known:
-            yield setting.module, Equation(value.origin, known[setting], Reason(_name(setting)))
+            yield setting.module, Equation(value.origin, known[setting], Reason(setting.name))
 
 
 def _require_alike(built: nn.Module, module: nn.Module) -> None:
@@ -460,7 +460,7 @@ def _followed(
         if free and source.absolute(setting) not in known:
             found[source.absolute(setting)] = Change(before, value)
         else:
-            different.append(f"{_name(setting)} would be {_shown(value)}, not {_shown(after)}")
+            different.append(f"{setting.name} would be {_shown(value)}, not {_shown(after)}")
     if different:
         raise _Impossible(few(different))
     return found
@@ -480,7 +480,7 @@ def _contradictions(equations: list[Equation], wrong: list[Equation], values: Ma
     if several:
         texts = []
         for setting, by in several.items():
-            texts.append(f"{_name(setting)} would have to be " + " and ".join(f"{v} ({t})" for v, t in by.items()))
+            texts.append(f"{setting.name} would have to be " + " and ".join(f"{v} ({t})" for v, t in by.items()))
         return few(texts)
     return few([f"{e.reason.text} is {e.right}, and would be {evaluate(e.left, values, _NO_LABELS)}" for e in wrong])
 
@@ -491,10 +491,6 @@ def _noted(summary: Summary, notes: Sequence[str]) -> Summary:
 
 def _note(name: str, why: str) -> str:
     return f"{name} cannot describe the pruned model, and keeps what only a constructor reads: {why}"
-
-
-def _name(setting: Setting) -> str:
-    return f"{setting.module}.{setting.path}" if setting.module else setting.path
 
 
 def _shown(value: Any) -> str:

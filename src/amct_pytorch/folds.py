@@ -6,7 +6,6 @@ module follows them, where all of these become equally long and what is folded t
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import math
 import types
@@ -20,7 +19,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from amct_pytorch.analyse.code import looked_at
-from amct_pytorch.analyse.passes import Arguments
+from amct_pytorch.analyse.passes import Arguments, line_of
 from amct_pytorch.analyse.unread import inside, is_integer, names_of, other_ways
 from amct_pytorch.apply.names import named_tensors
 from amct_pytorch.apply.shrink import cut_shapes, shrink
@@ -58,7 +57,10 @@ def with_folds(model: nn.Module, plan: ChannelPlan, arguments: Arguments, read: 
     foldings = [f for f in foldings if any(ends[s] - {value} for s, value in f.sizes.items())]
     plan, failed = _tried(model, plan, arguments, {f: _new(f, ends) for f in foldings})
     left = [_said(f, s) for f in failed for s, value in f.sizes.items() if ends[s] - {value}]
-    notes = [f"no forward pass reads {few(left)}, and how long it becomes is not known: it stays"] if left else []
+    why = next(iter(failed.values()), "")
+    notes = (
+        [f"no forward pass reads {few(left)}, and how long it becomes is not known ({why}): it stays"] if left else []
+    )
     return replace(plan, summary=replace(plan.summary, notes=(*plan.summary.notes, *notes)))
 
 
@@ -75,9 +77,10 @@ def _new(folding: _Folding, ends: Mapping[Setting, set[int]]) -> dict[Setting, C
 
 def _tried(
     model: nn.Module, plan: ChannelPlan, arguments: Arguments, new: dict[_Folding, dict[Setting, Change]]
-) -> tuple[ChannelPlan, list[_Folding]]:
-    """The plan with those of the new values with which modules can be folded, and the modules that cannot with any."""
-    failed: list[_Folding] = []
+) -> tuple[ChannelPlan, dict[_Folding, str]]:
+    """The plan with those of the new values with which modules can be folded; the modules that cannot with any, and
+    why."""
+    failed: dict[_Folding, str] = {}
     while new:
         following = {**plan.settings, **{s: c for changes in new.values() for s, c in changes.items()}}
         wrong = _wrong(model, replace(plan, settings=following), arguments, [*new])
@@ -90,13 +93,12 @@ def _tried(
             if changes:
                 new[f] = {s: c for s, c in changes.items() if c.before > least}
             else:
-                failed.append(f)
+                failed[f] = wrong[f]
     return plan, failed
 
 
 def _said(folding: _Folding, setting: Setting) -> str:
-    name = ".".join(filter(None, setting))
-    return f"{name} = {folding.sizes[setting]} (of {', '.join(folding.methods)})"
+    return f"{setting.name} = {folding.sizes[setting]} (of {', '.join(folding.methods)})"
 
 
 def _foldings(model: nn.Module, plan: ChannelPlan, read: Collection[Setting]) -> Iterator[_Folding]:
@@ -137,23 +139,31 @@ def _lengths(model: nn.Module, plan: ChannelPlan) -> dict[int, set[tuple[str, in
             if isinstance(said, int) and isinstance(after, int):
                 found.setdefault(said, set()).add((f"{path}.{attribute}", after))
     for setting, change in plan.settings.items():
-        found.setdefault(change.before, set()).add((".".join(filter(None, setting)), change.after))
+        found.setdefault(change.before, set()).add((setting.name, change.after))
     return found
 
 
-def _wrong(model: nn.Module, plan: ChannelPlan, arguments: Arguments, foldings: Sequence[_Folding]) -> list[_Folding]:
-    """The modules of the pruned model that do something else once they are folded, or are not seen to do the same."""
+def _wrong(
+    model: nn.Module, plan: ChannelPlan, arguments: Arguments, foldings: Sequence[_Folding]
+) -> dict[_Folding, str]:
+    """The modules of the pruned model that do something else once they are folded, or are not seen to do the same, with
+    the cause."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # told once the plan is applied
         small = shrink(model, plan).eval()
-    same: dict[str, bool] = {}
+    seen: dict[str, str] = {}
+    missed = "the module did not run"
     args, kwargs = map_tensors(list(arguments), lambda t: t.detach().clone())  # some forwards write
-    with contextlib.suppress(Exception), torch.no_grad(), random_state_kept():  # of the user's code, which may not run
-        _without_constants(small)
-        for f in foldings:
-            _watch(small.get_submodule(f.path), f, same)
-        small(*args, **kwargs)
-    return [f for f in foldings if not same.get(f.path)]
+    try:
+        with torch.no_grad(), random_state_kept():
+            _without_constants(small)
+            for f in foldings:
+                _watch(small.get_submodule(f.path), f, seen)
+            small(*args, **kwargs)
+    except Exception as e:  # noqa: BLE001 - of the user's code, as with other values for its parameters
+        missed = f"the pass that tries it ended in {line_of(e)}"
+    causes = {f: seen.get(f.path, missed) for f in foldings}
+    return {f: why for f, why in causes.items() if why}
 
 
 def _without_constants(small: nn.Module) -> None:
@@ -164,8 +174,9 @@ def _without_constants(small: nn.Module) -> None:
             p.uniform_(0.5, 1.5)
 
 
-def _watch(part: nn.Module, folding: _Folding, same: dict[str, bool]) -> None:
-    """Compare a module, the first time that its forward runs, with what is folded of it."""
+def _watch(part: nn.Module, folding: _Folding, seen: dict[str, str]) -> None:
+    """Compare a module, the first time that its forward runs, with what is folded of it: what is wrong, "" if nothing
+    is."""
     own, forward = vars(part).get("forward"), part.forward
 
     def compared(*args: Any, **kwargs: Any) -> Any:
@@ -173,27 +184,30 @@ def _watch(part: nn.Module, folding: _Folding, same: dict[str, bool]) -> None:
         if own is not None:
             part.forward = own
         out = forward(*args, **kwargs)
-        same[folding.path] = all(_alike(part, method, args, kwargs, out) for method in folding.methods)
+        seen[folding.path] = next(filter(None, (_unlike(part, m, args, kwargs, out) for m in folding.methods)), "")
         return out
 
     part.forward = compared
 
 
-def _alike(part: nn.Module, method: str, args: Any, kwargs: Any, out: Any) -> bool:
-    """Whether a copy of a module, or what the method makes of it, still computes this, to half of the digits."""
-    return any(_same(part, method, way, args, kwargs, out) for way in ("__call__", *other_ways(type(part))))
+def _unlike(part: nn.Module, method: str, args: Any, kwargs: Any, out: Any) -> str:
+    """What is wrong with a copy of a module, or what the method makes of it, if it does not compute this, to half of
+    the digits; some are given another forward once they are folded."""
+    ways = "__call__", *other_ways(type(part))
+    found = [_difference(part, method, way, args, kwargs, out) for way in ways]
+    return "" if "" in found else found[0]
 
 
-def _same(part: nn.Module, method: str, way: str, args: Any, kwargs: Any, out: Any) -> bool:
-    """`way`: what is to be called then; some are given another forward after they are folded."""
+def _difference(part: nn.Module, method: str, way: str, args: Any, kwargs: Any, out: Any) -> str:
     try:
         folded = copy_structure(part, {})
         made = getattr(folded, method)()
         got = getattr(made if isinstance(made, nn.Module) else folded, way)(*args, **kwargs)
-    except Exception:  # noqa: BLE001 - of the user's code
-        return False
+    except Exception as e:  # noqa: BLE001 - of the user's code
+        return f"{method}: {line_of(e)}"
     one, other = ([t for t in tree_leaves(v) if isinstance(t, torch.Tensor)] for v in (out, got))
-    return len(one) == len(other) and all(map(_close, one, other))
+    same = len(one) == len(other) and all(map(_close, one, other))
+    return "" if same else f"after {method}, the module computes something else"
 
 
 def _close(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -55,6 +55,11 @@ class Setting(NamedTuple):
     module: str
     path: str
 
+    @property
+    def name(self) -> str:
+        """By way of the module: `blocks.0.attn.num_heads`."""
+        return f"{self.module}.{self.path}" if self.module else self.path
+
 
 class Norm(NamedTuple):
     """What a stored magnitude is multiplied with: `direction`, divided by its norm over all axes but `axis`."""

@@ -108,7 +108,9 @@ def test_other_numbers_of_that_value_stay(scale: float | None, tmp_path: Path) -
         nn.init.constant_(norm.weight, scale)
     small = amct.create_prune_retrain_model(model, X, CONFIG, tmp_path / "record.txt")
     assert (small[1].branches, small[0].out_channels) == (4, 2)
-    assert "1.branches = 4 (of reparameterize)" in amct.plan(model, X, CONFIG).report()
+    report = amct.plan(model, X, CONFIG).report()
+    assert "1.branches = 4 (of reparameterize)" in report
+    assert "(reparameterize: RuntimeError: The size of tensor" in report
 
 
 def test_what_is_not_known_is_told() -> None:
@@ -126,7 +128,7 @@ class Around(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.inside, self.width = Branches(16, 16, branches=4), 16
+        self.inside, self.width = Branches(16, 16, groups=2, branches=8), 16
         self.scale: nn.Parameter | None = nn.Parameter(torch.rand(16, 1, 1) + 0.5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -145,12 +147,13 @@ class Around(nn.Module):
 
 
 def test_modules_that_fold_others(tmp_path: Path) -> None:
-    """Where the inner one has a number that is as large as its width, 4 of 4, the outer one keeps its own width."""
+    """The inner one has as many branches as each of its groups inputs: that this is no width is no fault of the outer
+    one's."""
     outer = Around()
     model = network(Branches(8, 16), Branches(16, 16))
     model[2] = outer
     small = amct.create_prune_retrain_model(model.eval(), X, CONFIG, tmp_path / "record.txt")
-    assert (small[2].width, small[2].inside.inputs, small[2].inside.branches) == (8, 8, 4)
+    assert (small[2].width, small[2].inside.inputs, small[2].inside.branches) == (8, 8, 8)
     before = small(X)
     small[1].reparameterize()
     small[2].fuse()
